@@ -1,0 +1,1 @@
+"""Fast-weight kernels: one recurrence a folder, one oracle each, many implementations."""

@@ -1,0 +1,3 @@
+"""sleepnet: language models that sleep."""
+
+__version__ = "0.1.0"
