@@ -1,1 +1,6 @@
 """Fast-weight kernels: one recurrence a folder, one oracle each, many implementations."""
+from sleepnet_kernels.causal_conv1d.api import causal_conv1d
+from sleepnet_kernels.gated_delta_rule.api import gated_delta_rule
+from sleepnet_kernels.gated_hebbian_rule.api import gated_hebbian_rule
+
+__all__ = ["causal_conv1d", "gated_delta_rule", "gated_hebbian_rule"]

@@ -1,0 +1,1 @@
+"""The causal depthwise convolution: public op in api, oracle in reference, fast paths beside it."""

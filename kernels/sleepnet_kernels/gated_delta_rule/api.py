@@ -1,0 +1,51 @@
+"""The public op."""
+import jax
+
+from sleepnet_kernels import dispatch, rule_arguments
+from sleepnet_kernels.gated_delta_rule import reference, xla_chunked
+
+IMPLEMENTATIONS = {
+    "reference": dispatch.Implementation(reference.gated_delta_rule),
+    "xla_chunked": dispatch.Implementation(xla_chunked.gated_delta_rule, rule_arguments.refuses_other_dtypes),
+}
+
+
+def gated_delta_rule(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    log_decay: jax.Array,
+    beta: jax.Array,
+    initial_state: jax.Array | None = None,
+    implementation: str | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Decays a fast-weight state, corrects it towards `v` along `k`, and reads it with `q`, token after token.
+
+    For each batch entry and head, with S of shape [K, V]:
+
+        S_t = exp(log_decay_t) (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T        o_t = S_t^T q_t
+
+    Nothing is scaled or normalised inside: the caller does both. For a state that stays bounded, keys have norm 1 and
+    beta lies in [0, 2]. Zero k, v, beta and log_decay leave the state as it is, so they serve as padding.
+
+    Args:
+      q: queries [B, T, H, K].
+      k: keys [B, T, H, K], in q's dtype.
+      v: values [B, T, H, V], in q's dtype (float32 or bfloat16).
+      log_decay: [B, T, H], at most 0, in nats per token; accumulated in float32.
+      beta: write strength [B, T, H]; used in float32.
+      initial_state: [B, H, K, V] in float32; zeros where None.
+      implementation: None chooses; "reference" walks token by token, "xla_chunked" chunk by chunk. A named one runs or raises.
+
+    Returns:
+      The output [B, T, H, V] in v's dtype and the final state [B, H, K, V] in float32.
+
+    Raises:
+      ValueError: a shape does not fit, the implementation is unknown, or it can't run these arguments.
+      TypeError: an argument is not floating point, or initial_state is not float32.
+
+    Source: Yang, Kautz, Hatamizadeh, "Gated Delta Networks: Improving Mamba2 with Delta Rule", arXiv:2412.06464, eq. 10.
+    """
+    arguments = rule_arguments.checked("gated_delta_rule", q, k, v, log_decay, beta, initial_state)
+    return dispatch.choose("gated_delta_rule", IMPLEMENTATIONS, implementation, "xla_chunked", *arguments)(*arguments)

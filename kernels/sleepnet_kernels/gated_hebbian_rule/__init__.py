@@ -1,0 +1,1 @@
+"""The gated hebbian rule: public op in api, oracle in reference, fast paths beside it."""
