@@ -6,98 +6,38 @@ import abc
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from sleepnet.errors import UsageError, nearest
 from sleepnet.tasks.philox import MASK64
+from sleepnet.tasks.splits import SPLITS
 
 PAD = 0  # in every task's vocabulary: no content, no state write, no label
-
-SPLITS = {"train": 0, "validation": 1, "test": 2}
-_BUCKETS = 64
-_HELD_OUT = {2: 0, 1: 1}  # test owns bucket 0, validation bucket 1, train all others
-_MAX_ATTEMPTS = 4096  # a non-empty bucket is missed this often with probability (63/64)**4096 = 1e-28
-_ROWS = 16384  # candidates drawn at once while looking for instances of a split
-_GOLDEN = 0x9E3779B97F4A7C15
-_MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-
-
-def mix64(x: np.ndarray) -> np.ndarray:
-    """Scatters uint64 values over 64 bits (splitmix64): neighbours land far apart, and distinct values stay distinct."""
-    x = x + np.uint64(_GOLDEN)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(_MIX[0])
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(_MIX[1])
-    return x ^ (x >> np.uint64(31))
-
-
-def mix64_int(x: int) -> int:
-    """`mix64` of one Python integer."""
-    x = (x + _GOLDEN) & MASK64
-    x = ((x ^ (x >> 30)) * _MIX[0]) & MASK64
-    x = ((x ^ (x >> 27)) * _MIX[1]) & MASK64
-    return x ^ (x >> 31)
-
-
-def belongs(fingerprint: Any, split: int) -> Any:
-    """Tells whether instances with these 64-bit fingerprints (an array, or one integer) belong to a split."""
-    bucket = fingerprint // _BUCKET_SIZE if isinstance(fingerprint, int) else fingerprint >> np.uint64(58)
-    return bucket == _HELD_OUT[split] if split in _HELD_OUT else bucket >= len(_HELD_OUT)
-
-
-_BUCKET_SIZE = 2**64 // _BUCKETS
-
-
-def attempts(split: int) -> range:
-    """The attempts an example may take to find instances of its split."""
-    return range(_MAX_ATTEMPTS)
-
-
-def draw_members(
-    propose: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]], rows: int, split: int
-) -> np.ndarray:
-    """Draws until every part of every row belongs to the split; each part keeps its first attempt that does.
-
-    `propose(row, attempt)`, both int64 [n], returns values [n, parts, ...] and their fingerprints uint64 [n, parts].
-    Returns values [rows, parts, ...]. Raises UsageError where no attempt serves.
-    """
-    at_once = 32 if split in _HELD_OUT else 1
-    waiting, found, values, first = np.arange(rows), None, None, 0
-    while len(waiting):
-        if first >= _MAX_ATTEMPTS:
-            raise empty_split(split)
-        still = []
-        for a in range(0, len(waiting), _ROWS // at_once):
-            row = waiting[a : a + _ROWS // at_once]
-            tries = np.arange(first, first + at_once)
-            value, fingerprint = propose(np.repeat(row, at_once), np.tile(tries, len(row)))
-            value = value.reshape(len(row), at_once, *value.shape[1:])
-            good = belongs(fingerprint, split).reshape(len(row), at_once, -1)
-            if values is None:
-                values = np.empty((rows, *value.shape[2:]), value.dtype)
-                found = np.zeros((rows, good.shape[2]), bool)
-            r, p = np.nonzero(good.any(1) & ~found[row])
-            values[row[r], p] = value[r, good.argmax(1)[r, p], p]
-            found[row[r], p] = True
-            still.append(row[~found[row].all(1)])
-        waiting, first = np.concatenate(still), first + at_once
-    return values
-
-
-def empty_split(split: int) -> UsageError:
-    """The error for a split in which no instance was found."""
-    name = {number: name for name, number in SPLITS.items()}[split]
-    return UsageError(
-        f"split {name!r} is empty: with these arguments there are too few instances to hold any out; make the task larger"
-    )
+_SURELY_ENOUGH = 10_000  # instances: a bucket of 1/64 of them is empty with probability 1e-68
 
 
 def require(condition: bool, message: str) -> None:
-    """Raises UsageError with a message that names the key and the fix, unless the condition holds."""
+    """Raises UsageError unless the condition holds; the message names the key and the fix."""
     if not condition:
         raise UsageError(message)
+
+
+def whole(key: str, value: Any, least: int, most: int | None = None) -> int:
+    """Returns the value of an argument as an int; raises UsageError unless it is one between `least` and `most`."""
+    good = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    good = good and value >= least and (most is None or value <= most)
+    limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+    require(good, f"{key}={value!r} must be a whole number {limits}")
+    return int(value)
+
+
+def choice(key: str, value: Any, known: tuple[str, ...]) -> str:
+    """Returns the value of an argument; raises UsageError unless it is one of `known`."""
+    require(value in known, f"unknown {key}={value!r}{nearest(str(value), known)}")
+    return value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,18 +76,18 @@ class Task(abc.ABC):
     answers: int = dataclasses.field(init=False, repr=False, compare=False)
 
     @abc.abstractmethod
-    def example(self, seed: int, split: str, index: int) -> Mapping[str, Any]:
+    def example(self, seed: int, split: str, index: int) -> dict[str, Any]:
         """Returns one example, by the plain path that is written to be read."""
 
     @abc.abstractmethod
-    def batch_at(self, seed: int, split: str, indices: Sequence[int] | np.ndarray) -> Mapping[str, Any]:
+    def batch_at(self, seed: int, split: str, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
         """Returns the examples at these indices, stacked, by the vectorised path."""
 
     @abc.abstractmethod
-    def baselines(self) -> Mapping[str, Any]:
+    def baselines(self) -> dict[str, Any]:
         """Returns what guessing scores on the test split.
 
-        {baseline: {"meaning": str, "label": float, "exact": float, "by": {axis: {value: {"label", "exact"}}}}}
+        {baseline: {"meaning": str, "label": float, "exact": float, "by": {axis: {value: {"label": …, "exact": …}}}}}
         """
 
     @abc.abstractmethod
@@ -156,14 +96,18 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def explain(self) -> str:
-        """Returns in words what an example asks and how it is laid out."""
+        """Returns in words what the task asks and how an example is laid out."""
 
-    def batch(self, seed: int, split: str, start: int, size: int) -> Mapping[str, Any]:
+    @abc.abstractmethod
+    def narrate(self, example: Mapping[str, Any]) -> str:
+        """Returns in words what one example says and what its right answers are."""
+
+    def batch(self, seed: int, split: str, start: int, size: int) -> dict[str, Any]:
         """Returns examples start … start + size - 1, stacked."""
         return self.batch_at(seed, split, np.arange(start, start + size))
 
     def describe(self) -> str:
-        """Returns the task in words, with its sizes, its baselines and one example."""
+        """Returns the task in words: what it asks, its sizes and baselines, and one example, marked and explained."""
         from sleepnet.tasks.describe import describe
 
         return describe(self)
@@ -189,10 +133,21 @@ class Task(abc.ABC):
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
+    def _check_splits(self, instances: int) -> None:
+        """Raises UsageError where so few instances exist that a split has none."""
+        if instances < _SURELY_ENOUGH:
+            for split in SPLITS:
+                self.batch_at(0, split, [0])
+
     @staticmethod
     def _key(seed: int, split: str) -> tuple[int, int]:
         """Returns the generator's key, (seed, split number)."""
-        if split not in SPLITS:
-            raise UsageError(f"unknown split {split!r}{nearest(str(split), SPLITS)}")
-        require(0 <= int(seed) <= MASK64, f"seed={seed} must lie in 0 … 2**64 - 1")
-        return int(seed), SPLITS[split]
+        choice("split", split, tuple(SPLITS))
+        return whole("seed", seed, 0, MASK64), SPLITS[split]
+
+    @staticmethod
+    def _indices(indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Returns indices as uint64 [B]."""
+        array = np.asarray(indices)
+        require(array.ndim == 1 and (array.size == 0 or array.min() >= 0), "indices must be a row of numbers of at least 0")
+        return array.astype(np.uint64)

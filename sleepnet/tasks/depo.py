@@ -13,19 +13,21 @@ are prefix-free. Duplicates are drawn again. Edges are padded on the left and qu
 import bisect
 import dataclasses
 import functools
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from sleepnet.tasks import philox
-from sleepnet.tasks.base import PAD, Task, belongs, draw_members, empty_split, attempts, mix64, mix64_int, require
+from sleepnet.tasks import _depo_arrays, philox
+from sleepnet.tasks._depo_arrays import ANS, BOS, EDGE, EDGES, FIRST_NAME, HOPS, NAMES, SIZE, STARTS
+from sleepnet.tasks.base import PAD, Task, choice, require, whole
 from sleepnet.tasks.registry import register
+from sleepnet.tasks.splits import MAX_ATTEMPTS, TRAIN, belongs, empty_split, mix64_int
 
-BOS, ANS, FIRST_NAME = 1, 2, 3  # BOS is reserved: the published layout, 300 + 60 = 360 tokens, has no room for it
-_SIZE, _NAMES, _EDGES, _STARTS, _HOPS = range(5)  # streams
 _PAPER_WINDOW = 75
-_MOST_NAMES = 2**40  # a name is drawn from one 64-bit word; more names would be drawn unevenly
-_EDGE = 0xD6E8FEB86659FD93  # odd: tells the two ends of an edge apart
+_MOST_NAMES = 2**40  # a name is drawn from one 64-bit word: many more would be drawn unevenly
 
 
 @register
@@ -64,56 +66,83 @@ class Depo(Task):
     window: int | None = None
 
     def __post_init__(self) -> None:
-        least, most = lengths = tuple(self.name_tokens)
-        hops = tuple(self.test_hops or (2**i for i in range(self.hops.bit_length())))
-        edges, asked = self.nodes * 2 * most, self.queries * (2 + 2 * most)
-        paper = edges > _PAPER_WINDOW and edges % _PAPER_WINDOW == 0 and asked <= _PAPER_WINDOW
-        window = self.window or (_PAPER_WINDOW if paper else max(edges, asked))
+        N, K, M = whole("nodes", self.nodes, 2), whole("hops", self.hops, 1), whole("queries", self.queries, 1)
+        V = whole("names", self.names, 1)
+        choice("nodes_law", self.nodes_law, ("inverse", "fixed"))
+        if self.nodes_law == "inverse":
+            whole("min_nodes", self.min_nodes, 2, N)
+        lengths, test_hops = self.name_tokens, self.test_hops
+        require(
+            isinstance(lengths, (list, tuple)) and len(lengths) == 2,
+            f"name_tokens={lengths!r} must be a pair, (least, most) tokens of a name, such as (1, 2)",
+        )
+        least = whole("name_tokens[0]", lengths[0], 1)
+        P = whole("name_tokens[1]", lengths[1], least)
+        kinds = sum(V**length for length in range(least, P + 1))
+        require(kinds >= N, f"nodes={N} distinct names can't be made: names={V} and name_tokens=({least}, {P}) give {kinds}; raise names")
+        require(kinds <= _MOST_NAMES, f"names={V} and name_tokens=({least}, {P}) give {kinds} names, more than 2**40; lower either")
+        if test_hops is None:
+            test_hops = [2**i for i in range(K.bit_length())]
+        require(isinstance(test_hops, (list, tuple)) and len(test_hops) > 0, f"test_hops={test_hops!r} must be a list of hops such as (1, 2, 4)")
+        test_hops = tuple(sorted({whole("test_hops", k, 1, K) for k in test_hops}))
+
+        edges, asked = N * 2 * P, M * (2 + 2 * P)
+        if self.window is None:
+            paper = edges > _PAPER_WINDOW and edges % _PAPER_WINDOW == 0 and asked <= _PAPER_WINDOW
+            window = _PAPER_WINDOW if paper else max(edges, asked)
+        else:
+            window = whole("window", self.window, 1)
+        require(asked <= window, f"window={window} can't hold the {asked} tokens of queries={M}; ask at most {window // (2 + 2 * P)} or use window={asked}")
         edges = -(-edges // window) * window
         self._set(
-            name_tokens=lengths, test_hops=hops, window=window, answers=self.queries,
-            vocab_size=FIRST_NAME + 2 * self.names + self.hops, seq_len=edges + asked,
-            predicts=(False,) * (edges // window) + (True,),
+            name_tokens=(least, P), test_hops=test_hops, window=window, answers=M,
+            vocab_size=FIRST_NAME + 2 * V + K, seq_len=edges + asked, predicts=(False,) * (edges // window) + (True,),
         )
+        self._check_splits(math.comb(kinds, N) * math.factorial(N - 1))
+
+    @property
+    def edge_tokens(self) -> int:
+        """Tokens before the queries, padding included."""
+        return self.window * (len(self.predicts) - 1)
 
     @functools.cached_property
-    def _first_id(self) -> list[int]:
-        """A name is a number: those of `least` tokens come first. [i] is the first number of length least + i."""
+    def first_number(self) -> list[int]:
+        """A name is a number, the shortest names first: [i] is the first number of length least + i; the last entry ends them."""
         least, most = self.name_tokens
-        return [sum(self.names**j for j in range(least, length)) for length in range(least, most + 2)]
+        return list(itertools.accumulate((self.names**length for length in range(least, most + 1)), initial=0))
 
     @functools.cached_property
-    def _size_thresholds(self) -> list[int]:
+    def size_thresholds(self) -> list[int]:
         """The law of n, cumulated, in units of 2**-53; without the last entry."""
         if self.nodes_law == "fixed":
             return []
-        sizes = np.arange(self.min_nodes, self.nodes + 1)
-        weights = 1 / (sizes + np.sqrt(self.nodes))
-        return [int(x) for x in np.floor(np.cumsum(weights / weights.sum())[:-1] * 2**53)]
+        weights = [1 / (n + math.sqrt(self.nodes)) for n in range(self.min_nodes, self.nodes + 1)]
+        total = math.fsum(weights)
+        return [int(part / total * 2**53) for part in itertools.accumulate(weights)][:-1]
 
     # The plain path: one example, to be read.
 
     def example(self, seed: int, split: str, index: int) -> dict[str, Any]:
         key = self._key(seed, split)
         n, cycle = self._cycle(key, index)
-        names = [self._spell(number) for number in cycle]
-        edge_words, start_words, hop_words = (philox.stream(key, index, s) for s in (_EDGES, _STARTS, _HOPS))
+        names = [self.spell(number) for number in cycle]
+        edge_words, start_words, hop_words = (philox.stream(key, index, s) for s in (EDGES, STARTS, HOPS))
 
         context = []
         for i in _order(edge_words, n):
             context += names[i] + names[(i + 1) % n]
-        edges = len(self.predicts[:-1]) * self.window
+        edges = self.edge_tokens
         tokens = [PAD] * (edges - len(context)) + context
 
         is_label, answer, ks = [False] * edges, [-1] * edges, []
         for group, start in enumerate(_order(start_words, n)[: self.queries]):
             word = next(hop_words)
-            if key[1] == 0:
+            if key[1] == TRAIN:
                 k = 1 + philox.below(word, self.hops)
             else:
                 k = self.test_hops[philox.below(word, len(self.test_hops))]
             name, reply = names[start], names[(start + k) % n]
-            tokens += [self._query(k)] + name + [ANS] + reply
+            tokens += [self.query_token(k)] + name + [ANS] + reply
             is_label += [False] * (1 + len(name)) + [True] * (1 + len(reply))
             answer += [-1] * (2 + len(name)) + [group] * len(reply)
             ks.append(k)
@@ -136,16 +165,16 @@ class Depo(Task):
     def _cycle(self, key: tuple[int, int], index: int) -> tuple[int, list[int]]:
         """Returns n and the names' numbers along the cycle, for one example."""
         n = self.nodes
-        if key[1] == 0 and self.nodes_law == "inverse":
-            n = self.min_nodes + bisect.bisect_right(self._size_thresholds, next(philox.stream(key, index, _SIZE)) >> 11)
-        for attempt in attempts(key[1]):
-            words, cycle = philox.stream(key, index, _NAMES, attempt), []
+        if key[1] == TRAIN and self.nodes_law == "inverse":
+            n = self.min_nodes + bisect.bisect_right(self.size_thresholds, next(philox.stream(key, index, SIZE)) >> 11)
+        for attempt in range(MAX_ATTEMPTS):
+            words, cycle = philox.stream(key, index, NAMES, attempt), []
             while len(cycle) < n:
                 number = self._number(next(words))
                 if number not in cycle:
                     cycle.append(number)
             nodes = [mix64_int(number) for number in cycle]
-            edges = (mix64_int((a * _EDGE + b) & philox.MASK64) for a, b in zip(nodes, nodes[1:] + nodes[:1]))
+            edges = (mix64_int((a * EDGE + b) & philox.MASK64) for a, b in zip(nodes, nodes[1:] + nodes[:1]))
             if belongs(mix64_int(sum(edges) & philox.MASK64), key[1]):
                 return n, cycle
         raise empty_split(key[1])
@@ -154,12 +183,12 @@ class Depo(Task):
         """Draws a name: its length from the upper part of the word, its letters from what remains."""
         least, most = self.name_tokens
         choice, rest = divmod(word * (most - least + 1), 2**64)
-        return self._first_id[choice] + philox.below(rest, self.names ** (least + choice))
+        return self.first_number[choice] + philox.below(rest, self.names ** (least + choice))
 
-    def _spell(self, number: int) -> list[int]:
+    def spell(self, number: int) -> list[int]:
         """Returns a name's tokens."""
-        extra = bisect.bisect_right(self._first_id, number) - 1
-        number -= self._first_id[extra]
+        extra = bisect.bisect_right(self.first_number, number) - 1
+        number -= self.first_number[extra]
         letters = []
         for _ in range(self.name_tokens[0] + extra):
             number, letter = divmod(number, self.names)
@@ -167,146 +196,54 @@ class Depo(Task):
         letters[-1] += self.names
         return letters
 
-    def _query(self, k: Any) -> Any:
+    def query_token(self, k: Any) -> Any:
+        """Returns the token that asks for k steps, 1 … hops (a number or an array)."""
         return FIRST_NAME + 2 * self.names + k - 1
 
-    # The vectorised path: the same words, read for many examples at once.
-
-    def batch_at(self, seed: int, split: str, indices: Any) -> dict[str, Any]:
-        key, index = self._key(seed, split), np.asarray(indices, np.uint64)
-        size = self._sizes(key, index)
-        letters, length = self._spellings(self._cycles(key, index, size))
-        B, (M, N, P) = len(index), (self.queries, self.nodes, self.name_tokens[1])
-        row = np.arange(B)[:, None]
-
-        order = philox.order(philox.words(key, index, _EDGES, 0, N), size)
-        nodes_Bx2N = np.stack([order, (order + 1) % size[:, None]], -1).reshape(B, 2 * N)
-        used = (np.arange(P) < length[row, nodes_Bx2N][..., None]) & (np.arange(2 * N) < 2 * size[:, None])[..., None]
-        tokens = np.zeros((B, self.seq_len + 1), np.int32)
-        edges = len(self.predicts[:-1]) * self.window
-        used = used.reshape(B, -1)
-        count = used.sum(1)
-        place = (np.cumsum(used, 1) + (edges - count - 1 + np.arange(B) * tokens.shape[1])[:, None])[used]
-        tokens.ravel()[place] = letters[row, nodes_Bx2N].reshape(B, -1)[used]
-
-        start = philox.order(philox.words(key, index, _STARTS, 0, N), size)[:, :M]
-        start = np.pad(start, ((0, 0), (0, M - start.shape[1])))
-        words = philox.words(key, index, _HOPS, 0, M)
-        if key[1] == 0:
-            k = 1 + philox.multiply_high(words, np.uint64(self.hops)).astype(np.int64)
-        else:
-            k = np.array(self.test_hops)[philox.multiply_high(words, np.uint64(len(self.test_hops))).astype(np.int64)]
-        reply = (start + k) % size[:, None]
-        asked = np.arange(M) < size[:, None]
-
-        columns = 2 + 2 * P
-        text = np.empty((B, M, columns), np.int32)
-        used = np.ones((B, M, columns), bool)
-        text[..., 0], text[..., 1 + P] = self._query(k), ANS
-        text[..., 1 : 1 + P], text[..., 2 + P :] = letters[row, start], letters[row, reply]
-        used[..., 1 : 1 + P] = np.arange(P) < length[row, start][..., None]
-        used[..., 2 + P :] = np.arange(P) < length[row, reply][..., None]
-        used &= asked[..., None]
-        used = used.reshape(B, -1)
-        place = (np.cumsum(used, 1) + (edges - 1 + np.arange(B) * tokens.shape[1])[:, None])[used]
-        tokens.ravel()[place] = text.reshape(B, -1)[used]
-
-        # group of the label a token is: -2 where it is none, -1 where it is `<ans>`
-        kind = np.full((M, columns), -2, np.int32)
-        kind[:, 1 + P], kind[:, 2 + P :] = -1, np.arange(M)[:, None]
-        label = np.full(tokens.shape, -2, np.int32)
-        label.ravel()[place] = np.broadcast_to(kind.ravel(), used.shape)[used]
-        label = label[:, 1:]
-        return {
-            "tokens": tokens[:, :-1].copy(),
-            "targets": np.where(label > -2, tokens[:, 1:], PAD),
-            "loss_mask": label > -2,
-            "answer": np.maximum(label, -1),
-            "difficulty": {
-                "k": np.where(asked, k, -1).astype(np.int32),
-                "n": np.where(asked, size[:, None], -1).astype(np.int32),
-            },
-        }
-
-    def _sizes(self, key: tuple[int, int], index: np.ndarray) -> np.ndarray:
-        """Returns n of each example: int64 [B]."""
-        if key[1] != 0 or self.nodes_law == "fixed":
-            return np.full(len(index), self.nodes)
-        words = philox.words(key, index, _SIZE, 0, 1)[:, 0]
-        return self.min_nodes + np.searchsorted(self._size_thresholds, (words >> np.uint64(11)).astype(np.int64), "right")
-
-    def _cycles(self, key: tuple[int, int], index: np.ndarray, size: np.ndarray) -> np.ndarray:
-        """Returns the names' numbers along each cycle: int64 [B, N], of which the first n count."""
-
-        def propose(row: np.ndarray, attempt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            cycle, n = self._distinct(key, index[row], attempt, size[row]), size[row][:, None]
-            used = np.arange(self.nodes) < n
-            node = mix64(cycle.astype(np.uint64))
-            after = np.roll(node, -1, axis=1)
-            np.put_along_axis(after, n - 1, node[:, :1], axis=1)
-            # a sum over edges is the same wherever the cycle is entered
-            edge = np.where(used, mix64(node * np.uint64(_EDGE) + after), np.uint64(0))
-            return cycle[:, None], mix64(edge.sum(1, dtype=np.uint64))[:, None]
-
-        return draw_members(propose, len(index), key[1])[:, 0]
-
-    def _distinct(self, key: tuple[int, int], index: np.ndarray, attempt: np.ndarray, size: np.ndarray) -> np.ndarray:
-        """Draws names until n are distinct; returns their numbers in the order of drawing: int64 [B, N]."""
-        out = np.zeros((len(index), self.nodes), np.int64)
-        waiting, draws = np.arange(len(index)), self._first_draws
-        while len(waiting):
-            number = self._numbers(philox.words(key, index[waiting], _NAMES, attempt[waiting], draws))
-            narrow = number.astype(np.uint16) if self._first_id[-1] <= 2**16 else number  # sorts faster
-            order = np.argsort(narrow, axis=1, kind="stable")
-            ordered = np.take_along_axis(narrow, order, 1)
-            repeated = np.zeros(number.shape, bool)
-            np.put_along_axis(repeated[:, :], order[:, 1:], ordered[:, 1:] == ordered[:, :-1], 1)
-            rank = np.cumsum(~repeated, axis=1) - 1
-            r, c = np.nonzero(~repeated & (rank < self.nodes))
-            out[waiting[r], rank[r, c]] = number[r, c]
-            waiting, draws = waiting[rank[:, -1] + 1 < size[waiting]], 2 * draws
-        return out
-
-    @functools.cached_property
-    def _first_draws(self) -> int:
-        """How many names to draw at first so that most examples need no more; it has no influence on what is drawn."""
-        least, most = self.name_tokens
-        each = [(self.names**p, 1 / (most - least + 1)) for p in range(least, most + 1)]
-        draws, goal = self.nodes, min(self.nodes + 4, self._first_id[-1] - 0.25)
-        while sum(count * (1 - (1 - share / count) ** draws) for count, share in each) < goal:
-            draws += 1
-        return draws
-
-    def _numbers(self, words: np.ndarray) -> np.ndarray:
-        """`_number` on arrays."""
-        least, most = self.name_tokens
-        lengths = np.uint64(most - least + 1)
-        choice = philox.multiply_high(words, lengths).astype(np.int64)
-        count = np.array([self.names**p for p in range(least, most + 1)], np.uint64)[choice]
-        return np.array(self._first_id)[choice] + philox.multiply_high(words * lengths, count).astype(np.int64)
-
-    def _spellings(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`_spell` on arrays: tokens int32 [..., P], of which the first `length` count, and length int64 [...]."""
-        least, most = self.name_tokens
-        extra = np.searchsorted(self._first_id, numbers, "right") - 1
-        rest, length = numbers - np.array(self._first_id)[extra], least + extra
-        letters = np.empty((*numbers.shape, most), np.int32)
-        for p in range(most):
-            rest, letter = np.divmod(rest, self.names)
-            letters[..., p] = FIRST_NAME + letter + self.names * (length == p + 1)
-        return letters, length
+    def batch_at(self, seed: int, split: str, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
+        return _depo_arrays.batch(self, self._key(seed, split), self._indices(indices))
 
     def baselines(self) -> dict[str, Any]:
-        return {}
+        return self._baselines
+
+    @functools.cached_property
+    def _baselines(self) -> dict[str, Any]:
+        return _depo_arrays.baselines(self)
+
+    # For readers.
 
     def token(self, number: int) -> str:
-        return str(number)
+        if number < FIRST_NAME:
+            return {PAD: "PAD", BOS: "<bos>", ANS: "<ans>"}[number]
+        hop = number - self.query_token(1) + 1
+        return f"<query_{hop}>" if hop > 0 else str(number - FIRST_NAME + 1)
 
     def explain(self) -> str:
-        return ""
+        least, most = self.name_tokens
+        size = f"n = {self.nodes}" if self.nodes_law == "fixed" else f"n of {self.min_nodes} … {self.nodes}, p ∝ 1 / (n + √{self.nodes})"
+        return (
+            f"One directed cycle over n distinct names. Its n edges come in random order, each as `name next_name` with nothing "
+            f"between them; a name has {least} … {most} tokens of {self.names} letters, written 1 … {self.names}, its last token "
+            f"written {self.names} higher. Then up to {self.queries} queries `<query_k> name <ans> answer`: the answer is the "
+            f"name k steps on. Training: {size}; k drawn from 1 … {self.hops}. Validation and test: n = {self.nodes}; k drawn "
+            f"from {', '.join(map(str, self.test_hops))}. Edges fill {self.edge_tokens} tokens, padded on the left; queries "
+            f"{self.seq_len - self.edge_tokens}, padded on the right."
+        )
+
+    def narrate(self, example: Mapping[str, Any]) -> str:
+        queries, names = example["tokens"][self.edge_tokens :], []
+        for token in queries[queries != PAD]:
+            if token >= self.query_token(1):
+                names.append([int(token) - self.query_token(1) + 1, "", ""])
+                column = 1
+            elif token == ANS:
+                column = 2
+            else:
+                names[-1][column] += (" " if names[-1][column] else "") + self.token(int(token))
+        return "\n".join(f"Query {i + 1}: {k} steps after the name ({a}) comes ({b})." for i, (k, a, b) in enumerate(names))
 
 
-def _order(words: Any, size: int) -> list[int]:
+def _order(words: Iterator[int], size: int) -> list[int]:
     """Returns a random permutation of 0..size-1: the places of `size` words, sorted by word."""
     drawn = [next(words) for _ in range(size)]
     return sorted(range(size), key=drawn.__getitem__)

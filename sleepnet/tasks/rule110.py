@@ -10,18 +10,21 @@ number. With `steps=(lo, hi)` each example draws its own number, written as a de
 """
 import dataclasses
 import functools
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from sleepnet.tasks import philox
-from sleepnet.tasks.base import PAD, Task, attempts, belongs, draw_members, empty_split, mix64, mix64_int, require
+from sleepnet.tasks._automaton import history
+from sleepnet.tasks.base import PAD, Task, choice, require, whole
 from sleepnet.tasks.registry import register
+from sleepnet.tasks.splits import MAX_ATTEMPTS, SPLITS, belongs, draw_members, empty_split, mix64, mix64_int
 
 ZERO, ONE, QUERY, FIRST_DEPTH = 1, 2, 3, 4
 _CELLS, _DEPTH = range(2)  # streams
-_ENUMERABLE = 24  # up to this width the baselines run over every state of the test split
-_SAMPLE = 2**17
+_ENUMERABLE = 24  # up to this width, baselines are exact: they run over every state of the test split
+_SAMPLE = 2**18
 
 
 @register
@@ -52,15 +55,28 @@ class Rule110(Task):
     window: int | None = None
 
     def __post_init__(self) -> None:
-        ranged = not isinstance(self.steps, int)
-        steps = tuple(self.steps) if ranged else self.steps
-        unit = self.width + ranged
-        window = self.window or unit
+        whole("rule", self.rule, 0, 255)
+        whole("width", self.width, 3)
+        whole("strings", self.strings, 1)
+        whole("cell", self.cell, 0, self.width - 1)
+        choice("boundary", self.boundary, ("periodic", "zero"))
+        ranged = isinstance(self.steps, (list, tuple))
+        if ranged:
+            require(len(self.steps) == 2, f"steps={self.steps!r} must be a number, or a range (least, most)")
+            least = whole("steps[0]", self.steps[0], 0)
+            steps = (least, whole("steps[1]", self.steps[1], least))
+        else:
+            steps = whole("steps", self.steps, 0)
+        context = self.strings * (self.width + ranged)
+        window = self.width + ranged if self.window is None else whole("window", self.window, 1)
+        require(context % window == 0, f"window={window} must divide the {context} tokens before the queries")
+        require(self.strings <= window, f"strings={self.strings} queries must fit into one window of {window} tokens")
         self._set(
-            steps=steps, window=window, answers=1, seq_len=self.strings * (unit + 1),
+            steps=steps, window=window, answers=1, seq_len=context + self.strings,
             vocab_size=FIRST_DEPTH + (steps[1] - steps[0] + 1 if ranged else 0),
-            predicts=(False,) * (self.strings * unit // window) + (True,),
+            predicts=(False,) * (context // window) + (True,),
         )
+        self._check_splits(2**self.width)
 
     @property
     def _range(self) -> tuple[int, int]:
@@ -95,7 +111,7 @@ class Rule110(Task):
     def _state(self, key: tuple[int, int], index: int, string: int) -> list[int]:
         """Returns the first state of the split that this row's words give."""
         length = -(-self.width // 64)
-        for attempt in attempts(key[1]):
+        for attempt in range(MAX_ATTEMPTS):
             words = philox.stream(key, index, _CELLS, attempt)
             row = [next(words) for _ in range((string + 1) * length)][-length:]
             bits = "".join(f"{word:064b}" for word in row)[: self.width]
@@ -116,16 +132,16 @@ class Rule110(Task):
 
     # The vectorised path: the same words, read for many examples at once.
 
-    def batch_at(self, seed: int, split: str, indices: Any) -> dict[str, Any]:
-        key, index = self._key(seed, split), np.asarray(indices, np.uint64)
+    def batch_at(self, seed: int, split: str, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
+        key, index = self._key(seed, split), self._indices(indices)
         B, (least, most) = len(index), self._range
         steps = np.full(B, least)
         if most > least:
             words = philox.words(key, index, _DEPTH, 0, 1)[:, 0]
             steps += philox.multiply_high(words, np.uint64(most - least + 1)).astype(np.int64)
         cells = self._cells(self._states(key, index))
-        history = self._history(cells.reshape(-1, self.width), most)
-        label = history[np.repeat(steps, self.strings), np.arange(B * self.strings)].reshape(B, self.strings)
+        seen = self._history(cells.reshape(-1, self.width))
+        label = seen[np.repeat(steps, self.strings), np.arange(B * self.strings)].reshape(B, self.strings)
 
         rows = ZERO + cells.astype(np.int32)
         if isinstance(self.steps, tuple):
@@ -156,59 +172,85 @@ class Rule110(Task):
             state[..., -1] &= last
             return state, fingerprints(state)
 
-        return draw_members(propose, len(index), key[1])
+        return draw_members(propose, len(index), key[1], self.strings * length)
 
     def _cells(self, state: np.ndarray) -> np.ndarray:
         """Unpacks states, uint64 [..., words], to cells, uint8 [..., width]."""
         return np.unpackbits(state.astype(">u8").view(np.uint8), axis=-1)[..., : self.width]
 
-    def _history(self, cells: np.ndarray, steps: int) -> np.ndarray:
-        """Returns cell `cell` of each row after 0 … steps applications: uint8 [steps + 1, rows].
+    def _history(self, cells: np.ndarray) -> np.ndarray:
+        """Returns the cell asked for after 0, 1, … steps: uint8 [most + 1, rows]."""
+        return history(cells, rule=self.rule, steps=self._range[1], boundary=self.boundary, cell=self.cell)
 
-        Eight rows share a byte, so a step is a few logical operations over whole machine words.
-        """
-        rows = len(cells)
-        padded = np.ascontiguousarray(np.pad(cells, ((0, -rows % 64), (0, 0))).T)
-        packed = np.packbits(padded, axis=1).view(np.uint64)
-        around = np.zeros((self.width + 2, packed.shape[1]), np.uint64)
-        around[1:-1] = packed
-        seen = [around[1 + self.cell].copy()]
-        for _ in range(steps):
-            if self.boundary == "periodic":
-                around[0], around[-1] = around[-2], around[1]
-            around[1:-1] = self._apply(around[:-2], around[1:-1], around[2:])
-            seen.append(around[1 + self.cell].copy())
-        return np.unpackbits(np.stack(seen).view(np.uint8), axis=1)[:, :rows]
-
-    def _apply(self, left: np.ndarray, centre: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Applies the rule to machine words of cells, as a sum modulo 2 of products of the neighbours."""
-        new = np.zeros_like(centre)
-        for factors in self._products:
-            term = np.full_like(centre, philox.MASK64) if not factors else None
-            for name in factors:
-                cell = {"l": left, "c": centre, "r": right}[name]
-                term = cell if term is None else term & cell
-            new ^= term
-        return new
-
-    @functools.cached_property
-    def _products(self) -> list[str]:
-        """The rule's polynomial over GF(2): 110 gives c + r + cr + lcr."""
-        value = [self.rule >> code & 1 for code in range(8)]
-        for bit in (1, 2, 4):
-            value = [v ^ value[code ^ bit] if code & bit else v for code, v in enumerate(value)]
-        return [
-            "".join(n for n, bit in (("l", 4), ("c", 2), ("r", 1)) if code & bit) for code in range(8) if value[code]
-        ]
+    # What guessing scores.
 
     def baselines(self) -> dict[str, Any]:
-        return {}
+        return self._baselines
+
+    @functools.cached_property
+    def _baselines(self) -> dict[str, Any]:
+        cells = self._test_cells()
+        seen = self._history(cells)
+        ones = dict(enumerate(seen.mean(1)))
+        # the three cells either side, beyond a zero boundary nothing
+        around = np.pad(cells, ((0, 0), (3, 3)), mode="wrap" if self.boundary == "periodic" else "constant")
+        code = np.packbits(around[:, self.cell : self.cell + 7], axis=1)[:, 0]
+        count = np.bincount(code, minlength=256)
+
+        def from_seven(label: np.ndarray) -> float:
+            one = np.bincount(code, weights=label, minlength=256)
+            return float(np.maximum(one, count - one).sum() / len(label))
+
+        return {
+            "chance": self._score("Every label by the toss of a coin.", lambda t: 0.5),
+            "constant": self._score("The likelier label at this depth, always.", lambda t: float(max(ones[t], 1 - ones[t]))),
+            "seven_cells": self._score(
+                "The likelier label given the depth and the seven cells around the one asked for.",
+                lambda t: from_seven(seen[t]),
+            ),
+        }
+
+    def _score(self, meaning: str, right: Any) -> dict[str, Any]:
+        """Scores a guess that gets each label right with probability `right(t)`: the rows are independent."""
+        least, most = self._range
+        by = {t: {"label": p, "exact": p**self.strings} for t in range(least, most + 1) for p in [right(t)]}
+        mean = {metric: sum(score[metric] for score in by.values()) / len(by) for metric in ("label", "exact")}
+        return {"meaning": meaning, **mean, "by": {"steps": by}}
+
+    def _test_cells(self) -> np.ndarray:
+        """Returns all states of the test split, or a sample of all states where they are too many: uint8 [rows, width]."""
+        if self.width > _ENUMERABLE:
+            length = -(-self.width // 64)
+            words = philox.words((0, SPLITS["test"]), np.arange(_SAMPLE), _CELLS, 0, length)
+            return self._cells(words)
+        parts = []
+        for a in range(0, 2**self.width, 2**20):
+            state = np.arange(a, min(a + 2**20, 2**self.width), dtype=np.uint64)[:, None] << np.uint64(64 - self.width)
+            parts.append(self._cells(state[belongs(fingerprints(state), SPLITS["test"])]))
+        return np.concatenate(parts)
+
+    # For readers.
 
     def token(self, number: int) -> str:
-        return str(number)
+        return ("PAD", "0", "1", "?")[number] if number < FIRST_DEPTH else f"<t={self._range[0] + number - FIRST_DEPTH}>"
 
     def explain(self) -> str:
-        return ""
+        least, most = self._range
+        depth = f"{least} steps" if least == most else f"t steps, t drawn from {least} … {most} and written before every row"
+        return (
+            f"{self.strings} independent rows of {self.width} random cells, then one `?` per row. The label of a `?` is cell "
+            f"{self.cell} of its row after {depth} of rule {self.rule}, with a {self.boundary} boundary. One step replaces "
+            f"each cell by bit 4·left + 2·centre + right of {self.rule}, from its own neighbourhood."
+        )
+
+    def narrate(self, example: Mapping[str, Any]) -> str:
+        unit, steps = self.width + isinstance(self.steps, tuple), int(example["difficulty"]["steps"][0])
+        lines = []
+        for string, label in enumerate(example["targets"][-self.strings :]):
+            row = example["tokens"][string * unit : (string + 1) * unit][-self.width :]
+            cells = "".join(map(self.token, row))
+            lines.append(f"Row {string + 1} is {cells}; after {steps} steps its cell {self.cell} is {self.token(label)}.")
+        return "\n".join(lines)
 
 
 def fingerprints(state: np.ndarray) -> np.ndarray:
