@@ -1,0 +1,236 @@
+"""Configuration: ml_collections at the edge, frozen dataclasses inside.
+
+A config file defines `get_config()`, starts from `default()` and changes values; `parse` turns the result into a `RunConfig`.
+Every field's comment says what it means; every value is checked here, before anything is built.
+"""
+import dataclasses
+import math
+from typing import Any
+
+import ml_collections
+
+from sleepnet.errors import UsageError, nearest
+
+
+def _choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{key}={value!r} is not one of {', '.join(choices)}")
+
+
+def _at_least(key: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise UsageError(f"{key}={value} must be at least {least}")
+
+
+@dataclasses.dataclass(frozen=True)
+class SleepConfig:
+    """When and how a window is folded into the fast weights."""
+
+    passes: int = 4  # N, passes over a window that sleeps
+    predict_passes: int = 1  # passes over a window that predicts; more makes a looped transformer of it
+    eviction: str = "hard"  # hard: the KV cache is emptied; sliding: the newest L − 1 entries stay
+    carry: str = "reinject"  # what goes round the loop: hidden (the paper), or reinject (normalised, embedding added)
+    loop_start: int = 0  # first block of the loop
+    loop_stop: int = -1  # block behind the last of the loop; -1: all blocks
+    reset_fast_weights: bool = False  # each pass starts from the window's first S instead of the last pass's
+    gradient: str = "full"  # full, last (the last `gradient_passes` passes), or implicit (fixed point)
+    gradient_passes: int = 1  # read by gradient = last
+    remat: bool = False  # recompute each pass in the backward pass
+
+    def __post_init__(self):
+        _at_least("sleep.passes", self.passes, 1)
+        _at_least("sleep.predict_passes", self.predict_passes, 1)
+        _at_least("sleep.gradient_passes", self.gradient_passes, 1)
+        _choice("sleep.eviction", self.eviction, ("hard", "sliding"))
+        _choice("sleep.carry", self.carry, ("hidden", "reinject"))
+        _choice("sleep.gradient", self.gradient, ("full", "last", "implicit"))
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """A stack of blocks, each a mixer (A attention, G fast weights) and an MLP."""
+
+    vocab_size: int = 0  # 0: the task's
+    window: int = 0  # L, tokens between two boundaries; 0: the task's
+    pattern: str = "AG"  # one letter a block
+    width: int = 64  # D
+    heads: int = 2  # of attention and of fast weights
+    head_dim: int = 32  # D of an attention head, K and V of a fast-weight head
+    mlp_width: int = 128  # of the gated MLP; 0: none
+    conv_width: int = 4  # W of the short convolution in a fast-weight block
+    rule: str = "gated_delta"  # fast-weight rule: gated_delta or gated_hebbian
+    beta_max: float = 1.0  # write strength lies in (0, beta_max)
+    rope_theta: float = 10000.0
+    output_scale: float = 0.5  # of the initial weights of every projection back into the residual stream
+    loop_gain: float = 0.5  # initial gain of the normalised hidden state between passes
+    dtype: str = "float32"  # of activations; weights, fast weights and norms stay float32
+    sleep: SleepConfig = dataclasses.field(default_factory=SleepConfig)
+
+    def __post_init__(self):
+        if not self.pattern or set(self.pattern) - set("AG"):
+            raise UsageError(f"model.pattern={self.pattern!r} must be letters A (attention) and G (fast weights), for instance 'AGAG'")
+        for key in ("width", "heads", "head_dim", "conv_width"):
+            _at_least(f"model.{key}", getattr(self, key), 1)
+        if self.head_dim % 2:
+            raise UsageError(f"model.head_dim={self.head_dim} must be even: RoPE turns pairs of channels")
+        _at_least("model.mlp_width", self.mlp_width, 0)
+        _choice("model.rule", self.rule, ("gated_delta", "gated_hebbian"))
+        _choice("model.dtype", self.dtype, ("float32", "bfloat16"))
+        if not 0 < self.beta_max <= 2:
+            raise UsageError(f"model.beta_max={self.beta_max} must lie in (0, 2]: beyond 2 the delta rule diverges")
+        start, stop = self.loop
+        if not 0 <= start < stop <= len(self.pattern):
+            raise UsageError(
+                f"model.sleep.loop_start={self.sleep.loop_start}, loop_stop={self.sleep.loop_stop}: not a span of the "
+                f"{len(self.pattern)} blocks of model.pattern={self.pattern!r}"
+            )
+
+    @property
+    def loop(self) -> tuple[int, int]:
+        """First block of the loop and the one behind its last."""
+        stop = self.sleep.loop_stop
+        return self.sleep.loop_start, len(self.pattern) if stop == -1 else stop
+
+    @property
+    def survivors(self) -> int:
+        """P, KV entries that outlive an eviction."""
+        return self.window - 1 if self.sleep.eviction == "sliding" else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """A task by name; `arguments` as `sleepnet.tasks.get` takes them."""
+
+    name: str = "depo"
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """Muon on the matrices of the blocks, AdamW on everything else."""
+
+    learning_rate: float = 1e-2  # Muon's peak
+    adam_rate: float = 1.5e-3  # AdamW's peak
+    warmup: int = 100  # steps of linear warm-up
+    decay: float = 0.3  # share of the run, at its end, over which both rates fall linearly to `final` of their peak
+    final: float = 0.01
+    momentum: float = 0.95  # Muon's
+    adam_b1: float = 0.9
+    adam_b2: float = 0.98
+    weight_decay: float = 0.0
+    clip: float = 1.0  # global norm of the gradient; 0: no clipping
+
+    def __post_init__(self):
+        for key in ("learning_rate", "adam_rate"):
+            if not getattr(self, key) > 0:
+                raise UsageError(f"optim.{key}={getattr(self, key)} must be positive")
+        for key in ("decay", "final"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise UsageError(f"optim.{key}={getattr(self, key)} must lie between 0 and 1")
+        _at_least("optim.warmup", self.warmup, 0)
+        _at_least("optim.clip", self.clip, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long, how much at a time, what is written when."""
+
+    steps: int = 1000
+    batch_size: int = 64
+    random_passes: tuple[int, ...] = ()  # passes drawn uniformly from these at each step; empty: always model.sleep.passes
+    log_every: int = 50  # steps between two lines of metrics
+    save_every: int = 500  # steps between two checkpoints
+    keep: int = 2  # checkpoints kept
+    eval_every: int = 500  # steps between two looks at the validation split; 0: none
+    eval_examples: int = 256
+
+    def __post_init__(self):
+        for key in ("steps", "batch_size", "log_every", "save_every", "keep", "eval_examples"):
+            _at_least(f"train.{key}", getattr(self, key), 1)
+        _at_least("train.eval_every", self.eval_every, 0)
+        for passes in self.random_passes:
+            _at_least("train.random_passes", passes, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """The final look at the test split."""
+
+    examples: int = 2048
+    batch_size: int = 256
+    passes: tuple[int, ...] = ()  # test-time N; empty: model.sleep.passes
+
+    def __post_init__(self):
+        _at_least("eval.examples", self.examples, 1)
+        _at_least("eval.batch_size", self.batch_size, 1)
+        for passes in self.passes:
+            _at_least("eval.passes", passes, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """One training run."""
+
+    seed: int = 0
+    resume: bool = True  # go on from the newest checkpoint of the workdir; False: only an empty workdir will do
+    task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Any of the dataclasses above as plain JSON values (tuples become lists)."""
+    plain = lambda value: list(value) if isinstance(value, tuple) else value
+    return dataclasses.asdict(config, dict_factory=lambda items: {key: plain(value) for key, value in items})
+
+
+def default() -> ml_collections.ConfigDict:
+    """A run with every key at its default: what a config file starts from."""
+    config = ml_collections.ConfigDict(to_dict(RunConfig()))
+    for section, key in (("train", "random_passes"), ("eval", "passes")):
+        config[section][key] = ()
+    return config
+
+
+def from_dict(cls: type, values: Any, prefix: str = "") -> Any:
+    """Builds the frozen dataclass `cls` from a mapping.
+
+    Raises:
+      UsageError: an unknown key (names the nearest), a value of another type, or one that the class refuses.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    arguments = {}
+    for key, value in dict(values).items():
+        if key not in fields:
+            raise UsageError(f"unknown config key {prefix}{key}{nearest(key, fields)}")
+        arguments[key] = _convert(fields[key], value, f"{prefix}{key}")
+    return cls(**arguments)
+
+
+def _convert(field: dataclasses.Field, value: Any, key: str) -> Any:
+    if dataclasses.is_dataclass(field.type):
+        return from_dict(field.type, value, f"{key}.")
+    if field.type is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if field.type in (int, float, bool, str):
+        if type(value) is not field.type or (field.type is float and not math.isfinite(value)):
+            raise UsageError(f"{key}={value!r} must be a {'finite ' if field.type is float else ''}{field.type.__name__}")
+        return value
+    if field.type == tuple[int, ...]:
+        if isinstance(value, int):
+            return (value,)
+        if not all(type(item) is int for item in value):
+            raise UsageError(f"{key}={value!r} must be a tuple of integers")
+        return tuple(value)
+    return {name: _plain(item) for name, item in dict(value).items()}
+
+
+def _plain(value: Any) -> Any:
+    return tuple(_plain(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def parse(config: ml_collections.ConfigDict) -> RunConfig:
+    """A config file's result as a `RunConfig`; see `from_dict` for what is refused."""
+    return from_dict(RunConfig, config.to_dict())

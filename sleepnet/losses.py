@@ -1,0 +1,36 @@
+"""Masked cross entropy and the two accuracies: per label, and exact (a whole answer)."""
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def cross_entropy(logits: jax.Array, targets: jax.Array, loss_mask: jax.Array) -> jax.Array:
+    """Mean of −log softmax(logits)[target] over the positions of `loss_mask`.
+
+    Args:
+      logits: [B, T, V] float32.
+      targets: [B, T] int32.
+      loss_mask: [B, T] bool, at least one True.
+    """
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    count = jnp.sum(loss_mask.astype(jnp.float32))
+    return jnp.sum(jnp.where(loss_mask, losses, 0.0)) / count
+
+
+def grade(logits: jax.Array, targets: jax.Array, answer: jax.Array, answers: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What was right in each answer.
+
+    Args:
+      logits: [B, T, V].
+      targets: [B, T] int32.
+      answer: [B, T] int32, number of the answer that a position belongs to, −1 for none.
+      answers: A, answers in an example.
+
+    Returns:
+      right [B, A] int32 tokens right in each answer, tokens [B, A] int32 tokens in it, exact [B, A] bool: all right, and at least one.
+    """
+    hit = jnp.argmax(logits, axis=-1).astype(jnp.int32) == targets
+    member = answer[:, :, None] == jnp.arange(answers, dtype=jnp.int32)[None, None, :]
+    tokens = jnp.sum(member.astype(jnp.int32), axis=1)
+    right = jnp.sum((member & hit[:, :, None]).astype(jnp.int32), axis=1)
+    return right, tokens, (right == tokens) & (tokens > 0)

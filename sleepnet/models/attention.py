@@ -1,0 +1,65 @@
+"""Causal softmax attention over a window, with RoPE and QK-norm."""
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+
+from sleepnet.config import ModelConfig
+from sleepnet.models.linear import projection
+from sleepnet.models.norms import rms_norm
+from sleepnet.models.rope import rope
+
+
+def attend(q_BxTxHxD, k_BxMxHxD, v_BxMxHxD, valid_BxM, first, *, reach: int, theta: float) -> jax.Array:
+    """Attention of T queries at slots `first`, `first` + 1 … over M slots.
+
+    Query slot i sees key slot j where j ≤ i, i − j < reach and j is valid. Softmax in float32; a query that sees nothing gets 0.
+
+    Args:
+      q_BxTxHxD: queries after QK-norm, before RoPE.
+      k_BxMxHxD: keys, likewise.
+      v_BxMxHxD: values.
+      valid_BxM: bool; False for PAD and unwritten slots.
+      first: int32 scalar, slot of the first query.
+      reach: slots a query can see, its own included.
+      theta: RoPE base.
+
+    Returns:
+      [B, T, H, D] in the dtype of v.
+    """
+    key_slots = jnp.arange(k_BxMxHxD.shape[1], dtype=jnp.int32)
+    query_slots = jnp.arange(q_BxTxHxD.shape[1], dtype=jnp.int32) + first
+    q, k = rope(q_BxTxHxD, query_slots, theta), rope(k_BxMxHxD, key_slots, theta)
+    scores_BxHxTxM = jnp.einsum("bthd,bmhd->bhtm", q, k, preferred_element_type=jnp.float32) * (q.shape[-1] ** -0.5)
+    distance_TxM = query_slots[:, None] - key_slots[None, :]
+    near_TxM = (distance_TxM >= 0) & (distance_TxM < reach)
+    seen_Bx1xTxM = near_TxM[None, None] & valid_BxM[:, None, None, :]
+    scores_BxHxTxM = jnp.where(seen_Bx1xTxM, scores_BxHxTxM, -1e30)
+    weights_BxHxTxM = jnp.where(seen_Bx1xTxM, jax.nn.softmax(scores_BxHxTxM, axis=-1), 0.0).astype(v_BxMxHxD.dtype)
+    return jnp.einsum("bhtm,bmhd->bthd", weights_BxHxTxM, v_BxMxHxD)
+
+
+class Attention(nnx.Module):
+    """Multi-head attention; q and k are RMS-normalised per head with a learned scale (QK-norm)."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        inner = config.heads * config.head_dim
+        self.q = projection(config.width, inner, dtype=config.dtype, rngs=rngs)
+        self.k = projection(config.width, inner, dtype=config.dtype, rngs=rngs)
+        self.v = projection(config.width, inner, dtype=config.dtype, rngs=rngs)
+        self.out = projection(inner, config.width, dtype=config.dtype, rngs=rngs, scale=config.output_scale)
+        self.q_scale = nnx.Param(jnp.ones((config.head_dim,), jnp.float32))
+        self.k_scale = nnx.Param(jnp.ones((config.head_dim,), jnp.float32))
+        self.config = config
+
+    def project(self, x_BxTxD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries, keys (both before RoPE) and values, [B, T, H, D] each."""
+        heads = lambda x: rearrange(x, "b t (h d) -> b t h d", h=self.config.heads)
+        q, k, v = heads(self.q(x_BxTxD)), heads(self.k(x_BxTxD)), heads(self.v(x_BxTxD))
+        return rms_norm(q, self.q_scale[...]), rms_norm(k, self.k_scale[...]), v
+
+    def read(self, q, k_BxMxHxD, v_BxMxHxD, valid_BxM, first) -> jax.Array:
+        """`attend` and the projection back, [B, T, D]."""
+        reach = self.config.window
+        mixed = attend(q, k_BxMxHxD, v_BxMxHxD, valid_BxM, first, reach=reach, theta=self.config.rope_theta)
+        return self.out(rearrange(mixed, "b t h d -> b t (h d)"))

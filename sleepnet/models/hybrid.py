@@ -1,0 +1,278 @@
+"""The whole model: a stack of attention and fast-weight blocks that reads windows, sleeps over them and wakes.
+
+`forward` is Algorithm 1 of Lee et al. (arXiv 2605.26099) over a whole sequence; `wake` and `sleep` are its streaming form.
+"""
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from sleepnet import sleep as sleeping
+from sleepnet.config import ModelConfig
+from sleepnet.models.attention import Attention
+from sleepnet.models.fast_weight import FastWeightMixer
+from sleepnet.models.linear import projection
+from sleepnet.models.mlp import GatedMlp
+from sleepnet.models.norms import RMSNorm
+from sleepnet.state import FastWeights, KvCache, State, new_window
+
+PAD = 0  # in every task: never attended to, never written
+
+
+class Block(nnx.Module):
+    """`x + mixer(norm(x))`, then `x + mlp(norm(x))`."""
+
+    def __init__(self, kind: str, config: ModelConfig, rngs: nnx.Rngs):
+        self.mixer_norm = RMSNorm(config.width)
+        self.mixer = Attention(config, rngs) if kind == "A" else FastWeightMixer(config, rngs)
+        if config.mlp_width:
+            self.mlp_norm = RMSNorm(config.width)
+            self.mlp = GatedMlp(config, rngs)
+        self.has_mlp = bool(config.mlp_width)
+
+    def feed(self, x_BxTxD: jax.Array) -> jax.Array:
+        """The second half."""
+        return x_BxTxD + self.mlp(self.mlp_norm(x_BxTxD)) if self.has_mlp else x_BxTxD
+
+
+class Hybrid(nnx.Module):
+    """Transformer, SSM or hybrid, as `config.pattern` says. Holds parameters only; all memory is in `State`.
+
+    Letters: B batch, T tokens, L window, V vocabulary.
+    """
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        if config.vocab_size < 1 or config.window < 1:
+            raise ValueError(f"vocab_size={config.vocab_size} and window={config.window} must be known before a model is built")
+        self.config = config
+        self.embedding = nnx.Param(jax.random.normal(rngs.params(), (config.vocab_size, config.width), jnp.float32))
+        self.blocks = nnx.List([Block(kind, config, rngs) for kind in config.pattern])
+        self.loop_gain = nnx.Param(jnp.full((config.width,), config.loop_gain, jnp.float32))
+        self.final_norm = RMSNorm(config.width)
+        self.head = projection(config.width, config.vocab_size, dtype=config.dtype, rngs=rngs)
+
+    # Whole sequences
+
+    def forward(
+        self, tokens: jax.Array, loss_mask=None, *, passes: int | None = None, predicts: tuple[bool, ...] | None = None
+    ) -> jax.Array:
+        """Algorithm 1: reads the windows in turn, sleeping over those without labels.
+
+        Args:
+          tokens: [B, T] int32; PAD is 0.
+          loss_mask: [B, T] bool, concrete; True where something is predicted. Not needed where `predicts` is given.
+          passes: N of windows that sleep; `config.sleep.passes` if None.
+          predicts: one bool a window, static: does it hold labels? Needed under `jit`, where a mask has no values.
+
+        Returns:
+          [B, T, V] float32 logits; zeros in windows that sleep, where nothing is predicted.
+
+        Raises:
+          ValueError: neither a concrete mask nor `predicts`, or `predicts` of another length than the windows.
+        """
+        batch_size, length = tokens.shape
+        predicts = self._layout(length, loss_mask, predicts)
+        passes = self.config.sleep.passes if passes is None else passes
+        size, start, logits = self.config.window, 0, []
+        fast_weights, survivors = self._begin(batch_size)
+        while start < length:
+            run = _equal_windows(predicts[start // size:], length - start, size)
+            if run == 1 or predicts[start // size]:
+                run = 1
+                chunk = tokens[:, start:start + size]
+                count = self.config.sleep.predict_passes if predicts[start // size] else passes
+                hidden, fast_weights, survivors = self._read(chunk, fast_weights, survivors, count)
+                logits.append(self._logits(hidden) if predicts[start // size] else self._no_logits(chunk))
+            else:
+                chunk = tokens[:, start:start + run * size]
+                fast_weights, survivors = self._scan_sleep(chunk, fast_weights, survivors, passes)
+                logits.append(self._no_logits(chunk))
+            start += run * size
+        return jnp.concatenate(logits, axis=1)
+
+    def _layout(self, length, loss_mask, predicts):
+        windows = -(-length // self.config.window)
+        if predicts is None:
+            if loss_mask is None or isinstance(loss_mask, jax.core.Tracer):
+                raise ValueError("forward needs to know which windows predict: a concrete loss_mask, or predicts=… under jit")
+            labelled = np.asarray(loss_mask).any(axis=0)
+            return tuple(bool(labelled[i * self.config.window:(i + 1) * self.config.window].any()) for i in range(windows))
+        if len(predicts) != windows:
+            raise ValueError(f"predicts has {len(predicts)} entries, but {length} tokens are {windows} windows of {self.config.window}")
+        return tuple(bool(value) for value in predicts)
+
+    def _scan_sleep(self, tokens, fast_weights, survivors, passes):
+        """Several whole windows that sleep, one after the other, compiled once."""
+        size = self.config.window
+        graph, params = nnx.split(self, nnx.Param)
+        chunks = jnp.stack(jnp.split(tokens, tokens.shape[1] // size, axis=1))
+
+        def body(carry, chunk):
+            _, *carry = nnx.merge(graph, params)._read(chunk, *carry, passes)
+            return tuple(carry), None
+
+        carry, _ = jax.lax.scan(body, (fast_weights, survivors), chunks)
+        return carry
+
+    def _logits(self, hidden):
+        return self.head(self.final_norm(hidden)).astype(jnp.float32)
+
+    def _no_logits(self, tokens):
+        return jnp.zeros((*tokens.shape, self.config.vocab_size), jnp.float32)
+
+    # One window
+
+    def _begin(self, batch_size: int) -> tuple[FastWeights, KvCache]:
+        """S = 0 and nothing to attend to."""
+        config = self.config
+        shape = (config.heads, config.head_dim, config.head_dim)
+        cache = KvCache.empty(
+            batch_size, config.survivors, config.pattern.count("A"), config.heads, config.head_dim, jnp.dtype(config.dtype)
+        )
+        return FastWeights.zeros(batch_size, (shape,) * config.pattern.count("G")), cache
+
+    def _embed(self, tokens):
+        return self.embedding[...][tokens].astype(jnp.dtype(self.config.dtype))
+
+    def _read(self, tokens, fast_weights, survivors, passes, newest=None):
+        """Reads one window `passes` times.
+
+        Returns hidden [B, T, D] of the last pass, S, and the P KV entries before slot `newest` (the window's end if None).
+        """
+        config = self.config
+        graph, params = nnx.split(self, nnx.Param)
+        start, stop = config.loop
+        valid = tokens != PAD
+        blank = KvCache.empty(*tokens.shape, len(survivors.keys), config.heads, config.head_dim, jnp.dtype(config.dtype))
+        cache = survivors.append(blank)
+        context = (valid, cache.keys, cache.values, jnp.concatenate([survivors.valid, valid], axis=1))
+
+        def span(first, last):
+            def block_pass(weights, hidden, fast_weights):
+                params, (valid, keys, values, seen) = weights
+                hidden, fast_weights, _, cache = nnx.merge(graph, params)._advance(
+                    first, last, hidden, fast_weights, None, KvCache(keys, values, seen), valid, config.survivors
+                )
+                return hidden, fast_weights, (cache.keys, cache.values)
+            return block_pass
+
+        hidden = self._embed(tokens)
+        hidden, fast_weights, entries = span(0, start)((params, context), hidden, fast_weights)
+        context = (valid, *entries, context[3])
+        hidden, fast_weights, entries = sleeping.run_passes(
+            span(start, stop), (params, context), hidden, fast_weights, self.loop_gain[...], passes=passes, config=config.sleep
+        )
+        context = (valid, *entries, context[3])
+        hidden, fast_weights, entries = span(stop, len(config.pattern))((params, context), hidden, fast_weights)
+        cache = KvCache(*entries, context[3])
+        newest = tokens.shape[1] if newest is None else newest
+        return hidden, fast_weights, _slots(cache, newest, config.survivors)
+
+    def _advance(self, first, last, hidden, fast_weights, tails, cache, valid, slot):
+        """Runs blocks first … last − 1 once over T new tokens that stand at `slot` of the cache.
+
+        Returns hidden, fast weights, convolution tails and the cache with the blocks' keys and values written.
+        """
+        pattern = self.config.pattern
+        states, keys, values = list(fast_weights.layers), list(cache.keys), list(cache.values)
+        tails = [None] * len(states) if tails is None else list(tails)
+        for index in range(first, last):
+            block, layer = self.blocks[index], pattern[:index].count(pattern[index])
+            x = block.mixer_norm(hidden)
+            if pattern[index] == "A":
+                q, k, v = block.mixer.project(x)
+                keys[layer] = jax.lax.dynamic_update_slice_in_dim(keys[layer], k, slot, axis=1)
+                values[layer] = jax.lax.dynamic_update_slice_in_dim(values[layer], v, slot, axis=1)
+                mixed = block.mixer.read(q, keys[layer], values[layer], cache.valid, slot)
+            else:
+                mixed, states[layer], tails[layer] = block.mixer(x, valid, states[layer], tails[layer])
+            hidden = block.feed(hidden + mixed)
+        return hidden, FastWeights(tuple(states)), tuple(tails), KvCache(tuple(keys), tuple(values), cache.valid)
+
+    # Streaming
+
+    def init_state(self, batch_size: int) -> State:
+        """The memory of `batch_size` sequences that have read nothing."""
+        return self._open(*self._begin(batch_size))
+
+    def _open(self, fast_weights: FastWeights, survivors: KvCache) -> State:
+        config = self.config
+        window = new_window(
+            fast_weights,
+            survivors,
+            length=config.window,
+            tail_shape=(config.conv_width - 1, 3 * config.heads * config.head_dim),
+            dtype=jnp.dtype(config.dtype),
+        )
+        return State(fast_weights, window)
+
+    def wake(self, tokens: jax.Array, state: State) -> tuple[jax.Array, State]:
+        """One ordinary forward pass over T more tokens of the window: the same cost whatever N is.
+
+        Args:
+          tokens: [B, T] int32, T ≥ 1.
+          state: as `init_state`, `wake` or `sleep` returned it.
+
+        Returns:
+          [B, T, V] float32 logits, and the state after the tokens.
+
+        Raises:
+          ValueError: the tokens do not fit into what is left of the window (call `sleep` first), where that can be
+            known (outside `jit`); or the model loops over the windows that predict and so has no one-pass form.
+        """
+        config, window = self.config, state.window
+        if config.sleep.predict_passes != 1:
+            raise ValueError(f"sleep.predict_passes={config.sleep.predict_passes}: such a model can't wake in one pass; use forward")
+        if not isinstance(window.length, jax.core.Tracer) and int(window.length) + tokens.shape[1] > config.window:
+            raise ValueError(f"{tokens.shape[1]} tokens on top of {int(window.length)} overfill the window of {config.window}: sleep first")
+        valid = tokens != PAD
+        slot = window.length + config.survivors
+        put = jax.lax.dynamic_update_slice_in_dim
+        cache = KvCache(window.kv_cache.keys, window.kv_cache.values, put(window.kv_cache.valid, valid, slot, axis=1))
+        hidden, fast_weights, tails, cache = self._advance(
+            0, len(config.pattern), self._embed(tokens), window.fast_weights, window.conv_tails, cache, valid, slot
+        )
+        window = type(window)(
+            tokens=put(window.tokens, tokens, window.length, axis=1),
+            length=window.length + tokens.shape[1],
+            fast_weights=fast_weights,
+            conv_tails=tails,
+            kv_cache=cache,
+        )
+        return self._logits(hidden), State(state.fast_weights, window)
+
+    def sleep(self, state: State, passes: int | None = None) -> State:
+        """Ends the window: N passes fold its tokens into the fast weights, the rest is cleared.
+
+        One pass keeps what `wake` has already written, so a window that predicted ends with `passes=1`.
+
+        Args:
+          state: any state; a window that is not full sleeps over what it has.
+          passes: N ≥ 1, static; `config.sleep.passes` if None.
+
+        Returns:
+          A state with new fast weights, an empty window, and the survivors of the eviction in the KV cache.
+
+        Raises:
+          ValueError: passes < 1.
+        """
+        passes = self.config.sleep.passes if passes is None else passes
+        window, kept = state.window, self.config.survivors
+        if passes == 1:
+            return self._open(window.fast_weights, _slots(window.kv_cache, window.length, kept))
+        survivors = jax.tree.map(lambda a: a[:, :kept], window.kv_cache)
+        _, fast_weights, survivors = self._read(window.tokens, state.fast_weights, survivors, passes, window.length)
+        return self._open(fast_weights, survivors)
+
+
+def _slots(cache: KvCache, first, count: int) -> KvCache:
+    """`count` slots from `first` on."""
+    return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, first, count, axis=1), cache)
+
+
+def _equal_windows(predicts: tuple[bool, ...], left: int, size: int) -> int:
+    """How many whole windows from here on sleep, at least 1."""
+    count = 0
+    while count < len(predicts) and not predicts[count] and (count + 1) * size <= left:
+        count += 1
+    return max(count, 1)

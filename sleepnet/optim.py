@@ -1,0 +1,51 @@
+"""Muon on the matrices of the blocks, AdamW on the rest, warm-up, constant, linear decay."""
+import jax
+import optax
+from optax import contrib
+
+from sleepnet.config import OptimConfig
+
+SMALLEST_MATRIX = 8  # narrower ones (the gates' projections) have no spectrum worth equalising
+
+
+def schedule(peak: float, config: OptimConfig, steps: int) -> optax.Schedule:
+    """0 → peak over `warmup` steps, constant, then linearly to `final · peak` over the last `decay · steps`."""
+    warmup = min(config.warmup, steps)
+    decay = min(int(round(config.decay * steps)), steps - warmup)
+    return optax.join_schedules(
+        [
+            optax.linear_schedule(peak / max(warmup, 1), peak, max(warmup - 1, 1)),
+            optax.constant_schedule(peak),
+            optax.linear_schedule(peak, peak * config.final, max(decay, 1)),
+        ],
+        [warmup, steps - decay],
+    )
+
+
+def matrices(params) -> object:
+    """Muon's dimension numbers for each matrix inside a block; None for embeddings, head, norms, gates and convolutions."""
+
+    def numbers(path, leaf):
+        name = jax.tree_util.keystr(path)
+        matrix = "blocks" in name and "kernel" in name and leaf.ndim == 2 and min(leaf.shape) >= SMALLEST_MATRIX
+        return contrib.MuonDimensionNumbers() if matrix else None
+
+    return jax.tree_util.tree_map_with_path(numbers, params)
+
+
+def optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
+    """The whole update rule for a run of `steps` steps.
+
+    Muon's update has the shape factor √max(1, out/in) of its authors; its rate is `learning_rate`, AdamW's `adam_rate`.
+    """
+    muon = contrib.muon(
+        schedule(config.learning_rate, config, steps),
+        beta=config.momentum,
+        weight_decay=config.weight_decay,
+        adam_learning_rate=schedule(config.adam_rate, config, steps),
+        adam_b1=config.adam_b1,
+        adam_b2=config.adam_b2,
+        adam_weight_decay=config.weight_decay,
+        muon_weight_dimension_numbers=matrices,
+    )
+    return optax.chain(optax.clip_by_global_norm(config.clip), muon) if config.clip else muon

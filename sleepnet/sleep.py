@@ -1,0 +1,160 @@
+"""Sleep: N passes over one window, folding it into the fast weights. Pure functions; no model is needed to run them.
+
+One pass is a function `block_pass(weights, hidden, fast_weights) -> (hidden, fast_weights, entries)`; `weights` is any pytree
+and holds everything else the pass reads (slow weights, validity of the tokens, surviving KV entries), and
+`entries` are the (keys, values) that its attention blocks wrote.
+"""
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sleepnet.config import SleepConfig
+from sleepnet.state import FastWeights
+
+Entries = tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]
+BlockPass = Callable[[Any, jax.Array, FastWeights], tuple[jax.Array, FastWeights, Entries]]
+
+
+def between_passes(hidden: jax.Array, embedding: jax.Array, gain: jax.Array, config: SleepConfig) -> jax.Array:
+    """What the next pass reads, given what the last one wrote.
+
+    `hidden`:    h                                 (the paper's loop)
+    `reinject`:  gain · h / rms(h) + embedding     (bounded for any N, and the tokens stay in sight)
+
+    Args:
+      hidden: [B, T, D] output of the last pass.
+      embedding: [B, T, D] input of the first pass.
+      gain: [D] learned, float32; read by `reinject` only.
+      config: `carry` names one of the two.
+    """
+    if config.carry == "hidden":
+        return hidden
+    hidden32 = hidden.astype(jnp.float32)
+    normed = hidden32 * jax.lax.rsqrt(jnp.mean(jnp.square(hidden32), axis=-1, keepdims=True) + 1e-6)
+    return (normed * gain[None, None, :]).astype(hidden.dtype) + embedding
+
+
+def run_passes(
+    block_pass: BlockPass,
+    weights: Any,
+    embedding: jax.Array,
+    fast_weights: FastWeights,
+    gain: jax.Array,
+    *,
+    passes: int,
+    config: SleepConfig,
+) -> tuple[jax.Array, FastWeights, Entries]:
+    """Runs `passes` passes over one window: h and S go from pass to pass, cumulatively.
+
+    Gradients follow `config.gradient`:
+      full      through every pass.
+      last      through the last `config.gradient_passes`; the values of the passes before enter as constants, and the
+                gradient reaches what came before the window as if those passes had left S and h alone.
+      implicit  every pass linearised at the last one (memory of one pass): J = ∂pass/∂(h, S) at the end,
+                weights get (∂pass/∂weights)ᵀ Σ_{i<N} (Jᵀ)ⁱ g. Exact at a fixed point as N grows.
+
+    Args:
+      block_pass: one pass, see the module.
+      weights: the pass's pytree of everything but h and S.
+      embedding: [B, T, D] input of the first pass.
+      fast_weights: S at the window's start.
+      gain: [D], see `between_passes`.
+      passes: N ≥ 1.
+      config: carry, gradient, remat, reset_fast_weights.
+
+    Returns:
+      hidden [B, T, D] and fast weights after the last pass, and the KV entries that the last pass wrote.
+
+    Raises:
+      ValueError: passes < 1.
+    """
+    if passes < 1:
+        raise ValueError(f"passes={passes}: a window needs at least one pass")
+    if config.remat:
+        block_pass = jax.checkpoint(block_pass)
+
+    def step(bundle, carry):
+        """A pass that is not the first: (h, S) → (h, S), and the KV entries."""
+        weights, gain, embedding, start = bundle
+        hidden, current = carry
+        hidden, current, entries = block_pass(
+            weights, between_passes(hidden, embedding, gain, config), start if config.reset_fast_weights else current
+        )
+        return (hidden, current), entries
+
+    bundle = (weights, gain, embedding, fast_weights)
+    first = lambda bundle: block_pass(bundle[0], bundle[2], bundle[3])
+    if config.gradient == "implicit" and passes > 1:
+        return _implicit(first, step, bundle, passes, config)
+    free = passes - config.gradient_passes if config.gradient == "last" else 0
+    if free <= 0:
+        return _unroll(first, step, bundle, passes)
+    constant, _ = _unroll_carry(first, step, jax.lax.stop_gradient(bundle), free)
+    straight = lambda value, through: through + jax.lax.stop_gradient(value - through)
+    return _continue(step, bundle, jax.tree.map(straight, constant, (embedding, fast_weights)), passes - free)
+
+
+def _unroll_carry(first, step, bundle, passes):
+    """(h, S) after `passes` passes, and the KV entries of the last."""
+    hidden, fast_weights, entries = first(bundle)
+    if passes == 1:
+        return (hidden, fast_weights), entries
+    hidden, fast_weights, entries = _continue(step, bundle, (hidden, fast_weights), passes - 1)
+    return (hidden, fast_weights), entries
+
+
+def _unroll(first, step, bundle, passes):
+    (hidden, fast_weights), entries = _unroll_carry(first, step, bundle, passes)
+    return hidden, fast_weights, entries
+
+
+def _continue(step, bundle, carry, passes):
+    """`passes` further passes; the last stands outside the scan, since only its KV entries are wanted."""
+    if passes > 1:
+        carry, _ = jax.lax.scan(lambda c, _: (step(bundle, c)[0], None), carry, length=passes - 1)
+    (hidden, fast_weights), entries = step(bundle, carry)
+    return hidden, fast_weights, entries
+
+
+def _implicit(first, step, bundle, passes, config):
+    """`_unroll` whose backward pass linearises every pass at the last one; see `run_passes`."""
+    leaves, tree = jax.tree.flatten(bundle)
+    is_float = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
+    floats = [leaf for leaf, yes in zip(leaves, is_float) if yes]
+    others = [leaf for leaf, yes in zip(leaves, is_float) if not yes]
+
+    def join(floats, others):
+        floats, others = iter(floats), iter(others)
+        return jax.tree.unflatten(tree, [next(floats if yes else others) for yes in is_float])
+
+    @jax.custom_vjp
+    def solve(floats, others):
+        return _unroll(first, step, join(floats, others), passes)
+
+    def forward(floats, others):
+        out = solve(floats, others)
+        return out, (floats, others, out[:2])
+
+    def backward(residuals, cotangents):
+        floats, others, end = residuals
+        _, pull = jax.vjp(lambda floats, end: step(join(floats, others), end), floats, end)
+        silent = jax.tree.map(jnp.zeros_like, cotangents[2])
+        total, g_end = pull((cotangents[:2], cotangents[2]))
+
+        def term(carry, _):
+            total, g_end = carry
+            g_floats, g_end = pull((g_end, silent))
+            return (jax.tree.map(jnp.add, total, g_floats), g_end), None
+
+        (total, (g_hidden, g_fast_weights)), _ = jax.lax.scan(term, (total, g_end), length=passes - 1)
+        weights, gain, embedding, start = join(total, others)
+        if config.carry == "hidden":
+            embedding = embedding + g_hidden
+        start = jax.tree.map(jnp.add, start, g_fast_weights)
+        total = [leaf for leaf, yes in zip(jax.tree.leaves((weights, gain, embedding, start)), is_float) if yes]
+        return total, None
+
+    solve.defvjp(forward, backward)
+    return solve(floats, others)
