@@ -71,8 +71,8 @@ def main(argv: list[str] | None = None) -> int:
             print(task.describe())
         else:
             for index in range(options.start, options.start + options.n):
-                print(f"example {index} of seed {options.seed}, split {options.split}:")
-                print(mark(task, task.example(options.seed, options.split, index)), end="\n\n")
+                text = mark(task, task.example(options.seed, options.split, index))
+                print(f"example {index} of seed {options.seed}, split {options.split}:\n{text}\n")
     except UsageError as error:
         print(f"python -m sleepnet.tasks: {error}", file=sys.stderr)
         return 2

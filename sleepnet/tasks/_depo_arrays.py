@@ -4,6 +4,7 @@ Dimension letters: B examples, N most nodes, M queries, P most tokens of a name,
 """
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -123,6 +124,7 @@ def _distinct(task: Depo, key: tuple[int, int], index: np.ndarray, attempt: Any,
     return out
 
 
+@functools.cache
 def _first_draws(task: Depo) -> int:
     """Returns how many names to draw at first so that most examples need no more; the result does not depend on it."""
     counts = [float(b - a) for a, b in zip(task.first_number, task.first_number[1:])]

@@ -149,5 +149,5 @@ class Task(abc.ABC):
     def _indices(indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Returns indices as uint64 [B]."""
         array = np.asarray(indices)
-        require(array.ndim == 1 and (array.size == 0 or array.min() >= 0), "indices must be a row of numbers of at least 0")
+        require(array.ndim == 1 and array.size > 0 and array.min() >= 0, "indices must be a row of numbers of at least 0")
         return array.astype(np.uint64)

@@ -69,8 +69,8 @@ class Depo(Task):
         N, K, M = whole("nodes", self.nodes, 2), whole("hops", self.hops, 1), whole("queries", self.queries, 1)
         V = whole("names", self.names, 1)
         choice("nodes_law", self.nodes_law, ("inverse", "fixed"))
-        if self.nodes_law == "inverse":
-            whole("min_nodes", self.min_nodes, 2, N)
+        inverse = self.nodes_law == "inverse"
+        min_nodes = whole("min_nodes", self.min_nodes, 2, N if inverse else None)
         lengths, test_hops = self.name_tokens, self.test_hops
         require(
             isinstance(lengths, (list, tuple)) and len(lengths) == 2,
@@ -79,11 +79,13 @@ class Depo(Task):
         least = whole("name_tokens[0]", lengths[0], 1)
         P = whole("name_tokens[1]", lengths[1], least)
         kinds = sum(V**length for length in range(least, P + 1))
-        require(kinds >= N, f"nodes={N} distinct names can't be made: names={V} and name_tokens=({least}, {P}) give {kinds}; raise names")
-        require(kinds <= _MOST_NAMES, f"names={V} and name_tokens=({least}, {P}) give {kinds} names, more than 2**40; lower either")
+        made = f"names={V} with name_tokens=({least}, {P}) makes {kinds} names"
+        require(kinds >= N, f"{made}, fewer than nodes={N}; raise names")
+        require(kinds <= _MOST_NAMES, f"{made}, more than 2**40; lower names or name_tokens")
         if test_hops is None:
             test_hops = [2**i for i in range(K.bit_length())]
-        require(isinstance(test_hops, (list, tuple)) and len(test_hops) > 0, f"test_hops={test_hops!r} must be a list of hops such as (1, 2, 4)")
+        listed = isinstance(test_hops, (list, tuple)) and len(test_hops) > 0
+        require(listed, f"test_hops={test_hops!r} must be a list of hops such as (1, 2, 4)")
         test_hops = tuple(sorted({whole("test_hops", k, 1, K) for k in test_hops}))
 
         edges, asked = N * 2 * P, M * (2 + 2 * P)
@@ -92,9 +94,15 @@ class Depo(Task):
             window = _PAPER_WINDOW if paper else max(edges, asked)
         else:
             window = whole("window", self.window, 1)
-        require(asked <= window, f"window={window} can't hold the {asked} tokens of queries={M}; ask at most {window // (2 + 2 * P)} or use window={asked}")
+        fit = window // (2 + 2 * P)
+        require(
+            asked <= window,
+            f"window={window} can't hold the {asked} tokens of queries={M}; use window={asked}"
+            + (f" or queries={fit}" if fit else ""),
+        )
         edges = -(-edges // window) * window
         self._set(
+            nodes=N, hops=K, queries=M, names=V, min_nodes=min_nodes,
             name_tokens=(least, P), test_hops=test_hops, window=window, answers=M,
             vocab_size=FIRST_NAME + 2 * V + K, seq_len=edges + asked, predicts=(False,) * (edges // window) + (True,),
         )
@@ -123,7 +131,7 @@ class Depo(Task):
     # The plain path: one example, to be read.
 
     def example(self, seed: int, split: str, index: int) -> dict[str, Any]:
-        key = self._key(seed, split)
+        key, index = self._key(seed, split), whole("index", index, 0, philox.MASK64)
         n, cycle = self._cycle(key, index)
         names = [self.spell(number) for number in cycle]
         edge_words, start_words, hop_words = (philox.stream(key, index, s) for s in (EDGES, STARTS, HOPS))
@@ -220,14 +228,17 @@ class Depo(Task):
 
     def explain(self) -> str:
         least, most = self.name_tokens
-        size = f"n = {self.nodes}" if self.nodes_law == "fixed" else f"n of {self.min_nodes} … {self.nodes}, p ∝ 1 / (n + √{self.nodes})"
+        size = f"n = {self.nodes}"
+        if self.nodes_law == "inverse":
+            size = f"n of {self.min_nodes} … {self.nodes}, p ∝ 1 / (n + √{self.nodes})"
+        length = f"{least}" if least == most else f"{least} … {most}"
         return (
-            f"One directed cycle over n distinct names. Its n edges come in random order, each as `name next_name` with nothing "
-            f"between them; a name has {least} … {most} tokens of {self.names} letters, written 1 … {self.names}, its last token "
-            f"written {self.names} higher. Then up to {self.queries} queries `<query_k> name <ans> answer`: the answer is the "
-            f"name k steps on. Training: {size}; k drawn from 1 … {self.hops}. Validation and test: n = {self.nodes}; k drawn "
-            f"from {', '.join(map(str, self.test_hops))}. Edges fill {self.edge_tokens} tokens, padded on the left; queries "
-            f"{self.seq_len - self.edge_tokens}, padded on the right."
+            f"One directed cycle over n distinct names. Its n edges come in random order, each as `name next_name` with "
+            f"nothing between them. A name has {length} tokens of {self.names} letters, written 1 … {self.names}; its last "
+            f"token is written {self.names} higher. Then up to {self.queries} queries `<query_k> name <ans> answer`, with "
+            f"distinct names: the answer is the name k steps on. Training: {size}; k drawn from 1 … {self.hops}. Validation "
+            f"and test: n = {self.nodes}; k drawn from {', '.join(map(str, self.test_hops))}. Edges fill {self.edge_tokens} "
+            f"tokens, padded on the left; queries {self.seq_len - self.edge_tokens}, padded on the right."
         )
 
     def narrate(self, example: Mapping[str, Any]) -> str:
@@ -240,7 +251,7 @@ class Depo(Task):
                 column = 2
             else:
                 names[-1][column] += (" " if names[-1][column] else "") + self.token(int(token))
-        return "\n".join(f"Query {i + 1}: {k} steps after the name ({a}) comes ({b})." for i, (k, a, b) in enumerate(names))
+        return "\n".join(f"Query {i + 1}: {k} step{'s' * (k != 1)} after ({a}) comes ({b})." for i, (k, a, b) in enumerate(names))
 
 
 def _order(words: Iterator[int], size: int) -> list[int]:

@@ -50,20 +50,20 @@ def words(key: tuple[int, int], index: np.ndarray, stream: int, attempt: np.ndar
     attempt = np.broadcast_to(np.asarray(attempt, np.uint64), index.shape)
     blocks = -(-count // 4)
     # numpy raises the counter before it makes a block, so the first block has number 1
-    number = np.tile(np.arange(1, blocks + 1, dtype=np.uint64), len(index))
-    out = np.empty((len(index) * blocks, 4), np.uint64)
-    of_row = [np.repeat(attempt, blocks), np.repeat(index, blocks)]
+    block = np.tile(np.arange(1, blocks + 1, dtype=np.uint64), len(index))
+    of_stream = np.full(block.shape, stream, np.uint64)
+    counter = [block, of_stream, np.repeat(attempt, blocks), np.repeat(index, blocks)]
+    out = np.empty((len(block), 4), np.uint64)
     for a in range(0, len(out), _CHUNK):
         part = slice(a, a + _CHUNK)
-        fixed = np.full(number[part].shape, stream, np.uint64)
-        for column, word in enumerate(_block([number[part], fixed, of_row[0][part], of_row[1][part]], key)):
+        for column, word in enumerate(_block([c[part] for c in counter], key)):
             out[part, column] = word
     return out.reshape(len(index), blocks * 4)[:, :count]
 
 
-def stream(key: tuple[int, int], index: int, stream: int, attempt: int = 0) -> Iterator[int]:
-    """Yields the same words for one example as Python integers, from numpy's own Philox."""
-    bits = np.random.Philox(key=np.array(key, np.uint64), counter=np.array([0, stream, attempt, index], np.uint64))
+def stream(key: tuple[int, int], index: int, number: int, attempt: int = 0) -> Iterator[int]:
+    """Yields the words of stream `number` of one example as Python integers, from numpy's own Philox."""
+    bits = np.random.Philox(key=np.array(key, np.uint64), counter=np.array([0, number, attempt, index], np.uint64))
     while True:
         yield int(bits.random_raw())
 

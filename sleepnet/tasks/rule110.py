@@ -10,7 +10,7 @@ number. With `steps=(lo, hi)` each example draws its own number, written as a de
 """
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,7 +23,7 @@ from sleepnet.tasks.splits import MAX_ATTEMPTS, SPLITS, belongs, draw_members, e
 
 ZERO, ONE, QUERY, FIRST_DEPTH = 1, 2, 3, 4
 _CELLS, _DEPTH = range(2)  # streams
-_ENUMERABLE = 24  # up to this width, baselines are exact: they run over every state of the test split
+_ENUMERABLE = 24  # up to this width, baselines are scored on every state of the test split
 _SAMPLE = 2**18
 
 
@@ -55,11 +55,13 @@ class Rule110(Task):
     window: int | None = None
 
     def __post_init__(self) -> None:
-        whole("rule", self.rule, 0, 255)
-        whole("width", self.width, 3)
-        whole("strings", self.strings, 1)
-        whole("cell", self.cell, 0, self.width - 1)
-        choice("boundary", self.boundary, ("periodic", "zero"))
+        self._set(
+            rule=whole("rule", self.rule, 0, 255),
+            width=whole("width", self.width, 3),
+            strings=whole("strings", self.strings, 1),
+            boundary=choice("boundary", self.boundary, ("periodic", "zero")),
+        )
+        self._set(cell=whole("cell", self.cell, 0, self.width - 1))
         ranged = isinstance(self.steps, (list, tuple))
         if ranged:
             require(len(self.steps) == 2, f"steps={self.steps!r} must be a number, or a range (least, most)")
@@ -86,7 +88,7 @@ class Rule110(Task):
     # The plain path: one example, to be read.
 
     def example(self, seed: int, split: str, index: int) -> dict[str, Any]:
-        key = self._key(seed, split)
+        key, index = self._key(seed, split), whole("index", index, 0, philox.MASK64)
         least, most = self._range
         steps = least + philox.below(next(philox.stream(key, index, _DEPTH)), most - least + 1)
         tokens, labels = [], []
@@ -189,28 +191,31 @@ class Rule110(Task):
 
     @functools.cached_property
     def _baselines(self) -> dict[str, Any]:
-        cells = self._test_cells()
-        seen = self._history(cells)
-        ones = dict(enumerate(seen.mean(1)))
-        # the three cells either side, beyond a zero boundary nothing
-        around = np.pad(cells, ((0, 0), (3, 3)), mode="wrap" if self.boundary == "periodic" else "constant")
-        code = np.packbits(around[:, self.cell : self.cell + 7], axis=1)[:, 0]
-        count = np.bincount(code, minlength=256)
+        trained = self._states((0, SPLITS["train"]), np.arange(_SAMPLE // self.strings))
+        groups = [self._cells(trained).reshape(-1, self.width), self._test_cells()]
+        labels = [self._history(cells) for cells in groups]
+        codes = [self._seven_cells(cells) for cells in groups]
 
-        def from_seven(label: np.ndarray) -> float:
-            one = np.bincount(code, weights=label, minlength=256)
-            return float(np.maximum(one, count - one).sum() / len(label))
+        def fitted(codes: list[np.ndarray], t: int) -> float:
+            """The likelier label of each code among training rows, scored on the test rows."""
+            count, one = np.bincount(codes[0], minlength=256), np.bincount(codes[0], weights=labels[0][t], minlength=256)
+            return float(((2 * one > count)[codes[1]] == labels[1][t]).mean())
 
         return {
             "chance": self._score("Every label by the toss of a coin.", lambda t: 0.5),
-            "constant": self._score("The likelier label at this depth, always.", lambda t: float(max(ones[t], 1 - ones[t]))),
+            "constant": self._score("The likelier label at this depth, always.", lambda t: fitted([c * 0 for c in codes], t)),
             "seven_cells": self._score(
                 "The likelier label given the depth and the seven cells around the one asked for.",
-                lambda t: from_seven(seen[t]),
+                lambda t: fitted(codes, t),
             ),
         }
 
-    def _score(self, meaning: str, right: Any) -> dict[str, Any]:
+    def _seven_cells(self, cells: np.ndarray) -> np.ndarray:
+        """Numbers what stands in the cell asked for and the three either side; beyond a zero boundary stands nothing."""
+        around = np.pad(cells, ((0, 0), (3, 3)), mode="wrap" if self.boundary == "periodic" else "constant")
+        return np.packbits(around[:, self.cell : self.cell + 7], axis=1)[:, 0]
+
+    def _score(self, meaning: str, right: Callable[[int], float]) -> dict[str, Any]:
         """Scores a guess that gets each label right with probability `right(t)`: the rows are independent."""
         least, most = self._range
         by = {t: {"label": p, "exact": p**self.strings} for t in range(least, most + 1) for p in [right(t)]}
@@ -249,7 +254,8 @@ class Rule110(Task):
         for string, label in enumerate(example["targets"][-self.strings :]):
             row = example["tokens"][string * unit : (string + 1) * unit][-self.width :]
             cells = "".join(map(self.token, row))
-            lines.append(f"Row {string + 1} is {cells}; after {steps} steps its cell {self.cell} is {self.token(label)}.")
+            after = f"after {steps} step{'s' * (steps != 1)} its cell {self.cell} is {self.token(label)}"
+            lines.append(f"Row {string + 1} is {cells}; {after}.")
         return "\n".join(lines)
 
 

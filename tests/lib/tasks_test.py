@@ -1,0 +1,252 @@
+"""The contract every task keeps, the random words below it, and the command line above it.
+
+The golden hashes are made by running this file: `python tests/lib/tasks_test.py` prints them.
+"""
+import hashlib
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sleepnet import tasks
+from sleepnet.errors import UsageError
+from sleepnet.tasks import base, philox, registry, splits
+from sleepnet.tasks.__main__ import main
+
+FIELDS = ("tokens", "targets", "loss_mask", "answer")
+CASES = {
+    "rule110": ("rule110", {}),
+    "rule110-range": ("rule110", {"width": 12, "strings": 3, "steps": (0, 9)}),
+    "rule110-wide": ("rule110", {"width": 70, "rule": 30, "steps": 5, "boundary": "zero", "cell": 69, "window": 140}),
+    "depo": ("depo", {}),
+    "depo-small": ("depo", {"nodes": 10, "hops": 4, "nodes_law": "fixed", "name_tokens": (1, 1), "test_hops": (1, 2, 3, 4)}),
+    "depo-all-names": ("depo", {"nodes": 9, "names": 9, "hops": 20, "name_tokens": (1, 1), "window": 45}),
+    "depo-long-names": ("depo", {"nodes": 7, "names": 3, "queries": 9, "name_tokens": (5, 7), "min_nodes": 2}),
+}
+GOLDEN = {
+    "rule110": "1:465487d564ea1d2f",
+    "rule110-range": "1:5463d2ee9d154f5b",
+    "rule110-wide": "1:4fd58fe579f7a5d2",
+    "depo": "1:7730dd958e4d01b5",
+    "depo-small": "1:8785ed2428d34be2",
+    "depo-all-names": "1:b901ebbb43b38997",
+    "depo-long-names": "1:8bbdec0347ce5c78",
+}
+
+every_case = pytest.mark.parametrize("case", CASES)
+
+
+def make(case):
+    name, arguments = CASES[case]
+    return tasks.get(name, **arguments)
+
+
+def assert_same(got, want, where):
+    for field in FIELDS:
+        assert got[field].dtype == want[field].dtype, (field, where)
+        np.testing.assert_array_equal(got[field], want[field], err_msg=f"{field} {where}")
+    assert got["difficulty"].keys() == want["difficulty"].keys()
+    for axis, value in got["difficulty"].items():
+        assert value.dtype == want["difficulty"][axis].dtype == np.int32
+        np.testing.assert_array_equal(value, want["difficulty"][axis], err_msg=f"{axis} {where}")
+
+
+def pick(batch, rows):
+    return {f: batch[f][rows] for f in FIELDS} | {"difficulty": {k: v[rows] for k, v in batch["difficulty"].items()}}
+
+
+def digest(task):
+    parts = hashlib.sha256()
+    for split in splits.SPLITS:
+        batch = task.batch(7, split, 0, 16)
+        for array in [batch[f] for f in FIELDS] + [batch["difficulty"][axis] for axis in task.difficulty_axes]:
+            parts.update(np.ascontiguousarray(array).tobytes())
+    return f"{task.version}:{parts.hexdigest()[:16]}"
+
+
+def test_words_are_those_of_numpy():
+    index = np.array([0, 1, 2**31, 2**64 - 1], np.uint64)
+    attempt = np.array([0, 3, 2**32, 9])
+    for key, stream, count in itertools.product([(0, 0), (2**64 - 1, 2)], [0, 5], [1, 4, 11]):
+        got = philox.words(key, index, stream, attempt, count)
+        assert got.shape == (4, count) and got.dtype == np.uint64
+        for row in range(4):
+            counter = np.array([0, stream, attempt[row], index[row]], np.uint64)
+            want = np.random.Philox(key=np.array(key, np.uint64), counter=counter).random_raw(count)
+            np.testing.assert_array_equal(got[row], want)
+            one = philox.stream(key, int(index[row]), stream, int(attempt[row]))
+            assert list(itertools.islice(one, count)) == want.tolist()
+
+
+def test_words_do_not_depend_on_the_chunk():
+    whole = philox.words((1, 2), np.arange(700), 3, 0, 61)
+    np.testing.assert_array_equal(whole[650:], philox.words((1, 2), np.arange(650, 700), 3, 0, 61))
+
+
+def test_integers_below_a_bound_are_exact():
+    rng = np.random.Generator(np.random.Philox(1))
+    x, y = rng.integers(0, 2**64, (2, 1000), np.uint64)
+    high = philox.multiply_high(x, y)
+    assert [int(h) for h in high] == [int(a) * int(b) >> 64 for a, b in zip(x, y)]
+    assert [int(h) for h in philox.multiply_high(x, np.uint64(75))] == [philox.below(int(a), 75) for a in x]
+
+
+def test_mixing_is_one_function_written_twice():
+    x = np.random.Generator(np.random.Philox(2)).integers(0, 2**64, 1000, np.uint64)
+    mixed = splits.mix64(x)
+    assert [int(m) for m in mixed] == [splits.mix64_int(int(a)) for a in x]
+    members = np.stack([splits.belongs(mixed, number) for number in splits.SPLITS.values()])
+    np.testing.assert_array_equal(members.sum(0), 1)
+    assert [splits.belongs(int(m), 2) for m in mixed] == members[2].tolist()
+
+
+@every_case
+def test_what_a_task_says_of_itself_holds(case):
+    task = make(case)
+    assert len(task.predicts) == -(-task.seq_len // task.window)
+    for split in splits.SPLITS:
+        batch = task.batch(3, split, 5, 40)
+        for field in FIELDS:
+            assert batch[field].shape == (40, task.seq_len)
+            assert batch[field].dtype == (bool if field == "loss_mask" else np.int32)
+        assert tuple(batch["difficulty"]) == task.difficulty_axes
+        assert batch["tokens"].min() >= 0 and batch["tokens"].max() < task.vocab_size
+        assert batch["targets"].max() < task.vocab_size
+        assert (batch["targets"][batch["loss_mask"]] != base.PAD).all()
+        assert (batch["targets"][~batch["loss_mask"]] == base.PAD).all()
+        assert batch["loss_mask"][batch["answer"] >= 0].all()
+        for w, predicts in enumerate(task.predicts):
+            assert batch["loss_mask"][:, w * task.window : (w + 1) * task.window].any() == predicts
+        for axis in task.difficulty_axes:
+            value = batch["difficulty"][axis]
+            assert value.shape == (40, task.answers)
+            graded = (batch["answer"][:, None, :] == np.arange(task.answers)[:, None]).any(-1)
+            np.testing.assert_array_equal(value >= 0, graded)
+
+
+@every_case
+@pytest.mark.parametrize("split", splits.SPLITS)
+def test_batch_equals_examples(case, split):
+    task, size = make(case), 24
+    batch = task.batch(11, split, 1000, size)
+    for i in range(size):
+        assert_same(task.example(11, split, 1000 + i), pick(batch, i), (split, i))
+
+
+@every_case
+def test_a_batch_does_not_depend_on_how_it_is_cut(case):
+    task = make(case)
+    for split in splits.SPLITS:
+        whole = task.batch(5, split, 0, 90)
+        assert_same(task.batch(5, split, 37, 20), pick(whole, slice(37, 57)), split)
+        scattered = [88, 3, 3, 41]
+        assert_same(task.batch_at(5, split, scattered), pick(whole, scattered), split)
+
+
+@every_case
+def test_seed_split_and_index_matter(case):
+    task = make(case)
+    seen = {task.batch(seed, split, 0, 8)["tokens"][i].tobytes() for seed in (0, 1) for split in splits.SPLITS for i in range(8)}
+    assert len(seen) == 48
+
+
+@every_case
+def test_goldens(case):
+    assert digest(make(case)) == GOLDEN[case], "the same arguments give other examples: raise the task's version"
+
+
+@every_case
+def test_baselines_have_the_agreed_form(case):
+    task = make(case)
+    baselines = task.baselines()
+    assert {"chance", "constant"} <= baselines.keys() and task.baselines() is baselines
+    held = task.batch(0, "test", 0, 200)["difficulty"]
+    for baseline in baselines.values():
+        assert baseline["meaning"].endswith(".") and 0 <= baseline["exact"] <= baseline["label"] <= 1
+        assert tuple(baseline["by"]) == task.difficulty_axes
+        for axis, scores in baseline["by"].items():
+            assert set(np.unique(held[axis][held[axis] >= 0])) <= set(scores)
+            for metric in ("label", "exact"):
+                assert np.mean([s[metric] for s in scores.values()]) == pytest.approx(baseline[metric])
+
+
+def test_spec_hash_is_of_the_resolved_arguments():
+    task = tasks.get("depo")
+    assert task.spec_hash == tasks.get("depo", window=75, name_tokens=[1, 2], test_hops=[16, 8, 4, 2, 1]).spec_hash
+    assert tasks.get("rule110", steps=[1, 4]) == tasks.get("rule110", steps=(np.int64(1), 4), width=np.int32(24))
+    hashes = {make(case).spec_hash for case in CASES}
+    assert len(hashes) == len(CASES) and all(len(h) == 64 for h in hashes)
+
+
+@pytest.mark.parametrize(
+    "name, arguments, words",
+    [
+        ("rule11", {}, "did you mean 'rule110'"),
+        ("depo", {"node": 10}, "did you mean 'nodes'"),
+        ("rule110", {"steps": -1}, "steps=-1 must be a whole number of at least 0"),
+        ("rule110", {"steps": (4, 2)}, r"steps\[1\]=2"),
+        ("rule110", {"rule": 256}, "rule=256"),
+        ("rule110", {"width": True}, "width=True"),
+        ("rule110", {"boundary": "perodic"}, "did you mean 'periodic'"),
+        ("rule110", {"window": 25}, "window=25 must divide"),
+        ("rule110", {"width": 12, "strings": 13}, "strings=13 queries must fit"),
+        ("rule110", {"width": 3, "strings": 1}, "split 'validation' is empty"),
+        ("depo", {"name_tokens": (1, 1)}, "names=50.*fewer than nodes=75; raise names"),
+        ("depo", {"name_tokens": 2}, "name_tokens=2 must be a pair"),
+        ("depo", {"name_tokens": (1, 9)}, r"more than 2\*\*40"),
+        ("depo", {"nodes_law": "inverted"}, "did you mean 'inverse'"),
+        ("depo", {"nodes": 2}, "min_nodes=3 must be a whole number from 2 to 2"),
+        ("depo", {"test_hops": (1, 17)}, "test_hops=17 must be a whole number from 1 to 16"),
+        ("depo", {"test_hops": ()}, "must be a list of hops"),
+        ("depo", {"window": 59}, "use window=60 or queries=9"),
+        ("depo", {"nodes": 3, "names": 3, "name_tokens": (1, 1)}, "is empty"),
+    ],
+)
+def test_impossible_requests_name_the_fix(name, arguments, words):
+    with pytest.raises(UsageError, match=words):
+        tasks.get(name, **arguments)
+
+
+def test_impossible_examples():
+    task = tasks.get("depo", nodes=5)
+    for call in (task.example, lambda *a: task.batch(*a, 4)):
+        with pytest.raises(UsageError, match="did you mean 'test'"):
+            call(0, "tests", 0)
+        with pytest.raises(UsageError, match="seed=-1"):
+            call(-1, "test", 0)
+    with pytest.raises(UsageError, match="at least 0"):
+        task.batch(0, "test", -2, 4)
+    with pytest.raises(UsageError, match="index=-2"):
+        task.example(0, "test", -2)
+
+
+def test_a_name_is_taken_once():
+    with pytest.raises(ValueError, match="two tasks"):
+        registry.register(type(tasks.get("depo")))
+
+
+def test_command_line(capsys):
+    assert main(["list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(any(line.startswith(name) for line in listed.splitlines()) for name in tasks.names())
+    assert main(["describe", "rule110", "--arguments", "width=12", "steps=1,3"]) == 0
+    text = capsys.readouterr().out
+    assert "steps=[1, 3]" in text and "window 1, sleeps: <t=" in text and "?→" in text and "seven_cells" in text
+    assert main(["sample", "depo", "-n", "2", "--split", "train", "--arguments", "nodes=5"]) == 0
+    assert capsys.readouterr().out.count("Query 1:") == 2
+    for wrong in (["sample", "depo", "--split", "tets"], ["describe", "deep"], ["describe", "depo", "--arguments", "nodes"]):
+        assert main(wrong) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1
+
+
+def test_tasks_need_no_jax():
+    code = "import sys, sleepnet.tasks as t; t.names(); sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+if __name__ == "__main__":
+    for case in CASES:
+        print(f'    "{case}": "{digest(make(case))}",')
