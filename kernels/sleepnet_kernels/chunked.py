@@ -1,12 +1,24 @@
 """The chunked form of both fast-weight rules: one `lax.scan` over chunks and an analytic backward.
 
-Derivation: gated_delta_rule/README.md. Dimension letters: N chunks of C tokens, B batch, H heads, K key width, V value width.
+Derivation: gated_delta_rule/README.md. Dimension letters: N chunks of C tokens, B batch, H heads, T tokens, K key width,
+V value width. Inside a chunk, i is the reading token and j the written one; arrays there are [B, H, C, ...].
 """
 import functools
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+
+# Up to this many chunks the scan is unrolled: twice as fast forward + backward on a CPU, for half as much compile time again.
+UNROLLED_CHUNKS = 4
+
+
+def default_chunk_size(tokens: int, key_width: int) -> int:
+    """Returns the chunk size that measured fastest on a CPU: an even split of a short sequence, so that little is padded."""
+    largest = 25 if key_width <= 32 else 32
+    if tokens <= UNROLLED_CHUNKS * largest:
+        return -(-tokens // -(-tokens // largest))
+    return 16 if key_width <= 32 else 32
 
 
 def chunked_rule(q_BxTxHxK, k_BxTxHxK, v_BxTxHxV, log_decay_BxTxH, beta_BxTxH, initial_state_BxHxKxV, *, delta: bool, chunk_size: int):
@@ -15,33 +27,62 @@ def chunked_rule(q_BxTxHxK, k_BxTxHxK, v_BxTxHxV, log_decay_BxTxH, beta_BxTxH, i
     Returns:
       output [B, T, H, V] in v's dtype and the final state [B, H, K, V] in float32.
     """
-    _, t, _, _ = q_BxTxHxK.shape
-    padding = -t % chunk_size
+    tokens = q_BxTxHxK.shape[1]
+    padding = -tokens % chunk_size
 
-    def chunks(x):
+    def padded(x):
         # Zero keys, values, beta and log-decay leave the state as it is.
-        x = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
-        x = x.reshape(x.shape[0], -1, chunk_size, *x.shape[2:])
-        return jnp.moveaxis(x, (1, 3), (0, 2))
+        return jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2)) if padding else x
 
-    f32 = jnp.float32
-    operands = [chunks(x) for x in (q_BxTxHxK, k_BxTxHxK, v_BxTxHxV, log_decay_BxTxH.astype(f32), beta_BxTxH.astype(f32))]
-    output_NxBxHxCxV, final_state_BxHxKxV = _walk(delta, *operands, initial_state_BxHxKxV)
-    output_BxNxCxHxV = jnp.moveaxis(output_NxBxHxCxV, (0, 2), (1, 3))
-    output_BxTxHxV = output_BxNxCxHxV.reshape(output_BxNxCxHxV.shape[0], -1, *output_BxNxCxHxV.shape[3:])[:, :t]
-    return output_BxTxHxV.astype(v_BxTxHxV.dtype), final_state_BxHxKxV
+    decay_and_beta = (log_decay_BxTxH.astype(jnp.float32), beta_BxTxH.astype(jnp.float32))
+    operands = [padded(x) for x in (q_BxTxHxK, k_BxTxHxK, v_BxTxHxV, *decay_and_beta)]
+    output_BxTxHxV, final_state_BxHxKxV = _walk(delta, chunk_size, *operands, initial_state_BxHxKxV)
+    return output_BxTxHxV[:, :tokens], final_state_BxHxKxV
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _walk(delta, q_NxBxHxCxK, k_NxBxHxCxK, v_NxBxHxCxV, log_decay_NxBxHxC, beta_NxBxHxC, initial_state_BxHxKxV):
-    output, final_state, _ = _forward(delta, q_NxBxHxCxK, k_NxBxHxCxK, v_NxBxHxCxV, log_decay_NxBxHxC, beta_NxBxHxC, initial_state_BxHxKxV)
-    return output, final_state
+def unit_lower_inverse(strict_lower: jax.Array) -> jax.Array:
+    """Returns (I + A)^-1 for strictly lower triangular A [..., C, C], in float32, by doubling diagonal blocks 1, 2, 4 ...
+
+    Two neighbouring inverted blocks X1, X2 are joined by the block -X2 A21 X1 below the diagonal. Powers of A are never
+    formed: on correlated keys they reach 1e9 and cancel.
+    """
+    c = strict_lower.shape[-1]
+    leading = (None,) * (strict_lower.ndim - 2)
+    row, column = jnp.arange(c)[:, None], jnp.arange(c)[None, :]
+    inverse = jnp.eye(c, dtype=jnp.float32)[leading]
+    size = 1
+    while size < c:
+        joins_CxC = (row // (2 * size) == column // (2 * size)) & (row // size > column // size)
+        product = strict_lower if size == 1 else _dot("...ij,...jk->...ik", inverse, _dot("...ij,...jk->...ik", strict_lower, inverse))
+        inverse = jnp.where(joins_CxC[leading], -product, inverse)
+        size *= 2
+    return jnp.broadcast_to(inverse, strict_lower.shape)
 
 
 def _dot(subscripts, a, b):
     """A product with operands in a's dtype and a float32 result; float32 operands are not rounded on any platform."""
-    precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
-    return jnp.einsum(subscripts, a, b.astype(a.dtype), precision=precision, preferred_element_type=jnp.float32)
+    if a.dtype == jnp.float32:
+        return jnp.einsum(subscripts, a, b.astype(a.dtype), precision=jax.lax.Precision.HIGHEST)
+
+    def product(a, b):
+        return jnp.einsum(subscripts, a, b, preferred_element_type=jnp.float32)
+
+    def widened(a, b):
+        return product(a.astype(jnp.float32), b.astype(jnp.float32))
+
+    # XLA on a CPU refuses some products of bfloat16 with a float32 result ("Unsupported element type for DotThunk").
+    return jax.lax.platform_dependent(a, b.astype(a.dtype), cpu=widened, default=product)
+
+
+def _take(x_BxTxH, index, c):
+    """Cuts chunk `index` out of [B, T, H, ...]; slicing inside the loop is faster than transposing everything before it."""
+    return jax.lax.dynamic_slice_in_dim(x_BxTxH, index * c, c, axis=1)
+
+
+def _put(x_BxTxH, chunk_BxHxC, index):
+    """Writes a chunk [B, H, C, ...] into its place in [B, T, H, ...]."""
+    chunk_BxCxH = jnp.swapaxes(chunk_BxHxC, 1, 2).astype(x_BxTxH.dtype)
+    return jax.lax.dynamic_update_slice_in_dim(x_BxTxH, chunk_BxCxH, index * chunk_BxCxH.shape[1], axis=1)
 
 
 def _decays(log_decay_BxHxC):
@@ -50,129 +91,130 @@ def _decays(log_decay_BxHxC):
     c = g_BxHxC.shape[-1]
     past_CxC = jnp.tril(jnp.ones((c, c), bool))
     # The mask comes before exp: above the diagonal the difference is positive and overflows.
-    between = jnp.exp(jnp.where(past_CxC[None, None], g_BxHxC[..., :, None] - g_BxHxC[..., None, :], -jnp.inf))
-    return jnp.exp(g_BxHxC), between, jnp.exp(g_BxHxC[..., -1:] - g_BxHxC)
+    between_BxHxCxC = jnp.exp(jnp.where(past_CxC[None, None], g_BxHxC[..., :, None] - g_BxHxC[..., None, :], -jnp.inf))
+    return jnp.exp(g_BxHxC), between_BxHxCxC, jnp.exp(g_BxHxC[..., -1:] - g_BxHxC)
 
 
-def unit_lower_inverse(strict_lower: jax.Array) -> jax.Array:
-    """Returns (I + A)^-1 for strictly lower triangular A [..., C, C], in float32, by doubling diagonal blocks 1, 2, 4 ...
-
-    Two neighbouring inverted blocks are joined by X <- X - X (A between them) X. Powers of A are never formed: on
-    correlated keys they reach 1e9 and cancel.
-    """
-    c = strict_lower.shape[-1]
-    row, column = jnp.arange(c)[:, None], jnp.arange(c)[None, :]
-    leading = (None,) * (strict_lower.ndim - 2)
-    inverse = None
-    size = 1
-    while size < c:
-        joins = (row // (2 * size) == column // (2 * size)) & (row // size != column // size)
-        between = jnp.where(joins[leading], strict_lower, 0.0)
-        if inverse is None:
-            inverse = jnp.eye(c, dtype=jnp.float32)[leading] - between
-        else:
-            inverse = inverse - _dot("...ij,...jk->...ik", inverse, _dot("...ij,...jk->...ik", between, inverse))
-        size *= 2
-    return jnp.broadcast_to(jnp.eye(c, dtype=jnp.float32)[leading], strict_lower.shape) if inverse is None else inverse
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _walk(delta, c, *operands_and_state):
+    output, final_state, _, _ = _forward(delta, c, *operands_and_state)
+    return output, final_state
 
 
-def _forward(delta, q, k, v, log_decay, beta, initial_state):
-    """Walks the chunks; returns output [N,B,H,C,V], the final state, and (state before each chunk, inverse of each chunk)."""
+def _forward(delta, c, q_all, k_all, v_all, log_decay_all, beta_all, initial_state_BxHxKxV):
+    """Walks the chunks; returns output, final state, the state before each chunk, and each chunk's inverse, transposed."""
 
-    def chunk(state_BxHxKxV, xs):
-        q, k, v, log_decay, beta = xs
+    def chunk(carry, index):
+        state_BxHxKxV, output_BxTxHxV = carry
+        at_chunk = [_take(x, index, c) for x in (q_all, k_all, v_all, log_decay_all, beta_all)]
+        q, k, v, log_decay, beta = [jnp.swapaxes(x, 1, 2) for x in at_chunk]
+        k_BxHxKxC = jnp.moveaxis(at_chunk[1], 1, 3)
         since, between, until = _decays(log_decay)
-        qk = _dot("bhik,bhjk->bhij", q, k) * between
-        read = since[..., None] * _dot("bhik,bhkv->bhiv", q, state_BxHxKxV)
+        value = v.astype(jnp.float32)
         if delta:
             strict = jnp.tril(beta[..., None] * _dot("bhik,bhjk->bhij", k, k) * between, -1)
             inverse = unit_lower_inverse(strict)
-            error = v.astype(jnp.float32) - since[..., None] * _dot("bhik,bhkv->bhiv", k, state_BxHxKxV)
+            error = value - since[..., None] * _dot("bhik,bhkv->bhiv", k, state_BxHxKxV)
             update = _dot("bhij,bhjv->bhiv", inverse.astype(k.dtype), beta[..., None] * error)
+            inverse_t = jnp.swapaxes(inverse, -1, -2)
         else:
-            inverse = None
-            update = beta[..., None] * v.astype(jnp.float32)
-        output = read + _dot("bhij,bhjv->bhiv", qk.astype(q.dtype), update)
-        k_until = (until[..., None] * k.astype(jnp.float32)).astype(k.dtype)
-        next_state = since[..., -1:, None] * state_BxHxKxV + _dot("bhik,bhiv->bhkv", k_until, update)
-        return next_state, (output.astype(v.dtype), state_BxHxKxV, inverse)
+            update, inverse_t = beta[..., None] * value, None
+        scores = (_dot("bhik,bhjk->bhij", q, k) * between).astype(q.dtype)
+        output = since[..., None] * _dot("bhik,bhkv->bhiv", q, state_BxHxKxV) + _dot("bhij,bhjv->bhiv", scores, update)
+        k_until = (until[..., None, :] * k_BxHxKxC.astype(jnp.float32)).astype(k.dtype)
+        next_state_BxHxKxV = since[..., -1:, None] * state_BxHxKxV + _dot("bhkj,bhjv->bhkv", k_until, update)
+        return (next_state_BxHxKxV, _put(output_BxTxHxV, output, index)), (state_BxHxKxV, inverse_t)
 
-    final_state, (output, states, inverses) = jax.lax.scan(chunk, initial_state, (q, k, v, log_decay, beta))
-    return output, final_state, (states, inverses)
+    chunks = v_all.shape[1] // c
+    carry = (initial_state_BxHxKxV, jnp.zeros_like(v_all))
+    (final_state, output), (states, inverses_t) = jax.lax.scan(chunk, carry, jnp.arange(chunks), unroll=chunks <= UNROLLED_CHUNKS)
+    return output, final_state, states, inverses_t
 
 
-def _walk_fwd(delta, q, k, v, log_decay, beta, initial_state):
-    output, final_state, (states, inverses) = _forward(delta, q, k, v, log_decay, beta, initial_state)
+def _walk_fwd(delta, c, *operands_and_state):
+    output, final_state, states, inverses_t = _forward(delta, c, *operands_and_state)
     states = checkpoint_name(states, "chunk_states")
     if delta:
-        inverses = checkpoint_name(inverses, "chunk_inverses")
-    return (output, final_state), (q, k, v, log_decay, beta, states, inverses)
+        inverses_t = checkpoint_name(inverses_t, "chunk_inverses")
+    return (output, final_state), (operands_and_state[:-1], states, inverses_t)
 
 
-def _walk_bwd(delta, residuals, cotangents):
-    """Walks the chunks in reverse, recomputing all but the states and the inverses."""
-    d_output_NxBxHxCxV, d_final_state_BxHxKxV = cotangents
+def _walk_bwd(delta, c, residuals, cotangents):
+    """Walks the chunks in reverse, recomputing all but the states and the inverses.
 
-    def chunk(d_next, xs):
-        q, k, v, log_decay, beta, state, inverse, d_out = xs
-        dt = k.dtype
-        f32 = jnp.float32
+    Scores are computed as [j, i], because a product that contracts its left operand's leading axis is slow on a CPU.
+    """
+    operands, states, inverses_t = residuals
+    d_output_all, d_final_state_BxHxKxV = cotangents
+    f32, dtype = jnp.float32, operands[0].dtype
+
+    def chunk(carry, xs):
+        d_next_BxHxKxV, gradients_BxTxH = carry
+        index, state_BxHxKxV, inverse_t = xs
+        at_chunk = [_take(x, index, c) for x in (*operands, d_output_all)]
+        q, k, v, log_decay, beta, d_output = [jnp.swapaxes(x, 1, 2) for x in at_chunk]
+        q_BxHxKxC, k_BxHxKxC = [jnp.moveaxis(x, 1, 3).astype(f32) for x in at_chunk[:2]]
         since, between, until = _decays(log_decay)
-        qk = _dot("bhik,bhjk->bhij", q, k)
-        scores = qk * between
+        between_t = jnp.swapaxes(between, -1, -2)
+
+        error = v.astype(f32)
         if delta:
             kk = _dot("bhik,bhjk->bhij", k, k)
-            k_state = _dot("bhik,bhkv->bhiv", k, state)
-            error = v.astype(f32) - since[..., None] * k_state
-            update = _dot("bhij,bhjv->bhiv", inverse.astype(dt), beta[..., None] * error)
+            k_state = _dot("bhik,bhkv->bhiv", k, state_BxHxKxV)
+            error -= since[..., None] * k_state
+            update = _dot("bhij,bhjv->bhiv", (jnp.swapaxes(inverse_t, -1, -2) * beta[..., None, :]).astype(dtype), error)
         else:
-            error = v.astype(f32)
             update = beta[..., None] * error
-        k_until = (until[..., None] * k.astype(f32)).astype(dt)
-        d_update = _dot("bhij,bhiv->bhjv", scores.astype(dt), d_out) + _dot("bhik,bhkv->bhiv", k_until, d_next)
-        d_scores = jnp.tril(_dot("bhiv,bhjv->bhij", d_out, update))
-        d_qk = d_scores * between
-        through = jnp.tril(d_qk * qk, -1)
 
-        q_state_d = _dot("bhiv,bhkv->bhik", d_out, state) * since[..., None]
-        d_q = q_state_d + _dot("bhij,bhjk->bhik", d_qk.astype(dt), k)
-        d_since = jnp.sum(q.astype(f32) * q_state_d, -1)
-        d_state = since[..., -1:, None] * d_next + _dot("bhik,bhiv->bhkv", (since[..., None] * q.astype(f32)).astype(dt), d_out)
-        d_k_until = _dot("bhiv,bhkv->bhik", update.astype(dt), d_next) * until[..., None]
-        d_k = _dot("bhij,bhik->bhjk", d_qk.astype(dt), q) + d_k_until
-        d_until = jnp.sum(k.astype(f32) * d_k_until, -1)
+        # Output and scores.
+        kq = _dot("bhjk,bhik->bhji", k, q)
+        d_qk = (_dot("bhiv,bhjv->bhij", d_output, update) * between).astype(dtype)
+        d_kq = _dot("bhjv,bhiv->bhji", update.astype(dtype), d_output) * between_t
+        d_q_read = since[..., None] * _dot("bhiv,bhkv->bhik", d_output, state_BxHxKxV)
+        d_q = d_q_read + _dot("bhij,bhjk->bhik", d_qk, k)
+        d_since = jnp.sum(q.astype(f32) * d_q_read, -1)
+        d_between_t = jnp.triu(d_kq * kq, 1)
+
+        # Next state.
+        k_until = (until[..., None] * k.astype(f32)).astype(dtype)
+        d_update = _dot("bhji,bhiv->bhjv", (kq * between_t).astype(dtype), d_output) + _dot("bhjk,bhkv->bhjv", k_until, d_next_BxHxKxV)
+        d_k_until = until[..., None] * _dot("bhjv,bhkv->bhjk", update.astype(dtype), d_next_BxHxKxV)
+        d_k = d_k_until + _dot("bhji,bhik->bhjk", d_kq.astype(dtype), q)
+        q_since = (since[..., None, :] * q_BxHxKxC).astype(dtype)
+        d_state_BxHxKxV = since[..., -1:, None] * d_next_BxHxKxV + _dot("bhki,bhiv->bhkv", q_since, d_output)
+
         if delta:
-            d_scaled = _dot("bhij,bhiv->bhjv", inverse.astype(dt), d_update)
-            d_strict = -jnp.tril(_dot("bhiv,bhjv->bhij", d_scaled.astype(dt), update), -1)
-            unscaled = d_strict * between
-            d_beta = jnp.sum(unscaled * kk, -1) + jnp.sum(d_scaled * error, -1)
-            d_kk = beta[..., None] * unscaled
-            through += d_kk * kk
-            d_v = beta[..., None] * d_scaled
+            d_scaled_error = _dot("bhji,bhiv->bhjv", inverse_t.astype(dtype), d_update)
+            d_v = beta[..., None] * d_scaled_error
+            d_strict = -jnp.tril(_dot("bhiv,bhjv->bhij", d_scaled_error.astype(dtype), update), -1) * between
+            d_beta = jnp.sum(d_strict * kk, -1) + jnp.sum(d_scaled_error * error, -1)
+            d_kk = beta[..., None] * d_strict
+            d_kk_t = jnp.swapaxes(d_kk, -1, -2)
+            d_between_t += d_kk_t * kk
             d_k_state = -since[..., None] * d_v
             d_since += jnp.sum(d_k_state * k_state, -1)
-            d_state += _dot("bhik,bhiv->bhkv", k, d_k_state)
-            d_k += _dot("bhiv,bhkv->bhik", d_k_state.astype(dt), state)
-            d_k += _dot("bhij,bhjk->bhik", (d_kk + jnp.swapaxes(d_kk, -1, -2)).astype(dt), k)
+            k_since = (since[..., None, :] * k_BxHxKxC).astype(dtype)
+            d_state_BxHxKxV -= _dot("bhki,bhiv->bhkv", k_since, d_v)
+            d_k += _dot("bhiv,bhkv->bhik", d_k_state.astype(dtype), state_BxHxKxV)
+            d_k += _dot("bhij,bhjk->bhik", (d_kk + d_kk_t).astype(dtype), k)
         else:
-            d_beta = jnp.sum(d_update * error, -1)
             d_v = beta[..., None] * d_update
-        # The last token's own `until` is 1 whatever the decay.
-        d_until = d_until.at[..., -1].set(0.0)
-        d_end = jnp.sum(d_until, -1) + since[..., -1] * jnp.sum(state * d_next, (-1, -2))
-        d_g = d_since - d_until + jnp.sum(through, -1) - jnp.sum(through, -2)
-        d_g = d_g.at[..., -1].add(d_end)
-        d_log_decay = jax.lax.cumsum(d_g, axis=2, reverse=True)
-        return d_state, (d_q.astype(dt), d_k.astype(dt), d_v.astype(dt), d_log_decay, d_beta)
+            d_beta = jnp.sum(d_update * error, -1)
 
-    d_initial, gradients = jax.lax.scan(chunk, d_final_state_BxHxKxV, (*residuals, d_output_NxBxHxCxV), reverse=True)
-    return (*gradients, d_initial)
+        last_C = jnp.arange(c)[None, None] == c - 1
+        # The last token reaches the chunk's end undecayed, whatever the decay.
+        d_until = jnp.where(last_C, 0.0, jnp.sum(k.astype(f32) * d_k_until, -1))
+        d_end = jnp.sum(d_until, -1) + since[..., -1] * jnp.sum(state_BxHxKxV * d_next_BxHxKxV, (-2, -1))
+        d_cumulated = d_since - d_until + jnp.sum(d_between_t, -2) - jnp.sum(d_between_t, -1) + jnp.where(last_C, d_end[..., None], 0.0)
+        d_log_decay = jax.lax.cumsum(d_cumulated, axis=2, reverse=True)
+        gradients = (d_q, d_k, d_v, d_log_decay, d_beta)
+        return (d_state_BxHxKxV, tuple(_put(x, d, index) for x, d in zip(gradients_BxTxH, gradients))), None
+
+    chunks = d_output_all.shape[1] // c
+    carry = (d_final_state_BxHxKxV, tuple(jnp.zeros_like(x) for x in operands))
+    xs = (jnp.arange(chunks), states, inverses_t)
+    (d_initial_state, gradients), _ = jax.lax.scan(chunk, carry, xs, reverse=True, unroll=chunks <= UNROLLED_CHUNKS)
+    return (*gradients, d_initial_state)
 
 
 _walk.defvjp(_walk_fwd, _walk_bwd)
-
-
-def default_chunk_size(tokens: int, key_width: int) -> int:
-    """Returns the chunk that measured fastest: the whole sequence where it is short, so that little or nothing is padded."""
-    largest = 16 if key_width <= 32 else 32
-    return min(largest, tokens)
