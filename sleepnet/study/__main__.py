@@ -1,0 +1,125 @@
+"""Runs a study: arms × seeds on the same data in the same order, then one report on all of them.
+
+  python -m sleepnet.study --config=experiments/STUDY.py --workdir=runs/STUDY [--config.base.train.steps=100] [--seeds=0,1]
+  python -m sleepnet.study --workdir=runs/STUDY --report_only
+  python -m sleepnet.study --results=experiments/results/STUDY --report_only --out=report
+
+What has finished is not run again, what was killed goes on, and arms or seeds can be added to a study later.
+"""
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+from rich.console import Console
+
+from sleepnet import cli
+from sleepnet.errors import UsageError
+from sleepnet.study import ledger, outcomes, pool, report, spec as specs
+from sleepnet.study.ledger import Run
+from sleepnet.study.progress import Board
+from sleepnet.study.spec import StudySpec
+
+FLAGS = flags.FlagValues()
+_CONFIG = config_flags.DEFINE_config_file("config", None, "the study's config file", lock_config=True, flag_values=FLAGS)
+_WORKDIR = flags.DEFINE_string("workdir", None, "the study's folder: runs, checkpoints and the report", flag_values=FLAGS)
+_JOBS = flags.DEFINE_integer("jobs", 0, "runs at a time; 0: as many as there are cores for, one on an accelerator", flag_values=FLAGS)
+_CORES = flags.DEFINE_integer("cores_per_run", 1, "CPU cores of each run; the results may depend on it, never on --jobs", flag_values=FLAGS)
+_SEEDS = flags.DEFINE_list("seeds", None, "seeds instead of the config's, for instance 0,1", flag_values=FLAGS)
+_ONLY = flags.DEFINE_list("only", None, "names of the arms to run; all if not given", flag_values=FLAGS)
+_RESULTS = flags.DEFINE_string("results", None, "a folder that gets each finished run's outcome, small enough to keep", flag_values=FLAGS)
+_REPORT_ONLY = flags.DEFINE_bool("report_only", False, "make the report again from --workdir, or from --results alone", flag_values=FLAGS)
+_OUT = flags.DEFINE_string("out", None, "folder of the report; the workdir if not given", flag_values=FLAGS)
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command line; 1 if a run failed."""
+    del argv
+    console = Console()
+    if _REPORT_ONLY.value:
+        return _report_only(console)
+    if _CONFIG.value is None or _WORKDIR.value is None:
+        raise UsageError("--config=FILE and --workdir=DIR are needed; or --report_only with --workdir or --results")
+    spec = _spec()
+    workdir = Path(_WORKDIR.value)
+    runs = ledger.runs(workdir, spec, _ONLY.value or ())
+    slots = pool.slots(_JOBS.value, _CORES.value)
+    with ledger.lock(workdir):
+        ledger.claim(workdir, spec, _command())
+        waiting = [run for run in runs if not ledger.finished(run)]
+        failures = _run(console, waiting, len(runs) - len(waiting), slots)
+        _report(console, workdir)
+    for failure in failures:
+        print(f"error: run {failure.run.name} ended with status {failure.status}; the end of {failure.run.log}:\n{failure.tail}\n", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _run(console: Console, waiting: list[Run], done: int, slots: list[tuple[int, ...]]) -> list[pool.Failure]:
+    if not waiting:
+        return []
+    try:
+        with Board(console, waiting, done, len(slots)) as board:
+            return pool.execute(waiting, slots, board)
+    except KeyboardInterrupt:
+        print("the runs have been ended; the same command goes on where they stopped", file=sys.stderr)
+        raise
+
+
+def _spec() -> StudySpec:
+    config = _CONFIG.value
+    spec = specs.parse(config)
+    if _SEEDS.value is None:
+        return spec
+    if not all(seed.isdigit() for seed in _SEEDS.value):
+        raise UsageError(f"--seeds={','.join(_SEEDS.value)} must be whole numbers, for instance 0,1")
+    return specs.parse({**specs.to_dict(spec), "seeds": tuple(map(int, _SEEDS.value))})
+
+
+def _report(console: Console, workdir: Path) -> None:
+    """Over all that has finished there, by this command or an earlier one."""
+    spec, commands = ledger.read_study(workdir)
+    found = outcomes.load(workdir, spec)
+    out = Path(_OUT.value or workdir)
+    report.write(out, spec, found, commands)
+    if _RESULTS.value:
+        outcomes.collect(found, spec, commands, Path(_RESULTS.value))
+    report.show(console, spec, found)
+    console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _report_only(console: Console) -> int:
+    if _WORKDIR.value is None and (_RESULTS.value is None or _OUT.value is None):
+        raise UsageError("--report_only needs --workdir=DIR, or --results=FOLDER and --out=DIR")
+    if _WORKDIR.value is not None:
+        _report(console, Path(_WORKDIR.value))
+        return 0
+    spec, commands = ledger.read_study(Path(_RESULTS.value))
+    found, out = outcomes.load(Path(_RESULTS.value), spec), Path(_OUT.value)
+    report.write(out, spec, found, commands)
+    report.show(console, spec, found)
+    console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _command() -> str:
+    """The command as it can be given elsewhere: paths from here, and of the folders it writes the name alone."""
+    words, flag = [], ""
+    for word in sys.argv[1:]:
+        if word.startswith("-"):
+            flag, equals, value = word.partition("=")
+            words.append(f"{flag}{equals}{_portable(flag, value)}")
+        else:  # --flag value
+            words.append(_portable(flag, word))
+    return shlex.join(["python", "-m", "sleepnet.study", *words])
+
+
+def _portable(flag: str, value: str) -> str:
+    if flag.lstrip("-") in ("workdir", "results", "out"):
+        return Path(value).name
+    return os.path.relpath(value) if flag.lstrip("-") == "config" and os.path.isabs(value) else value
+
+
+if __name__ == "__main__":
+    cli.run(main, FLAGS)

@@ -1,0 +1,98 @@
+"""A study's curves as PNG: validation over FLOPs and over steps, and test accuracy by difficulty."""
+import io
+import itertools
+import math
+import statistics
+from typing import Any
+
+import matplotlib
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sleepnet.study import outcomes as results
+from sleepnet.study.outcomes import Outcome
+from sleepnet.study.spec import StudySpec
+
+# Okabe and Ito's palette, told apart by colour-blind readers; then again with dashes
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
+_DASHES = ("-", "--", ":", "-.")
+_MARKERS = "os^Dv<>P*X"
+_OVER = {"flops": "training FLOPs", "steps": "training steps"}
+
+
+def draw(spec: StudySpec, found: list[Outcome], dark: bool = False) -> dict[str, bytes]:
+    """Name → PNG. No curves for runs that never looked at the validation split."""
+    looks = dict(zip(
+        (arm.name for arm in spec.arms),
+        ({"linestyle": dash, "color": colour} for dash, colour in itertools.cycle(itertools.product(_DASHES, _COLOURS))),
+    ))
+    images = {}
+    with style.context("dark_background" if dark else "default"), matplotlib.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.25}):
+        if any(outcome.curve for outcome in found):
+            for over in _OVER:
+                images[f"validation_over_{over}"] = _curves(spec, found, looks, over)
+        for axis, values in results.axes(found).items():
+            images[f"accuracy_by_{axis}"] = _difficulty(spec, found, looks, axis, values)
+    return images
+
+
+def _curves(spec: StudySpec, found: list[Outcome], looks: dict[str, Any], over: str) -> bytes:
+    figure, axes = _figure()
+    for arm in spec.arms:
+        curves = [{line["step"]: line for line in outcome.curve} for outcome in results.of_arm(found, arm.name) if outcome.curve]
+        if not curves:
+            continue
+        steps = sorted(set.intersection(*map(set, curves)))
+        key = {"steps": "step", "flops": "flops"}[over]
+        x = [curves[0][step][key] for step in steps]
+        scores = [[curve[step]["exact_accuracy"] for curve in curves] for step in steps]
+        axes.plot(x, [statistics.fmean(values) for values in scores], label=arm.label, marker=".", **looks[arm.name])
+        if len(curves) > 1:
+            axes.fill_between(x, [min(values) for values in scores], [max(values) for values in scores], color=looks[arm.name]["color"], alpha=0.2, lw=0)
+    _floor(axes, found)
+    axes.set_xlabel(_OVER[over])
+    axes.set_ylabel("exact accuracy, validation")
+    axes.set_ylim(-0.02, 1.02)
+    return _png(figure, axes)
+
+
+def _difficulty(spec: StudySpec, found: list[Outcome], looks: dict[str, Any], axis: str, values: list[Any]) -> bytes:
+    figure, axes = _figure()
+    shown = [arm for arm in spec.arms if results.of_arm(found, arm.name)]
+    for i, arm in enumerate(shown):
+        runs = results.of_arm(found, arm.name)
+        scores = [results.score(runs, runs[0].passes, axis, value) for value in values]
+        places = [j for j, score in enumerate(scores) if score]
+        mean = [scores[j].mean for j in places]
+        # rounding may put an interval's end a hair on the wrong side of the mean
+        below = [max(0.0, scores[j].mean - scores[j].low) for j in places]
+        above = [max(0.0, scores[j].high - scores[j].mean) for j in places]
+        shift = 0.04 * (i - (len(shown) - 1) / 2)
+        axes.errorbar([j + shift for j in places], mean, yerr=[below, above], label=arm.label, marker=_MARKERS[i % len(_MARKERS)], capsize=3, **looks[arm.name])
+    floor = [max((b["exact"] for b in results.baselines(found, axis, value).values()), default=math.nan) for value in values]
+    axes.plot(range(len(values)), floor, color="0.5", lw=1, ls=(0, (1, 2)), label="best baseline")
+    axes.set_xticks(range(len(values)), [str(value) for value in values])
+    axes.set_xlabel(axis)
+    axes.set_ylabel("exact accuracy, test")
+    axes.set_ylim(-0.02, 1.02)
+    return _png(figure, axes)
+
+
+def _floor(axes: Axes, found: list[Outcome]) -> None:
+    scores = [baseline["exact"] for baseline in results.baselines(found).values()]
+    if scores:
+        axes.axhline(max(scores), color="0.5", lw=1, ls=(0, (1, 2)), label="best baseline")
+
+
+def _figure() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _png(figure: Figure, axes: Axes) -> bytes:
+    # below the axes: labels are sentences
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150)
+    return file.getvalue()

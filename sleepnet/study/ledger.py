@@ -1,0 +1,164 @@
+"""A study's folder: which study it is, its runs, and which of them are finished.
+
+    study.json                the study and the commands that ran it
+    ARM/seedK/run.json        one run: arm, seed, whole configuration
+    ARM/seedK/train/          the run's own folder, as `sleepnet.train` writes it
+    ARM/seedK/worker.log      what the run printed
+    ARM/seedK/outcome.json    what came out of it; there once the run is finished
+"""
+import dataclasses
+import fcntl
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TextIO
+
+from sleepnet.config import RunConfig, to_dict
+from sleepnet.errors import UsageError, nearest
+from sleepnet.files import write_json
+from sleepnet.study import resolve, spec as specs
+from sleepnet.study.spec import StudySpec, flatten
+
+# of the base, what every run sets for itself
+_NOT_COMPARED = ("seed", "resume")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One arm with one seed."""
+
+    arm: str
+    seed: int
+    config: RunConfig
+    folder: Path
+    flops: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}/{self.seed}"
+
+    @property
+    def outcome(self) -> Path:
+        return self.folder / "outcome.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "train" / "metrics.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "worker.log"
+
+
+def plain(value: Any) -> Any:
+    """`value` as it comes back from a JSON file."""
+    return json.loads(json.dumps(value))
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; raises UsageError if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise UsageError(f"{path} can't be read ({error}): if it is damaged, remove it and run the study again") from error
+
+
+def lock(workdir: Path) -> TextIO:
+    """Keeps other studies out of `workdir` while the returned file is open.
+
+    Raises:
+      UsageError: another process is at work there.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    file = open(workdir / ".lock", "w", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UsageError(f"another study is running in {workdir}: wait for it, or give another --workdir") from None
+    return file
+
+
+def claim(workdir: Path, spec: StudySpec, command: str) -> None:
+    """Makes `workdir` this study's folder, or sees that it already is; new arms and seeds join it.
+
+    Raises:
+      UsageError: it belongs to another study (names the first key that differs) or holds other things.
+    """
+    path, new, commands = workdir / "study.json", plain(specs.to_dict(spec)), []
+    if path.exists():
+        known = read_json(path)
+        old, commands = known["spec"], known["commands"]
+        if difference := _difference(old, new):
+            raise UsageError(f"{workdir} belongs to another study: {difference}; give another --workdir")
+        new["seeds"] = sorted({*old["seeds"], *new["seeds"]})
+    elif any(child.name != ".lock" for child in workdir.iterdir()):
+        raise UsageError(f"{workdir} is not empty and holds no study: give an empty or new --workdir")
+    write_json(path, {"spec": new, "commands": list(dict.fromkeys([*commands, command]))})
+
+
+def read_study(folder: Path) -> tuple[StudySpec, list[str]]:
+    """The study of a folder, and the commands that ran it."""
+    if not (folder / "study.json").exists():
+        raise UsageError(f"{folder} holds no study: there is no study.json in it")
+    values = read_json(folder / "study.json")
+    return specs.parse(values["spec"]), values["commands"]
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """What makes two studies different ones, "" if they can share a folder: words, seeds and further arms may differ."""
+    old_base, new_base = flatten(old["base"]), flatten(new["base"])
+    for key in sorted({*old_base, *new_base} - {*_NOT_COMPARED}):
+        if old_base.get(key) != new_base.get(key):
+            return f"base.{key} is {old_base.get(key)!r} there and {new_base.get(key)!r} here"
+    arms = {arm["name"]: arm for arm in new["arms"]}
+    for arm in old["arms"]:
+        if arm["name"] not in arms:
+            return f"arm {arm['name']!r} is there and not here (arms can be added, not removed; run some with --only)"
+        for key in ("overrides", "match", "eval_passes"):
+            there, here = arm[key], arms[arm["name"]][key]
+            if there != here:
+                return f"arm {arm['name']!r} has {key}={there!r} there and {here!r} here"
+    return ""
+
+
+def runs(workdir: Path, spec: StudySpec, only: Iterable[str] = ()) -> list[Run]:
+    """The study's runs, the longest first; those of some arms alone if `only` names them.
+
+    Raises:
+      UsageError: as `resolve.resolve`.
+    """
+    configs, only = resolve.resolve(spec), tuple(only)
+    for name in only:
+        if name not in configs:
+            raise UsageError(f"--only={name!r} is not an arm{nearest(name, configs)}")
+    found = []
+    for arm, config in configs.items():
+        if only and arm not in only:
+            continue
+        flops = resolve.train_flops(config)
+        for seed in spec.seeds:
+            found.append(Run(arm, seed, resolve.for_seed(config, seed), workdir / arm / f"seed{seed}", flops))
+    return sorted(found, key=lambda run: -run.flops)
+
+
+def finished(run: Run) -> bool:
+    """Whether the run's outcome is there.
+
+    Raises:
+      UsageError: it is the outcome of another configuration.
+    """
+    if not run.outcome.exists():
+        return False
+    old, new = flatten(read_json(run.outcome)["config"]), flatten(plain(to_dict(run.config)))
+    for key in sorted({*old, *new} - {"resume"}):
+        if old.get(key) != new.get(key):
+            raise UsageError(
+                f"{run.outcome} was made with {key}={old.get(key)!r}, this study asks for {new.get(key)!r}: give another --workdir"
+            )
+    return True
+
+
+def prepare(run: Run) -> None:
+    """Writes what the run's worker reads."""
+    write_json(run.folder / "run.json", {"arm": run.arm, "seed": run.seed, "flops": run.flops, "config": to_dict(run.config)})

@@ -1,0 +1,138 @@
+"""What finished runs leave behind, from a study's folder or from a folder of results kept beside the code."""
+import dataclasses
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sleepnet.config import to_dict
+from sleepnet.errors import UsageError
+from sleepnet.files import write_json
+from sleepnet.study import resolve
+from sleepnet.study.ledger import plain, read_json
+from sleepnet.study.spec import StudySpec, flatten
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """One finished run.
+
+    Attributes:
+      arm, seed: which.
+      config: the whole run configuration, plain.
+      steps: of training.
+      flops: of training.
+      result: what training reported: tokens, seconds, parameters …
+      rows: what grading on the test split reported, one for each test-time N and value of a difficulty.
+      curve: validation over steps: step, flops, tokens, loss, exact_accuracy.
+      versions: of packages and Python.
+      device: what it ran on.
+    """
+
+    arm: str
+    seed: int
+    config: dict[str, Any]
+    steps: int
+    flops: float
+    result: dict[str, Any]
+    rows: list[dict[str, Any]]
+    curve: list[dict[str, Any]]
+    versions: dict[str, str]
+    device: str
+
+    @property
+    def passes(self) -> int:
+        """N it was trained with."""
+        return self.config["model"]["sleep"]["passes"]
+
+    def row(self, passes: int, axis: str = "all", value: Any = None) -> dict[str, Any] | None:
+        """The row of a test-time N and a value of a difficulty, None without one."""
+        for row in self.rows:
+            if (row["passes"], row["axis"]) == (passes, axis) and (axis == "all" or row["value"] == value):
+                return row
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Accuracy over seeds: mean, and the range over them; of one seed its 95 % Wilson interval."""
+
+    mean: float
+    low: float
+    high: float
+    values: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}–{self.high:.3f}]"
+
+
+def load(folder: Path, spec: StudySpec) -> list[Outcome]:
+    """All outcomes of the study's arms in `folder`, in the order of the arms and of the seeds.
+
+    Args:
+      folder: a study's workdir (ARM/seedK/outcome.json) or a folder of results (ARM-seedK.json).
+      spec: the study.
+
+    Raises:
+      UsageError: a damaged file, or one that another configuration made.
+    """
+    found = []
+    for arm in spec.arms:
+        expected = flatten(plain(to_dict(resolve.draft(spec.base, arm))))
+        free = {"seed", "resume"} | ({"train.steps"} if arm.match else set())
+        paths = [*folder.glob(f"{arm.name}/seed*/outcome.json"), *folder.glob(f"{arm.name}-seed*.json")]
+        outcomes = [_read(path) for path in paths]
+        for path, outcome in zip(paths, outcomes):
+            have = flatten(outcome.config)
+            for key in sorted({*expected, *have} - free):
+                if have.get(key) != expected.get(key):
+                    raise UsageError(f"{path} was made with {key}={have.get(key)!r}, the study says {expected.get(key)!r}: not its outcome")
+        found += sorted(outcomes, key=lambda outcome: outcome.seed)
+    return found
+
+
+def collect(outcomes: Iterable[Outcome], spec: StudySpec, commands: list[str], folder: Path) -> None:
+    """Writes ARM-seedK.json for each outcome, and study.json, to `folder`: all that a report is made from."""
+    for outcome in outcomes:
+        write_json(folder / f"{outcome.arm}-seed{outcome.seed}.json", dataclasses.asdict(outcome))
+    write_json(folder / "study.json", {"spec": to_dict(spec), "commands": commands})
+
+
+def score(outcomes: Iterable[Outcome], passes: int, axis: str = "all", value: Any = None, metric: str = "exact") -> Score | None:
+    """Accuracy of one arm's outcomes at a test-time N and a value of a difficulty; `metric` is exact or label."""
+    rows = [row for outcome in outcomes if (row := outcome.row(passes, axis, value))]
+    if not rows:
+        return None
+    values = tuple(row[f"{metric}_accuracy"] for row in rows)
+    low, high = rows[0][f"{metric}_interval"] if len(rows) == 1 else (min(values), max(values))
+    return Score(statistics.fmean(values), low, high, values)
+
+
+def of_arm(outcomes: Iterable[Outcome], arm: str) -> list[Outcome]:
+    """The outcomes of one arm."""
+    return [outcome for outcome in outcomes if outcome.arm == arm]
+
+
+def axes(outcomes: Iterable[Outcome]) -> dict[str, list[Any]]:
+    """Difficulties that take more than one value in the test → their values."""
+    values: dict[str, set] = {}
+    for outcome in outcomes:
+        for row in outcome.rows:
+            if row["axis"] != "all":
+                values.setdefault(row["axis"], set()).add(row["value"])
+    return {axis: sorted(found) for axis, found in values.items() if len(found) > 1}
+
+
+def baselines(outcomes: Iterable[Outcome], axis: str = "all", value: Any = None) -> dict[str, dict[str, float]]:
+    """Name → {label, exact}: what guessing scores there."""
+    for outcome in outcomes:
+        if row := outcome.row(outcome.passes, axis, value):
+            return row["baselines"]
+    return {}
+
+
+def _read(path: Path) -> Outcome:
+    values, known = read_json(path), {field.name for field in dataclasses.fields(Outcome)}
+    if not isinstance(values, dict) or set(values) != known:
+        raise UsageError(f"{path} is not the outcome of a run: it needs the keys {', '.join(sorted(known))}")
+    return Outcome(**values)

@@ -1,0 +1,136 @@
+"""Runs side by side, each in a process of its own; the results do not depend on how many there are at a time."""
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from sleepnet.errors import UsageError
+from sleepnet.study.ledger import Run, prepare
+
+Command = Callable[[Run, tuple[int, ...]], list[str]]
+
+_GRACE = 60.0  # seconds a worker has to end by itself: a checkpoint may be on its way to the disk
+_LOG_LINES = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A run that ended without an outcome, and the last lines it printed."""
+
+    run: Run
+    status: int
+    tail: str
+
+
+def worker_command(run: Run, cores: tuple[int, ...]) -> list[str]:
+    """The command line of a run's worker."""
+    return [sys.executable, "-m", "sleepnet.study.worker", f"--folder={run.folder}", f"--cores={','.join(map(str, cores))}"]
+
+
+def slots(jobs: int, cores_per_run: int) -> list[tuple[int, ...]]:
+    """Cores of each slot. A run gets as many whatever `jobs` is, since XLA's sums depend on the number of its threads.
+
+    Args:
+      jobs: runs at a time; 0: as many as there are cores for, or 1 where JAX finds an accelerator.
+      cores_per_run: of a run on CPU.
+    """
+    if jobs < 0 or cores_per_run < 1:
+        raise UsageError(f"--jobs={jobs} must be at least 0 and --cores_per_run={cores_per_run} at least 1")
+    if _accelerated():
+        return [()] * (jobs or 1)
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    groups = [tuple(cores[i:i + cores_per_run]) for i in range(0, len(cores) - cores_per_run + 1, cores_per_run)]
+    if not groups:
+        raise UsageError(f"--cores_per_run={cores_per_run}, but this process may use {len(cores)} cores")
+    return [groups[i % len(groups)] for i in range(jobs or len(groups))]
+
+
+def _accelerated() -> bool:
+    """Whether JAX would use something other than the CPU; asked in another process, which lets go of it again."""
+    probe = "import jax; print(jax.default_backend())"
+    found = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    return found.returncode == 0 and found.stdout.split()[-1] != "cpu"
+
+
+def execute(
+    runs: Sequence[Run], groups: Sequence[tuple[int, ...]], watch: Callable[[dict[str, str]], Any], command: Command = worker_command
+) -> list[Failure]:
+    """Runs everything in the order given, one run a group at a time, and returns those that failed.
+
+    Args:
+      runs: what is to be run.
+      groups: cores of each slot.
+      watch: called a few times a second with {run's name: waiting, running, finished or failed}.
+      command: how a run is started.
+
+    Raises:
+      KeyboardInterrupt: Ctrl-C or SIGTERM; the children have ended.
+    """
+    states = {run.name: "waiting" for run in runs}
+    pending, free, children, failures = list(runs), list(groups), {}, []
+    with _sigterm_interrupts():
+        try:
+            while pending or children:
+                while pending and free:
+                    run, cores = pending.pop(0), free.pop(0)
+                    children[run.name] = (run, cores, _start(run, command(run, cores)))
+                    states[run.name] = "running"
+                for name, (run, cores, process) in list(children.items()):
+                    if (status := process.poll()) is None:
+                        continue
+                    del children[name]
+                    free.append(cores)
+                    good = status == 0 and run.outcome.exists()
+                    states[name] = "finished" if good else "failed"
+                    if not good:
+                        failures.append(Failure(run, status, _tail(run)))
+                watch(states)
+                if children:
+                    time.sleep(0.2)
+        finally:
+            _end([process for _, _, process in children.values()])
+    return failures
+
+
+def _start(run: Run, command: list[str]) -> subprocess.Popen:
+    prepare(run)
+    with open(run.log, "ab") as log:
+        # a session of its own: Ctrl-C reaches the study alone, which then ends its workers once
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+
+def _tail(run: Run) -> str:
+    lines = run.log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
+    return "\n".join(lines[-_LOG_LINES:])
+
+
+def _end(processes: list[subprocess.Popen]) -> None:
+    """Asks, waits, then kills."""
+    for process in processes:
+        process.terminate()
+    try:
+        deadline = time.monotonic() + _GRACE
+        for process in processes:
+            process.wait(max(0.0, deadline - time.monotonic()))
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does."""
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

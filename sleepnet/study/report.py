@@ -1,0 +1,90 @@
+"""A study's report: Markdown, a page, JSON lines, PNG, and tables for the screen; all from outcomes alone."""
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table as ScreenTable
+from rich.text import Text
+
+from sleepnet.files import write_text
+from sleepnet.study import figures, page
+from sleepnet.study.claim import verdict
+from sleepnet.study.outcomes import Outcome
+from sleepnet.study.spec import StudySpec
+from sleepnet.study.tables import Table, missing, tables
+
+_CAPTIONS = {
+    "validation_over_flops": "Validation accuracy over training FLOPs; the band reaches from the least to the greatest seed.",
+    "validation_over_steps": "The same over training steps.",
+}
+
+
+def write(folder: Path, spec: StudySpec, found: list[Outcome], commands: list[str]) -> None:
+    """Writes report.md, report.html, results.jsonl and the PNG curves to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [{"arm": outcome.arm, "seed": outcome.seed, "steps": outcome.steps, "train_flops": outcome.flops, **row} for outcome in found for row in outcome.rows]
+    write_text(folder / "results.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    images = figures.draw(spec, found)
+    for name, image in images.items():
+        (folder / f"{name}.png").write_bytes(image)
+    write_text(folder / "report.md", markdown(spec, found, commands, list(images)))
+    dark = figures.draw(spec, found, dark=True)
+    shown = [page.Image(_caption(name), images[name], dark[name]) for name in images]
+    write_text(folder / "report.html", page.render(
+        spec.title, spec.question, verdict(spec, found), tables(spec, found), shown, _notes(spec, found), commands
+    ))
+
+
+def markdown(spec: StudySpec, found: list[Outcome], commands: list[str], images: list[str]) -> str:
+    """The report as Markdown; `images` are the names of PNG files beside it."""
+    parts = [f"# {spec.title}"]
+    if spec.question:
+        parts.append(f"**{spec.question}**")
+    parts.append(verdict(spec, found).sentence)
+    accuracy, *others = [_markdown_table(table) for table in tables(spec, found)]
+    parts += [accuracy, *(f"![{_caption(name)}]({name}.png)\n\n{_caption(name)}" for name in images), *others]
+    parts.append("## How it was made\n\n```bash\n" + "\n".join(commands) + "\n```")
+    parts.append("\n".join(f"- {note}" for note in _notes(spec, found)))
+    return "\n\n".join(parts) + "\n"
+
+
+def show(console: Console, spec: StudySpec, found: list[Outcome]) -> None:
+    """Prints accuracy and cost, and the verdict in one sentence."""
+    accuracy, _, cost, _ = tables(spec, found)
+    for table in (accuracy, cost):
+        # Text: square brackets are no markup here
+        screen = ScreenTable(title=Text(table.title), caption=Text(table.note), caption_justify="left", title_justify="left")
+        for i, header in enumerate(table.headers):
+            screen.add_column(header, justify="right" if i else "left", overflow="fold")
+        for row in table.rows:
+            screen.add_row(*map(Text, row))
+        console.print(screen)
+    console.print(verdict(spec, found).sentence, style="bold", highlight=False, markup=False)
+
+
+def _markdown_table(table: Table) -> str:
+    clean = lambda cell: cell.replace("|", "\\|")
+    rule = ["---"] + ["---:"] * (len(table.headers) - 1) if len(table.headers) > 2 else ["---"] * 2
+    rows = [table.headers, rule, *table.rows]
+    lines = "\n".join(f"| {' | '.join(map(clean, row))} |" for row in rows)
+    return f"## {table.title}\n\n{lines}\n\n{table.note}"
+
+
+def _caption(name: str) -> str:
+    return _CAPTIONS.get(name, f"Test accuracy by {name.removeprefix('accuracy_by_')}, each arm with its own N; see the tables for what the bars are.")
+
+
+def _notes(spec: StudySpec, found: list[Outcome]) -> list[str]:
+    """What the runs were made with, and what is missing."""
+    made = sorted({", ".join(f"{name} {version}" for name, version in outcome.versions.items()) for outcome in found})
+    notes = [f"Versions: {versions}." for versions in made]
+    if found:
+        notes.append(f"Hardware: {'; '.join(sorted({outcome.device for outcome in found}))}.")
+        task = found[0].config["task"]
+        arguments = ", ".join(f"{key}={value}" for key, value in task["arguments"].items())
+        notes.append(f"Task: {task['name']}({arguments}), batches of {found[0].config['train']['batch_size']}, test of {found[0].config['eval']['examples']} examples.")
+    if absent := missing(spec, found):
+        notes.append(f"Not finished: {', '.join(absent)}.")
+    if len(made) > 1:
+        notes.append("The runs were made with different versions: compare with care.")
+    return notes

@@ -1,0 +1,218 @@
+"""What a study is: a base run, arms that differ from it in named keys, seeds, and a claim to check.
+
+An arm in a config file is a dict, its overrides keyed by dotted keys of the run's configuration:
+
+    config.arms = [
+        dict(name="sleep4", label="four passes", overrides={"model.sleep.passes": 4}),
+        dict(name="once", label="one pass", overrides={"model.sleep.passes": 1}),
+        dict(name="once_matched", label="one pass, as much compute", overrides={"model.sleep.passes": 1}, match="sleep4"),
+    ]
+"""
+import copy
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import ml_collections
+
+from sleepnet import config as run_config
+from sleepnet.config import RunConfig
+from sleepnet.errors import UsageError, nearest
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One way to train, as differences from the base.
+
+    Attributes:
+      name: a word that can name a folder.
+      label: the arm in words.
+      overrides: dotted key of the run's configuration → value.
+      match: name of the arm whose training FLOPs this one is given, by its number of steps; "": as many steps as it says.
+      eval_passes: test-time N; empty: those of the base's `eval.passes`. The arm's own N is always among them.
+    """
+
+    name: str
+    label: str
+    overrides: dict[str, Any]
+    match: str = ""
+    eval_passes: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """`arm` scores at least `at_least` (exact, mean over seeds) where `axis` is `value`, and `against` at most `at_most`.
+
+    `axis="all"` is the whole test; without `against` the first half stands alone.
+    """
+
+    arm: str
+    at_least: float
+    axis: str = "all"
+    value: int | None = None
+    against: str = ""
+    at_most: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class StudySpec:
+    """A matrix of runs, and what it is to decide.
+
+    Attributes:
+      title: of the report.
+      question: one sentence, printed on top of the report.
+      seeds: every arm runs with each of them.
+      base: the run that every arm starts from; its own seed is not read.
+      arms: in the order of the report.
+      reference: name of the arm the others are compared with.
+      claim: what the report checks; None: it only reports.
+    """
+
+    title: str
+    question: str
+    seeds: tuple[int, ...]
+    base: RunConfig
+    arms: tuple[Arm, ...]
+    reference: str
+    claim: Claim | None = None
+
+    def arm(self, name: str) -> Arm:
+        """The arm of this name."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+
+def default() -> ml_collections.ConfigDict:
+    """A study without arms: what a config file starts from."""
+    return ml_collections.ConfigDict({
+        "title": "", "question": "", "seeds": (0,), "base": run_config.default(), "arms": (), "reference": "", "claim": {},
+    })
+
+
+def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> StudySpec:
+    """A config file's result, or `to_dict`'s, as a `StudySpec`.
+
+    Raises:
+      UsageError: an unknown key, a name that is used twice or not at all, or a value of another type.
+    """
+    values = dict(config.to_dict() if hasattr(config, "to_dict") else config)
+    known = [field.name for field in dataclasses.fields(StudySpec)]
+    for key in values:
+        if key not in known:
+            raise UsageError(f"unknown study key {key}{nearest(key, known)}")
+    base = run_config.from_dict(RunConfig, values.get("base", {}), "base.")
+    arms = tuple(_arm(arm) for arm in values.get("arms", ()))
+    if not arms:
+        raise UsageError("the study has no arms: set config.arms to a list of dicts with name, label and overrides")
+    names = [arm.name for arm in arms]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two arms are called {name!r}")
+    for arm in arms:
+        if arm.match:
+            _known(f"arm {arm.name!r}: match", arm.match, names)
+    reference = values.get("reference") or names[0]
+    _known("reference", reference, names)
+    return StudySpec(
+        title=str(values.get("title") or "A study"),
+        question=str(values.get("question", "")),
+        seeds=seeds(values.get("seeds", (0,))),
+        base=base,
+        arms=arms,
+        reference=reference,
+        claim=_claim(values.get("claim"), names),
+    )
+
+
+def to_dict(spec: StudySpec) -> dict[str, Any]:
+    """A study as plain JSON values; `parse` reads it again."""
+    return run_config.to_dict(spec)
+
+
+def seeds(values: Iterable[int]) -> tuple[int, ...]:
+    """Checks a study's seeds: whole numbers of at least 0, each once."""
+    values = tuple([values] if isinstance(values, int) else values)
+    if not values or any(type(seed) is not int or seed < 0 for seed in values) or len(set(values)) < len(values):
+        raise UsageError(f"seeds={values!r} must be different whole numbers of at least 0, for instance (0, 1)")
+    return values
+
+
+def apply(base: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
+    """`base` with the values of some dotted keys changed.
+
+    Raises:
+      UsageError: a key that does not exist (names the nearest), or a value that is refused.
+    """
+    values = copy.deepcopy(run_config.to_dict(base))
+    for key, value in overrides.items():
+        *sections, last = key.split(".")
+        place = values
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        # a task's arguments are free: the task itself knows which there are
+        if not isinstance(place, dict) or (last not in place and sections != ["task", "arguments"]):
+            raise UsageError(f"unknown config key {key!r}{nearest(key, flatten(run_config.to_dict(base)))}")
+        place[last] = value
+    return run_config.from_dict(RunConfig, values)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections → dotted keys."""
+    flat = {}
+    for key, value in values.items():
+        nested = isinstance(value, Mapping) and value
+        flat.update(flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value})
+    return flat
+
+
+def _arm(values: Any) -> Arm:
+    if not isinstance(values, Mapping) and not hasattr(values, "to_dict"):
+        raise UsageError(f"an arm must be a dict with name, label and overrides, not {values!r}")
+    values = dict(values.to_dict() if hasattr(values, "to_dict") else values)
+    known = [field.name for field in dataclasses.fields(Arm)]
+    name = values.get("name", "")
+    for key in values:
+        if key not in known:
+            raise UsageError(f"arm {name!r}: unknown key {key!r}{nearest(key, known)}")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise UsageError(f"an arm's name must be letters, digits, '_', '-' or '.', since it names a folder, not {name!r}")
+    overrides = values.get("overrides") or {}
+    overrides = flatten(overrides.to_dict() if hasattr(overrides, "to_dict") else overrides)
+    if values.get("match") and "train.steps" in overrides:
+        raise UsageError(f"arm {name!r} sets train.steps and match={values['match']!r}, which computes it: drop one of them")
+    passes = values.get("eval_passes") or ()
+    passes = (passes,) if isinstance(passes, int) else tuple(passes)
+    if any(type(n) is not int or n < 1 for n in passes):
+        raise UsageError(f"arm {name!r}: eval_passes={passes!r} must be whole numbers of at least 1")
+    return Arm(name, str(values.get("label") or name), overrides, values.get("match") or "", passes)
+
+
+def _known(what: str, name: str, names: list[str]) -> None:
+    if name not in names:
+        raise UsageError(f"{what}={name!r} is not an arm{nearest(str(name), names)}")
+
+
+def _claim(values: Any, names: list[str]) -> Claim | None:
+    if not values:
+        return None
+    values, known = dict(values), [field.name for field in dataclasses.fields(Claim)]
+    for key in values:
+        if key not in known:
+            raise UsageError(f"unknown key claim.{key}{nearest(key, known)}")
+    for key in ("arm", "at_least"):
+        if key not in values:
+            raise UsageError(f"claim.{key} is missing: a claim needs arm and at_least, and may have axis, value, against and at_most")
+    _known("claim.arm", values["arm"], names)
+    if values.get("against"):
+        _known("claim.against", values["against"], names)
+    elif "at_most" in values:
+        raise UsageError("claim.at_most needs claim.against, the arm that it is about")
+    for key in ("at_least", "at_most"):
+        bound = values.get(key, 1.0)
+        if not isinstance(bound, (int, float)) or not 0 <= bound <= 1:
+            raise UsageError(f"claim.{key}={bound!r} must be a share between 0 and 1")
+    if (values.get("axis", "all") == "all") != (values.get("value") is None):
+        raise UsageError("claim.axis and claim.value go together: an axis and a value of it, or neither for the whole test")
+    return Claim(**values)

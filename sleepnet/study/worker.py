@@ -1,0 +1,111 @@
+"""One run of a study, in a process of its own: `python -m sleepnet.study.worker --folder=DIR [--cores=0,1]`.
+
+Trains, grades the model on the test split, and writes `outcome.json`; goes on where a killed worker stopped.
+"""
+import argparse
+import fcntl
+import json
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from importlib import metadata
+from pathlib import Path
+
+_PACKAGES = ("sleepnet", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def pin(cores: list[int]) -> None:
+    """Keeps this process to some cores; XLA reads the affinity, and its flags, when JAX is loaded."""
+    if "jax" in sys.modules:
+        raise RuntimeError("cores must be chosen before jax is imported")
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+    if len(cores) == 1:
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+
+
+def end_with_parent() -> None:
+    """Ends this process when the study that started it is gone, however it ended."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def curve(metrics: Path) -> list[dict]:
+    """The validation lines of a run's metrics by step; of a step that a resumed run repeated, the later line."""
+    lines = {}
+    for text in metrics.read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        if line.get("split") == "validation":
+            lines[line["step"]] = {key: line.get(key) for key in ("step", "flops", "tokens", "loss", "exact_accuracy")}
+    return [lines[step] for step in sorted(lines)]
+
+
+def versions() -> dict[str, str]:
+    """Packages and Python that made an outcome."""
+    known = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        known[package] = metadata.version(package)
+    return known
+
+
+def work(folder: Path) -> None:
+    """Trains, grades, writes the outcome; see the module."""
+    import jax
+
+    from sleepnet.checkpoint import load_model
+    from sleepnet.config import RunConfig, from_dict, to_dict
+    from sleepnet.eval.runner import evaluate
+    from sleepnet.files import write_json
+    from sleepnet.train.loop import train
+
+    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    config = from_dict(RunConfig, run["config"])
+    result = train(config, folder / "train", quiet=True)
+    loaded = load_model(folder / "train")
+    rows = evaluate(
+        loaded.model,
+        loaded.task,
+        passes=config.eval.passes or (config.model.sleep.passes,),
+        examples=config.eval.examples,
+        batch_size=config.eval.batch_size,
+    )
+    device = jax.devices()[0]
+    write_json(folder / "outcome.json", {
+        "arm": run["arm"],
+        "seed": run["seed"],
+        "config": to_dict(config),
+        "steps": config.train.steps,
+        "flops": run["flops"],
+        "result": result,
+        "rows": rows,
+        "curve": curve(folder / "train" / "metrics.jsonl"),
+        "versions": versions(),
+        "device": device.device_kind if device.platform != "cpu" else f"{platform.machine()} CPU",
+    })
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs a command line."""
+    parser = argparse.ArgumentParser(prog="python -m sleepnet.study.worker", description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, required=True, help="the run's folder, with its run.json")
+    parser.add_argument("--cores", default="", help="cores to keep to, for instance 0,1; empty: all")
+    options = parser.parse_args(argv)
+    pin([int(core) for core in options.cores.split(",") if core])
+    end_with_parent()
+    with open(options.folder / ".lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # waits for a worker that a killed study has left behind
+        work(options.folder)
+
+
+if __name__ == "__main__":
+    main()
