@@ -38,13 +38,15 @@ def tolerance(dtype: jax.typing.DTypeLike, *, correlated_keys: bool = False) -> 
 
 
 def rms_ratio(actual: jax.typing.ArrayLike, expected: jax.typing.ArrayLike) -> float:
-    """Returns RMS(actual - expected) / RMS(expected), in float64; 0 where both are exactly zero.
+    """Returns RMS(actual - expected) / RMS(expected), in float64; 0 where both are exactly zero or empty.
 
     A non-finite entry on either side gives infinity, so that a comparison with a tolerance fails.
     """
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     if actual.shape != expected.shape:
         raise ValueError(f"shapes differ: actual {actual.shape}, expected {expected.shape}")
+    if actual.size == 0:
+        return 0.0
     if not (np.isfinite(actual).all() and np.isfinite(expected).all()):
         return float("inf")
     difference, scale = np.sqrt(np.mean((actual - expected) ** 2)), np.sqrt(np.mean(expected**2))
