@@ -45,20 +45,20 @@ def main(argv: list[str]) -> int:
     spec = _spec()
     workdir = Path(_WORKDIR.value)
     runs = ledger.runs(workdir, spec, _ONLY.value or ())
-    slots = pool.slots(_JOBS.value, _CORES.value)
     with ledger.lock(workdir):
         ledger.claim(workdir, spec, _command())
         waiting = [run for run in runs if not ledger.finished(run)]
-        failures = _run(console, waiting, len(runs) - len(waiting), slots)
+        failures = _run(console, waiting, len(runs) - len(waiting))
         _report(console, workdir)
     for failure in failures:
         print(f"error: run {failure.run.name} ended with status {failure.status}; the end of {failure.run.log}:\n{failure.tail}\n", file=sys.stderr)
     return 1 if failures else 0
 
 
-def _run(console: Console, waiting: list[Run], done: int, slots: list[tuple[int, ...]]) -> list[pool.Failure]:
+def _run(console: Console, waiting: list[Run], done: int) -> list[pool.Failure]:
     if not waiting:
         return []
+    slots = pool.slots(_JOBS.value, _CORES.value)
     try:
         with Board(console, waiting, done, len(slots)) as board:
             return pool.execute(waiting, slots, board)
@@ -104,7 +104,7 @@ def _report_only(console: Console) -> int:
 
 
 def _command() -> str:
-    """The command as it can be given elsewhere: paths from here, and of the folders it writes the name alone."""
+    """The command as it can be given elsewhere: the config's path from here, and of the folders it writes the name alone."""
     words, flag = [], ""
     for word in sys.argv[1:]:
         if word.startswith("-"):
@@ -118,7 +118,10 @@ def _command() -> str:
 def _portable(flag: str, value: str) -> str:
     if flag.lstrip("-") in ("workdir", "results", "out"):
         return Path(value).name
-    return os.path.relpath(value) if flag.lstrip("-") == "config" and os.path.isabs(value) else value
+    if flag.lstrip("-") == "config" and os.path.isabs(value):
+        near = os.path.relpath(value)
+        return Path(value).name if near.startswith("..") else near
+    return value
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def _accelerated() -> bool:
 
 
 def execute(
-    runs: Sequence[Run], groups: Sequence[tuple[int, ...]], watch: Callable[[dict[str, str]], Any], command: Command = worker_command
+    runs: Sequence[Run], groups: Sequence[tuple[int, ...]], watch: Callable[[dict[str, str]], Any], command: Command | None = None
 ) -> list[Failure]:
     """Runs everything in the order given, one run a group at a time, and returns those that failed.
 
@@ -66,11 +66,12 @@ def execute(
       runs: what is to be run.
       groups: cores of each slot.
       watch: called a few times a second with {run's name: waiting, running, finished or failed}.
-      command: how a run is started.
+      command: how a run is started; `worker_command` if None.
 
     Raises:
       KeyboardInterrupt: Ctrl-C or SIGTERM; the children have ended.
     """
+    command = command or worker_command
     states = {run.name: "waiting" for run in runs}
     pending, free, children, failures = list(runs), list(groups), {}, []
     with _sigterm_interrupts():
