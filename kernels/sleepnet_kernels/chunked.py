@@ -201,12 +201,12 @@ def _walk_bwd(delta, c, residuals, cotangents):
             d_v = beta[..., None] * d_update
             d_beta = jnp.sum(d_update * error, -1)
 
-        last_C = jnp.arange(c)[None, None] == c - 1
-        # The last token reaches the chunk's end undecayed, whatever the decay.
-        d_until = jnp.where(last_C, 0.0, jnp.sum(k.astype(f32) * d_k_until, -1))
-        d_end = jnp.sum(d_until, -1) + since[..., -1] * jnp.sum(state_BxHxKxV * d_next_BxHxKxV, (-2, -1))
-        d_cumulated = d_since - d_until + jnp.sum(d_between_t, -2) - jnp.sum(d_between_t, -1) + jnp.where(last_C, d_end[..., None], 0.0)
-        d_log_decay = jax.lax.cumsum(d_cumulated, axis=2, reverse=True)
+        # A token's decay scales what is read from then on and what was written before it; summing each side on its own cancels nothing.
+        d_read = jax.lax.cumsum(d_since + jnp.sum(d_between_t, -2) - jnp.sum(d_between_t, -1), axis=2, reverse=True)
+        d_written = jnp.sum(k.astype(f32) * d_k_until, -1)[..., :-1]
+        d_written = jax.lax.cumsum(jnp.pad(d_written, ((0, 0), (0, 0), (1, 0))), axis=2)
+        d_kept = since[..., -1] * jnp.sum(state_BxHxKxV * d_next_BxHxKxV, (-2, -1))
+        d_log_decay = d_read + d_written + d_kept[..., None]
         gradients = (d_q, d_k, d_v, d_log_decay, d_beta)
         return (d_state_BxHxKxV, tuple(_put(x, d, index) for x, d in zip(gradients_BxTxH, gradients))), None
 
