@@ -40,23 +40,23 @@ def chunked_rule(q_BxTxHxK, k_BxTxHxK, v_BxTxHxV, log_decay_BxTxH, beta_BxTxH, i
     return output_BxTxHxV[:, :tokens], final_state_BxHxKxV
 
 
-def unit_lower_inverse(strict_lower: jax.Array) -> jax.Array:
-    """Returns (I + A)^-1 for strictly lower triangular A [..., C, C], in float32, by doubling diagonal blocks 1, 2, 4 ...
+def unit_lower_inverse(a: jax.Array) -> jax.Array:
+    """Returns (I + A)^-1 for A [..., C, C] below the diagonal (the rest is not read), in float32, by doubling diagonal blocks.
 
     Two neighbouring inverted blocks X1, X2 are joined by the block -X2 A21 X1 below the diagonal. Powers of A are never
     formed: on correlated keys they reach 1e9 and cancel.
     """
-    c = strict_lower.shape[-1]
-    leading = (None,) * (strict_lower.ndim - 2)
+    c = a.shape[-1]
+    leading = (None,) * (a.ndim - 2)
     row, column = jnp.arange(c)[:, None], jnp.arange(c)[None, :]
     inverse = jnp.eye(c, dtype=jnp.float32)[leading]
     size = 1
     while size < c:
         joins_CxC = (row // (2 * size) == column // (2 * size)) & (row // size > column // size)
-        product = strict_lower if size == 1 else _dot("...ij,...jk->...ik", inverse, _dot("...ij,...jk->...ik", strict_lower, inverse))
+        product = a if size == 1 else _dot("...ij,...jk->...ik", inverse, _dot("...ij,...jk->...ik", a, inverse))
         inverse = jnp.where(joins_CxC[leading], -product, inverse)
         size *= 2
-    return jnp.broadcast_to(inverse, strict_lower.shape)
+    return jnp.broadcast_to(inverse, a.shape)
 
 
 def _dot(subscripts, a, b):
@@ -112,8 +112,7 @@ def _forward(delta, c, q_all, k_all, v_all, log_decay_all, beta_all, initial_sta
         since, between, until = _decays(log_decay)
         value = v.astype(jnp.float32)
         if delta:
-            strict = jnp.tril(beta[..., None] * _dot("bhik,bhjk->bhij", k, k) * between, -1)
-            inverse = unit_lower_inverse(strict)
+            inverse = unit_lower_inverse(beta[..., None] * _dot("bhik,bhjk->bhij", k, k) * between)
             error = value - since[..., None] * _dot("bhik,bhkv->bhiv", k, state_BxHxKxV)
             update = _dot("bhij,bhjv->bhiv", inverse.astype(k.dtype), beta[..., None] * error)
             inverse_t = jnp.swapaxes(inverse, -1, -2)

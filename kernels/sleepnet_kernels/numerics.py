@@ -14,7 +14,7 @@ class Tolerance:
     gradient: float
 
 
-# Design decisions, not knobs: loosening one needs a written reason in README.md beside this file.
+# Design decisions, not knobs: loosening one needs a written reason in the README.md beside this file.
 FLOAT32 = Tolerance(output=1e-5, gradient=1e-5)
 BFLOAT16 = Tolerance(output=5e-3, gradient=1e-2)
 BFLOAT16_CORRELATED_KEYS = Tolerance(output=3e-2, gradient=3e-2)
