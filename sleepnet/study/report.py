@@ -2,7 +2,9 @@
 import json
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table as ScreenTable
 from rich.text import Text
 
@@ -52,13 +54,14 @@ def show(console: Console, spec: StudySpec, found: list[Outcome]) -> None:
     """Prints accuracy and cost, and the verdict in one sentence."""
     accuracy, _, cost, _ = tables(spec, found)
     for table in (accuracy, cost):
-        # Text: square brackets are no markup here
-        screen = ScreenTable(title=Text(table.title), caption=Text(table.note), caption_justify="left", title_justify="left")
-        for i, header in enumerate(table.headers):
-            screen.add_column(header, justify="right" if i else "left", overflow="fold")
+        screen = ScreenTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(table.title), caption=Text(table.note), caption_justify="left", title_justify="left")
+        for i, (header, *cells) in enumerate(zip(table.headers, *table.rows)):
+            # a figure is never broken, whatever the terminal's width
+            longest = max(len(word) for cell in (header, *cells) for word in cell.split())
+            screen.add_column(header, justify="right" if i else "left", min_width=longest)
         for row in table.rows:
-            screen.add_row(*map(Text, row))
-        console.print(screen)
+            screen.add_row(*map(Text, row))  # Text: square brackets are no markup here
+        console.print(screen, width=max(console.width, Measurement.get(console, console.options, screen).minimum), crop=False)
     console.print(verdict(spec, found).sentence, style="bold", highlight=False, markup=False)
 
 
