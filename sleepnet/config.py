@@ -61,6 +61,7 @@ class ModelConfig:
     rule: str = "gated_delta"  # fast-weight rule: gated_delta or gated_hebbian
     beta_max: float = 1.0  # write strength lies in (0, beta_max)
     rope_theta: float = 10000.0
+    window_positions: bool = True  # add a learned embedding of a token's place in its window; RoPE alone knows only distances
     output_scale: float = 0.5  # of the initial weights of every projection back into the residual stream
     loop_gain: float = 0.5  # initial gain of the normalised hidden state between passes
     dtype: str = "float32"  # of activations; weights, fast weights and norms stay float32

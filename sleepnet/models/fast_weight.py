@@ -6,7 +6,7 @@ from flax import nnx
 from sleepnet_kernels import causal_conv1d, gated_delta_rule, gated_hebbian_rule
 
 from sleepnet.config import ModelConfig
-from sleepnet.models.linear import projection
+from sleepnet.models.linear import Linear, together
 from sleepnet.models.norms import l2_norm, rms_norm
 
 RULES = {"gated_delta": gated_delta_rule, "gated_hebbian": gated_hebbian_rule}
@@ -21,10 +21,10 @@ class FastWeightMixer(nnx.Module):
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         inner = config.heads * config.head_dim
-        make = lambda outputs: projection(config.width, outputs, dtype=config.dtype, rngs=rngs)
+        make = lambda outputs: Linear(config.width, outputs, rngs=rngs)
         self.q, self.k, self.v, self.gate = make(inner), make(inner), make(inner), make(inner)
         self.decay, self.beta = make(config.heads), make(config.heads)
-        self.out = projection(inner, config.width, dtype=config.dtype, rngs=rngs, scale=config.output_scale)
+        self.out = Linear(inner, config.width, rngs=rngs, scale=config.output_scale)
         self.conv = nnx.Param(jax.random.normal(rngs.params(), (config.conv_width, 3 * inner), jnp.float32) * config.conv_width**-0.5)
         # Mamba-2's start: rates exp(a) spread over 1 … 16, steps softplus(b) over 0.001 … 0.1
         self.decay_rate = nnx.Param(jnp.log(jnp.linspace(1.0, 16.0, config.heads, dtype=jnp.float32)))
@@ -39,18 +39,19 @@ class FastWeightMixer(nnx.Module):
         """Returns the output [B, T, D], the fast weights after the T tokens and the convolution's tail."""
         heads = lambda x: rearrange(x, "b t (h d) -> b t h d", h=self.config.heads)
         mask_BxTx1 = valid_BxT[:, :, None]
-        mixed = jnp.concatenate([self.q(x_BxTxD), self.k(x_BxTxD), self.v(x_BxTxD)], axis=-1)
+        *mixed, gate, step, beta = together(x_BxTxD, self.q, self.k, self.v, self.gate, self.decay, self.beta)
+        mixed = jnp.concatenate(mixed, axis=-1)
         mixed = jnp.where(mask_BxTx1, mixed, jnp.zeros_like(mixed))
         mixed, tail_BxWxC = causal_conv1d(mixed, self.conv[...].astype(mixed.dtype), initial_state=tail_BxWxC)
         q, k, v = jnp.split(jax.nn.silu(mixed), 3, axis=-1)
         q, k, v = l2_norm(heads(q)), l2_norm(heads(k)), heads(v)
         k, v = (jnp.where(mask_BxTx1[..., None], a, jnp.zeros_like(a)) for a in (k, v))
-        step = jax.nn.softplus(self.decay(x_BxTxD).astype(jnp.float32) + self.decay_bias[...][None, None])
+        step = jax.nn.softplus(step.astype(jnp.float32) + self.decay_bias[...][None, None])
         log_decay = jnp.where(mask_BxTx1, -jnp.exp(self.decay_rate[...])[None, None] * step, 0.0)
-        beta = self.config.beta_max * jax.nn.sigmoid(self.beta(x_BxTxD).astype(jnp.float32))
+        beta = self.config.beta_max * jax.nn.sigmoid(beta.astype(jnp.float32))
         beta = jnp.where(mask_BxTx1, beta, 0.0)
         read, fast_weights_BxHxKxV = RULES[self.config.rule](
             q, k, v, log_decay=log_decay, beta=beta, initial_state=fast_weights_BxHxKxV
         )
-        read = rms_norm(read, self.out_scale[...]) * jax.nn.silu(heads(self.gate(x_BxTxD)))
+        read = rms_norm(read, self.out_scale[...]) * jax.nn.silu(heads(gate))
         return self.out(rearrange(read, "b t h d -> b t (h d)")), fast_weights_BxHxKxV, tail_BxWxC

@@ -11,7 +11,7 @@ from sleepnet import sleep as sleeping
 from sleepnet.config import ModelConfig
 from sleepnet.models.attention import Attention
 from sleepnet.models.fast_weight import FastWeightMixer
-from sleepnet.models.linear import projection
+from sleepnet.models.linear import Linear
 from sleepnet.models.mlp import GatedMlp
 from sleepnet.models.norms import RMSNorm
 from sleepnet.state import FastWeights, KvCache, State, new_window
@@ -46,10 +46,12 @@ class Hybrid(nnx.Module):
             raise ValueError(f"vocab_size={config.vocab_size} and window={config.window} must be known before a model is built")
         self.config = config
         self.embedding = nnx.Param(jax.random.normal(rngs.params(), (config.vocab_size, config.width), jnp.float32))
+        if config.window_positions:
+            self.positions = nnx.Param(jax.random.normal(rngs.params(), (config.window, config.width), jnp.float32) * 0.5)
         self.blocks = nnx.List([Block(kind, config, rngs) for kind in config.pattern])
         self.loop_gain = nnx.Param(jnp.full((config.width,), config.loop_gain, jnp.float32))
         self.final_norm = RMSNorm(config.width)
-        self.head = projection(config.width, config.vocab_size, dtype=config.dtype, rngs=rngs)
+        self.head = Linear(config.width, config.vocab_size, rngs=rngs)
 
     # Whole sequences
 
@@ -131,8 +133,12 @@ class Hybrid(nnx.Module):
         )
         return FastWeights.zeros(batch_size, (shape,) * config.pattern.count("G")), cache
 
-    def _embed(self, tokens):
-        return self.embedding[...][tokens].astype(jnp.dtype(self.config.dtype))
+    def _embed(self, tokens, first=0):
+        """Embeddings of tokens that stand at `first` … of the window."""
+        hidden = self.embedding[...][tokens]
+        if self.config.window_positions:
+            hidden = hidden + jax.lax.dynamic_slice_in_dim(self.positions[...], first, tokens.shape[1])[None]
+        return hidden.astype(jnp.dtype(self.config.dtype))
 
     def _read(self, tokens, fast_weights, survivors, passes, newest=None):
         """Reads one window `passes` times.
@@ -230,7 +236,7 @@ class Hybrid(nnx.Module):
         put = jax.lax.dynamic_update_slice_in_dim
         cache = KvCache(window.kv_cache.keys, window.kv_cache.values, put(window.kv_cache.valid, valid, slot, axis=1))
         hidden, fast_weights, tails, cache = self._advance(
-            0, len(config.pattern), self._embed(tokens), window.fast_weights, window.conv_tails, cache, valid, slot
+            0, len(config.pattern), self._embed(tokens, window.length), window.fast_weights, window.conv_tails, cache, valid, slot
         )
         window = type(window)(
             tokens=put(window.tokens, tokens, window.length, axis=1),

@@ -1,9 +1,44 @@
-"""The one projection that every block uses: no bias, weights ~ N(0, scale² / fan_in) in float32, products in `dtype`."""
+"""The one projection that every block uses: no bias, float32 weights, products in the dtype of the activations."""
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
 
-def projection(inputs: int, outputs: int, *, dtype: str, rngs: nnx.Rngs, scale: float = 1.0) -> nnx.Linear:
-    """An `nnx.Linear` of `inputs` to `outputs` channels."""
-    init = nnx.initializers.variance_scaling(scale**2, "fan_in", "normal")
-    return nnx.Linear(inputs, outputs, use_bias=False, kernel_init=init, dtype=jnp.dtype(dtype), param_dtype=jnp.float32, rngs=rngs)
+@jax.custom_vjp
+def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`x @ kernel` for x [..., D] and kernel [D, F], both of one dtype.
+
+    The gradient of the kernel is written as one product over all leading axes: left to itself, XLA's CPU compiler copies the
+    whole transposed cotangent first, which costs as much as the product.
+    """
+    return x @ kernel
+
+
+def _forward(x, kernel):
+    return x @ kernel, (x, kernel)
+
+
+def _backward(residuals, g):
+    x, kernel = residuals
+    flat = lambda a: a.reshape(-1, a.shape[-1])
+    return g @ kernel.T, jnp.einsum("td,tf->df", flat(x), flat(g))
+
+
+matmul.defvjp(_forward, _backward)
+
+
+class Linear(nnx.Module):
+    """Weights ~ N(0, scale² / inputs)."""
+
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs, scale: float = 1.0):
+        self.kernel = nnx.Param(jax.random.normal(rngs.params(), (inputs, outputs), jnp.float32) * (scale * inputs**-0.5))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return matmul(x, self.kernel[...].astype(x.dtype))
+
+
+def together(x: jax.Array, *layers: Linear) -> list[jax.Array]:
+    """`[layer(x) for layer in layers]` as one product: separate matrices for the optimiser, one for the machine."""
+    kernels = [layer.kernel[...] for layer in layers]
+    ends = [sum(kernel.shape[1] for kernel in kernels[:i]) for i in range(1, len(kernels))]
+    return jnp.split(matmul(x, jnp.concatenate(kernels, axis=1).astype(x.dtype)), ends, axis=-1)

@@ -1,0 +1,36 @@
+"""From a configuration to the things it names: the task, the model, both agreeing with each other."""
+import dataclasses
+
+from flax import nnx
+
+from sleepnet import tasks
+from sleepnet.config import ModelConfig, RunConfig
+from sleepnet.errors import UsageError
+from sleepnet.models.hybrid import Hybrid
+from sleepnet.tasks.base import Task
+
+
+def task_of(config: RunConfig) -> Task:
+    """The task that `config.task` names."""
+    return tasks.get(config.task.name, **config.task.arguments)
+
+
+def fit(model: ModelConfig, task: Task) -> ModelConfig:
+    """`model` with the task's vocabulary and window where it leaves them open.
+
+    Raises:
+      UsageError: a vocabulary that is too small, or windows in which the task's labels and contexts would mix.
+    """
+    vocab_size, window = model.vocab_size or task.vocab_size, model.window or task.window
+    if vocab_size < task.vocab_size:
+        raise UsageError(f"model.vocab_size={vocab_size} is smaller than the {task.vocab_size} tokens of task {task.name}; use 0")
+    if window != task.window:
+        raise UsageError(
+            f"model.window={window} cuts task {task.name} elsewhere than its own window of {task.window}; use 0 and set task.arguments.window"
+        )
+    return dataclasses.replace(model, vocab_size=vocab_size, window=window)
+
+
+def model_of(config: RunConfig, task: Task) -> Hybrid:
+    """A model with fresh parameters, a function of `config.model` and `config.seed`."""
+    return Hybrid(fit(config.model, task), nnx.Rngs(config.seed))

@@ -1,0 +1,164 @@
+"""A run's folder: what identifies it, its checkpoints, and a trained model back from them.
+
+    config.json    the whole RunConfig
+    task.json      name, version, arguments and hash of the task's specification
+    checkpoints/   Orbax, one folder a step: `state` (parameters, optimiser) and `data` (the iterator's one integer)
+"""
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from flax import nnx
+
+from sleepnet import build
+from sleepnet.config import RunConfig, from_dict, to_dict
+from sleepnet.errors import UsageError
+from sleepnet.files import write_json
+from sleepnet.models.hybrid import Hybrid
+from sleepnet.tasks.base import Task
+
+# Keys that may change between two legs of one run without changing what it computes.
+FREE = ("resume", "train.log_every", "train.keep", "train.eval_every", "train.eval_examples", "eval.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A trained model and what it was trained on."""
+
+    model: Hybrid
+    task: Task
+    config: RunConfig
+    step: int
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise UsageError(f"{path} can't be read ({error}); the run's folder is damaged, or not a run's folder") from error
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(tree, dict) and (tree or not prefix):
+        return {name: leaf for key, value in tree.items() for name, leaf in _flat(value, f"{prefix}{key}.").items()}
+    return {prefix[:-1]: tree}
+
+
+def claim(workdir: Path, config: RunConfig, task: Task) -> None:
+    """Makes `workdir` the folder of this run, or sees that it already is.
+
+    Raises:
+      UsageError: the folder belongs to another run (names the first key that differs) or holds other things.
+    """
+    mine, spec = to_dict(config), {**task.spec(), "hash": task.spec_hash}
+    if (workdir / "config.json").exists():
+        if not config.resume:
+            raise UsageError(f"{workdir} holds a run already and resume=False: give another --workdir, or --config.resume=True to go on")
+        known = _read_json(workdir / "task.json")
+        if known.get("hash") != spec["hash"]:
+            raise UsageError(f"{workdir} was trained on another task ({known}), this is {spec}: give another --workdir")
+        old, new = _flat(_read_json(workdir / "config.json")), _flat(json.loads(json.dumps(mine)))
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key) and not key.startswith(FREE):
+                raise UsageError(
+                    f"{workdir} belongs to another run: {key} is {old.get(key)!r} there and {new.get(key)!r} here; give another --workdir"
+                )
+        return
+    if workdir.exists() and any(workdir.iterdir()):
+        raise UsageError(f"{workdir} is not empty and holds no run: give an empty or new --workdir")
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(workdir / "task.json", spec)
+    write_json(workdir / "config.json", mine)
+
+
+def read_claim(workdir: Path) -> tuple[RunConfig, Task]:
+    """The configuration and task of a run's folder.
+
+    Raises:
+      UsageError: no run there, or its task has changed since (another version of the package).
+    """
+    if not (workdir / "config.json").exists():
+        raise UsageError(f"{workdir} holds no run: there is no config.json in it")
+    config = from_dict(RunConfig, _read_json(workdir / "config.json"))
+    task, known = build.task_of(config), _read_json(workdir / "task.json")
+    if known.get("hash") != task.spec_hash:
+        raise UsageError(f"{workdir}: the run's task {known} is not this package's {task.spec()}; use the version it was trained with")
+    return config, task
+
+
+class Checkpoints:
+    """The checkpoints of one run's folder; saves in the background, one at a time."""
+
+    def __init__(self, workdir: Path, keep: int = 1, read_only: bool = False):
+        self.folder = workdir.absolute() / "checkpoints"
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=not read_only, read_only=read_only)
+        self.manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def latest(self) -> int | None:
+        """Step of the newest checkpoint, None without any."""
+        return self.manager.latest_step()
+
+    def save(self, step: int, state: Any, data: dict[str, int]) -> None:
+        """Saves `state` (a pytree of arrays) and the data iterator's state; returns once the arrays are copied."""
+        self.manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data)))
+
+    def restore(self, step: int, like: Any) -> tuple[Any, dict[str, int]]:
+        """The state saved at `step`, in the shapes, dtypes and shardings of `like`.
+
+        Raises:
+          UsageError: it is damaged, or another model's.
+        """
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        try:
+            out = self.manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore()))
+        except Exception as error:  # Orbax and tensorstore raise many kinds for a damaged file
+            raise UsageError(self._damage(step, error)) from error
+        return out.state, out.data
+
+    def restore_parameters(self, step: int, like: Any) -> Any:
+        """The parameters alone, see `restore`."""
+        item = {"params": jax.tree.map(ocp.utils.to_shape_dtype_struct, like)}
+        try:
+            restore = ocp.args.PyTreeRestore(item, restore_args=ocp.checkpoint_utils.construct_restore_args(item), partial_restore=True)
+            with ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(read_only=True), item_handlers={"state": ocp.PyTreeCheckpointHandler()}) as manager:
+                return manager.restore(step, args=ocp.args.Composite(state=restore)).state["params"]
+        except Exception as error:  # as above
+            raise UsageError(self._damage(step, error)) from error
+
+    def _damage(self, step: int, error: Exception) -> str:
+        others = [other for other in self.manager.all_steps() if other != step]
+        fix = f"remove that folder to go on from step {max(others)}" if others else "there is no other one: start again in a new workdir"
+        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        return f"checkpoint {self.folder / str(step)} is damaged, or another model's ({first}); {fix}"
+
+    def wait(self) -> None:
+        """Returns once everything is on disk."""
+        self.manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits and lets go of the folder."""
+        self.manager.close()
+
+
+def load_model(workdir: str | Path) -> Loaded:
+    """The model of a run's newest checkpoint.
+
+    Raises:
+      UsageError: no run, no checkpoint, a damaged one, or one of another model or task.
+    """
+    workdir = Path(workdir)
+    config, task = read_claim(workdir)
+    if not (workdir / "checkpoints").is_dir():
+        raise UsageError(f"{workdir} has no checkpoint yet: train it first")
+    checkpoints = Checkpoints(workdir, read_only=True)
+    step = checkpoints.latest()
+    if step is None:
+        raise UsageError(f"{workdir} has no checkpoint yet: train it first")
+    graph, abstract = nnx.split(nnx.eval_shape(lambda: build.model_of(config, task)), nnx.Param)
+    params = checkpoints.restore_parameters(step, nnx.to_pure_dict(abstract))
+    checkpoints.close()
+    nnx.replace_by_pure_dict(abstract, params)
+    return Loaded(nnx.merge(graph, abstract), task, config, step)

@@ -1,0 +1,30 @@
+"""Training batches through grain: order is a function of the global batch index alone, the iterator's state one integer."""
+from typing import Any
+
+import grain
+
+from sleepnet.tasks.base import Task
+
+KEYS = ("tokens", "targets", "loss_mask", "answer")
+
+
+class BatchSource:
+    """Batch i of a run: examples i · batch_size … of the training split, by the task's vectorised path."""
+
+    def __init__(self, task: Task, *, seed: int, batch_size: int, steps: int):
+        self.task, self.seed, self.batch_size, self.steps = task, seed, batch_size, steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        batch = self.task.batch(self.seed, "train", int(index) * self.batch_size, self.batch_size)
+        return {key: batch[key] for key in KEYS}
+
+
+def batches(source: BatchSource, start: int = 0) -> grain.DatasetIterator:
+    """Iterates over `source` from batch `start` on, one thread drawing ahead; `get_state()["next_index"]` is where it stands."""
+    dataset = grain.MapDataset.source(source).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8))
+    iterator = iter(dataset)
+    iterator.set_state({"next_index": start})
+    return iterator
