@@ -51,7 +51,8 @@ def main(argv: list[str]) -> int:
         failures = _run(console, waiting, len(runs) - len(waiting))
         _report(console, workdir)
     for failure in failures:
-        print(f"error: run {failure.run.name} ended with status {failure.status}; the end of {failure.run.log}:\n{failure.tail}\n", file=sys.stderr)
+        what = f"error: run {failure.run.name} ended with status {failure.status}; the end of {failure.run.log}:"
+        print(f"{what}\n{failure.tail}\n", file=sys.stderr)
     return 1 if failures else 0
 
 

@@ -30,7 +30,8 @@ def verdict(spec: StudySpec, outcomes: list[Outcome]) -> Verdict:
             return Verdict(None, f"The claim is not decided: there is no finished run of arm {arm!r} with a score {where}.")
         good = (lambda value: value >= bound) if direction == "at least" else (lambda value: value <= bound)
         held = held and good(found.mean)
-        parts.append(f"{spec.arm(arm).label} ({arm}) scores {_figures(found)}, where {direction} {bound:.3f} was claimed{_seeds(found, good)}")
+        claimed = f"where {direction} {bound:.3f} was claimed{_seeds(found, good)}"
+        parts.append(f"{spec.arm(arm).label} ({arm}) scores {_figures(found)}, {claimed}")
     return Verdict(held, f"The claim is {'held' if held else 'NOT held'}: {where}, {'; '.join(parts)}. Exact accuracy, means over seeds.")
 
 

@@ -5,7 +5,6 @@ import math
 import statistics
 from typing import Any
 
-import matplotlib
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,7 +27,7 @@ def draw(spec: StudySpec, found: list[Outcome], dark: bool = False) -> dict[str,
         ({"linestyle": dash, "color": colour} for dash, colour in itertools.cycle(itertools.product(_DASHES, _COLOURS))),
     ))
     images = {}
-    with style.context("dark_background" if dark else "default"), matplotlib.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.25}):
+    with style.context(["dark_background" if dark else "default", {"font.size": 9, "axes.grid": True, "grid.alpha": 0.25}]):
         if any(outcome.curve for outcome in found):
             for over in _OVER:
                 images[f"validation_over_{over}"] = _curves(spec, found, looks, over)
@@ -49,7 +48,8 @@ def _curves(spec: StudySpec, found: list[Outcome], looks: dict[str, Any], over: 
         scores = [[curve[step]["exact_accuracy"] for curve in curves] for step in steps]
         axes.plot(x, [statistics.fmean(values) for values in scores], label=arm.label, marker=".", **looks[arm.name])
         if len(curves) > 1:
-            axes.fill_between(x, [min(values) for values in scores], [max(values) for values in scores], color=looks[arm.name]["color"], alpha=0.2, lw=0)
+            low, high = [min(values) for values in scores], [max(values) for values in scores]
+            axes.fill_between(x, low, high, color=looks[arm.name]["color"], alpha=0.2, lw=0)
     _floor(axes, found)
     axes.set_xlabel(_OVER[over])
     axes.set_ylabel("exact accuracy, validation")
@@ -69,7 +69,8 @@ def _difficulty(spec: StudySpec, found: list[Outcome], looks: dict[str, Any], ax
         below = [max(0.0, scores[j].mean - scores[j].low) for j in places]
         above = [max(0.0, scores[j].high - scores[j].mean) for j in places]
         shift = 0.04 * (i - (len(shown) - 1) / 2)
-        axes.errorbar([j + shift for j in places], mean, yerr=[below, above], label=arm.label, marker=_MARKERS[i % len(_MARKERS)], capsize=3, **looks[arm.name])
+        look = {"marker": _MARKERS[i % len(_MARKERS)], "capsize": 3, **looks[arm.name]}
+        axes.errorbar([j + shift for j in places], mean, yerr=[below, above], label=arm.label, **look)
     floor = [max((b["exact"] for b in results.baselines(found, axis, value).values()), default=math.nan) for value in values]
     axes.plot(range(len(values)), floor, color="0.5", lw=1, ls=(0, (1, 2)), label="best baseline")
     axes.set_xticks(range(len(values)), [str(value) for value in values])

@@ -6,6 +6,7 @@ from html import escape
 from sleepnet.study.claim import Verdict
 from sleepnet.study.tables import Table
 
+_META = '<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">'
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1f; --paper: #fff; --line: #d8d8de; --soft: #f4f4f7; --good: #00704f; --bad: #b3440a; }
 @media (prefers-color-scheme: dark) {
@@ -37,7 +38,9 @@ class Image:
     dark: bytes
 
 
-def render(title: str, question: str, verdict: Verdict, tables: list[Table], images: list[Image], notes: list[str], commands: list[str]) -> str:
+def render(
+    title: str, question: str, verdict: Verdict, tables: list[Table], images: list[Image], notes: list[str], commands: list[str]
+) -> str:
     """The whole page."""
     state = {True: "held", False: "failed", None: "open"}[verdict.held]
     accuracy, *others = tables
@@ -52,7 +55,7 @@ def render(title: str, question: str, verdict: Verdict, tables: list[Table], ima
         f"<h2>How it was made</h2>\n<pre>{escape(newline.join(commands))}</pre>",
         "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>",
     ]
-    head = f'<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n<style>{_STYLE}</style>'
+    head = f'{_META}\n<title>{escape(title)}</title>\n<style>{_STYLE}</style>'
     return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n' + "\n".join(filter(None, body)) + "\n</body>\n</html>\n"
 
 
@@ -60,10 +63,12 @@ def _table(table: Table) -> str:
     row = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
     words = ' class="words"' if len(table.headers) == 2 else ""
     rows = "\n".join(row(cells, "td") for cells in table.rows)
-    return f'<h2>{escape(table.title)}</h2>\n<div class="scroll"><table{words}>\n<thead>{row(table.headers, "th")}</thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>\n<p class="note">{escape(table.note)}</p>'
+    grid = f'<table{words}>\n<thead>{row(table.headers, "th")}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>'
+    return f'<h2>{escape(table.title)}</h2>\n<div class="scroll">{grid}</div>\n<p class="note">{escape(table.note)}</p>'
 
 
 def _figure(image: Image) -> str:
     light, dark = (f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in (image.light, image.dark))
     source = f'<source srcset="{dark}" media="(prefers-color-scheme: dark)">'
-    return f'<figure><picture>{source}<img src="{light}" alt="{escape(image.caption)}"></picture><figcaption>{escape(image.caption)}</figcaption></figure>'
+    caption = escape(image.caption)
+    return f'<figure><picture>{source}<img src="{light}" alt="{caption}"></picture><figcaption>{caption}</figcaption></figure>'

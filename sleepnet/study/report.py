@@ -24,7 +24,8 @@ _CAPTIONS = {
 def write(folder: Path, spec: StudySpec, found: list[Outcome], commands: list[str]) -> None:
     """Writes report.md, report.html, results.jsonl and the PNG curves to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [{"arm": outcome.arm, "seed": outcome.seed, "steps": outcome.steps, "train_flops": outcome.flops, **row} for outcome in found for row in outcome.rows]
+    run = lambda outcome: {"arm": outcome.arm, "seed": outcome.seed, "steps": outcome.steps, "train_flops": outcome.flops}
+    lines = [run(outcome) | row for outcome in found for row in outcome.rows]
     write_text(folder / "results.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     images = figures.draw(spec, found)
     for name, image in images.items():
@@ -54,7 +55,10 @@ def show(console: Console, spec: StudySpec, found: list[Outcome]) -> None:
     """Prints accuracy and cost, and the verdict in one sentence."""
     accuracy, _, cost, _ = tables(spec, found)
     for table in (accuracy, cost):
-        screen = ScreenTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(table.title), caption=Text(table.note), caption_justify="left", title_justify="left")
+        screen = ScreenTable(
+            title=Text(table.title), title_justify="left", caption=Text(table.note), caption_justify="left",
+            box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
+        )
         for i, (header, *cells) in enumerate(zip(table.headers, *table.rows)):
             # a figure is never broken, whatever the terminal's width
             longest = max(len(word) for cell in (header, *cells) for word in cell.split())
@@ -74,7 +78,8 @@ def _markdown_table(table: Table) -> str:
 
 
 def _caption(name: str) -> str:
-    return _CAPTIONS.get(name, f"Test accuracy by {name.removeprefix('accuracy_by_')}, each arm with its own N; see the tables for what the bars are.")
+    axis = name.removeprefix("accuracy_by_")
+    return _CAPTIONS.get(name, f"Test accuracy by {axis}, each arm with its own N; the bars are the intervals of the table.")
 
 
 def _notes(spec: StudySpec, found: list[Outcome]) -> list[str]:
@@ -83,9 +88,9 @@ def _notes(spec: StudySpec, found: list[Outcome]) -> list[str]:
     notes = [f"Versions: {versions}." for versions in made]
     if found:
         notes.append(f"Hardware: {'; '.join(sorted({outcome.device for outcome in found}))}.")
-        task = found[0].config["task"]
-        arguments = ", ".join(f"{key}={value}" for key, value in task["arguments"].items())
-        notes.append(f"Task: {task['name']}({arguments}), batches of {found[0].config['train']['batch_size']}, test of {found[0].config['eval']['examples']} examples.")
+        arguments = ", ".join(f"{key}={value}" for key, value in spec.base.task.arguments.items())
+        size, examples = spec.base.train.batch_size, found[0].config["eval"]["examples"]
+        notes.append(f"Task: {spec.base.task.name}({arguments}), batches of {size}, test of {examples} examples.")
     if absent := missing(spec, found):
         notes.append(f"Not finished: {', '.join(absent)}.")
     if len(made) > 1:

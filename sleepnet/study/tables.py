@@ -77,7 +77,8 @@ def _accuracy(spec: StudySpec, found: list[Outcome], metric: str, title: str) ->
             if standard and scores[0] and not (own and arm.name == spec.reference):
                 gap = f"{scores[0].mean - standard.mean:+.3f}"
             cells = [str(score) if score else NOTHING for score in scores]
-            rows.append((describe(spec, arm), f"{passes}" + ("" if own else " (trained with " + f"{runs[0].passes})"), str(len(runs)), *cells, gap))
+            read = str(passes) if own else f"{passes} (trained with {runs[0].passes})"
+            rows.append((describe(spec, arm), read, str(len(runs)), *cells, gap))
         if not runs:
             rows.append((describe(spec, arm), NOTHING, "0", *[NOTHING] * len(places), NOTHING))
     for name in results.baselines(found):
