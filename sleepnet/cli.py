@@ -1,0 +1,165 @@
+"""What every command line does around its `main`: flags, help, and errors as one line."""
+import errno
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from absl import flags, logging
+from ml_collections.config_flags import config_flags
+
+from sleepnet.errors import UsageError, nearest
+
+USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # exit codes: ours for a request that can't be met, the shell's for signals
+_HELP = ("-h", "-help", "--help", "--helpshort", "--helpfull")
+_FIXES = {
+    errno.ENOSPC: "free some space or write elsewhere",
+    errno.EDQUOT: "free some of your quota or write elsewhere",
+    errno.EACCES: "change its permissions or give another path",
+    errno.EROFS: "write elsewhere",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of that path is a file: give another path",
+    errno.EISDIR: "give a file's path",
+}
+
+
+def run(main: Callable[[list[str]], int | None], flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """Parses `sys.argv`, calls `main(argv)` and exits the process; the counterpart of `absl.app.run`.
+
+    `--help` shows the docstring of `main`'s module and the flags defined there, and exits with 0. A UsageError, an OSError, a
+    bad flag or an unknown `--config.key` becomes one line `error: …` on stderr and exit code 2; an interrupt exits with
+    130. Every other exception is a bug and keeps its traceback.
+
+    Args:
+      main: gets [program]; what it returns is the exit code, None for 0.
+      flag_values: where the flags are defined. A command with its own `flags.FlagValues()` shares no names with others.
+    """
+    logging.set_verbosity(logging.ERROR)
+    try:
+        argv = sys.argv
+        own = _own_flags(main, flag_values)
+        if any(argument in _HELP for argument in argv[1:]):
+            print(_help(main, own))
+            code = 0
+        else:
+            code = main(_parse(argv, flag_values, [flag.name for flag in own]))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes
+        code = BROKEN_PIPE
+    except (UsageError, flags.Error) as error:
+        code = _fail(str(error))
+    except OSError as error:
+        code = _fail(_explain(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return USAGE
+
+
+def _explain(error: OSError) -> str:
+    """An OSError with the file it is about and what to do."""
+    if error.strerror is None:
+        return str(error) or type(error).__name__
+    fix = _FIXES.get(error.errno)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror}{f'; {fix}' if fix else ''}"
+
+
+# Flags
+
+def _own_flags(main: Callable, flag_values: flags.FlagValues) -> list[flags.Flag]:
+    """The command's flags in the order of their definition; on the shared `flags.FLAGS`, those of main's module."""
+    if flag_values is flags.FLAGS:
+        return flag_values.get_key_flags_for_module(sys.modules[main.__module__])
+    return [flag for group in flag_values.flags_by_module_dict().values() for flag in group]
+
+
+def _parse(argv: list[str], flag_values: flags.FlagValues, known: list[str]) -> list[str]:
+    """Returns argv without flags, which is [program]; `known` are the names to propose for an unknown flag.
+
+    Raises:
+      UsageError: a missing config file, an unknown key of it, or an argument that is no flag.
+      flags.Error: a flag that is unknown or has a bad value.
+    """
+    configs = dict(_config_files(argv, flag_values))
+    for name, path in configs.items():
+        if path is not None and not os.path.isfile(path.split(":", 1)[0]):
+            raise UsageError(f"--{name}={path}: there is no such file")
+    for name, key in _overrides(argv, configs):
+        if configs[name] is None:
+            raise UsageError(f"--{name}.{key} changes a config file: give --{name}=FILE before it")
+    try:
+        rest = flag_values(argv)
+    except (KeyError, AttributeError) as error:
+        _name_unknown_key(argv, configs, error)
+        raise
+    except flags.UnrecognizedFlagError as error:
+        near = nearest(f"--{error.flagname}", (f"--{name}" for name in known))
+        raise UsageError(f"unknown flag --{error.flagname}{near}") from error
+    except flags.IllegalFlagValueError as error:
+        if "Error whilst parsing config file" in str(error):
+            path = next(path for path in configs.values() if path is not None)
+            raise UsageError(f"{path}: {str(error).strip().splitlines()[-1]}") from error
+        raise
+    if len(rest) > 1:
+        raise UsageError(f"unexpected argument {rest[1]!r}: everything is given as --flag=value, see --help")
+    return rest
+
+
+def _config_files(argv: list[str], flag_values: flags.FlagValues) -> Iterator[tuple[str, str | None]]:
+    """(flag, path given or None) for every flag that takes a config file."""
+    for name in flag_values:
+        if config_flags.is_config_flag(flag_values[name]):
+            path = None
+            for argument, following in zip(argv, [*argv[1:], None]):
+                if re.fullmatch(f"--?{name}", argument):
+                    path = following
+                elif match := re.match(f"--?{name}=(.*)", argument):
+                    path = match[1]
+            yield name, path
+
+
+def _overrides(argv: list[str], configs: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """(flag, dotted key) for every `--config.key=value`."""
+    for argument in argv[1:]:
+        for name in configs:
+            if match := re.match(rf"--?(?:no)?{name}\.([^=]+)", argument):
+                yield name, match[1]
+
+
+def _name_unknown_key(argv: list[str], configs: Mapping[str, str | None], cause: Exception) -> None:
+    """Raises a UsageError if an override names a key that its config lacks; ml_collections says which, but not where."""
+    for name, key in _overrides(argv, configs):
+        known = set(_keys(config_flags.ConfigFileFlagParser(name).parse(configs[name]), ""))
+        if key not in known:
+            near = nearest(f"--{name}.{key}", (f"--{name}.{other}" for other in known))
+            raise UsageError(f"unknown flag --{name}.{key}{near}") from cause
+
+
+def _keys(config: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    """Dotted keys of a config and of its sections."""
+    for key, value in config.items():
+        yield f"{prefix}{key}"
+        if hasattr(value, "items"):
+            yield from _keys(value, f"{prefix}{key}.")
+
+
+# Help
+
+def _help(main: Callable, own: list[flags.Flag]) -> str:
+    """The docstring of main's module, then the command's flags."""
+    text = inspect.cleandoc(sys.modules[main.__module__].__doc__ or "")
+    return "\n".join([text, "", "flags:", *map(_describe, own)])
+
+
+def _describe(flag: flags.Flag) -> str:
+    default = f" (default {flag.default_as_str.strip(chr(39))})" if flag.default not in (None, "", []) else ""
+    return f"  --{flag.name}\n      {' '.join((flag.help or '').split())}{default}"
