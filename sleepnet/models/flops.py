@@ -1,0 +1,139 @@
+"""What a model costs, from its configuration alone: floating-point operations, bytes of state, parameters.
+
+A multiply-add is 2 FLOPs. Counted: matrix products, attention over every slot it is given (masked ones too, as the code
+computes them), the short convolution, and the fast-weight rule by its definition, one token after the other, whatever
+chunked form runs. Not counted: norms, gates, RoPE, softmax, what goes round the loop, the embeddings' look-up. Nor does
+the count know what a compiler leaves out, such as the last block's output in a window where nobody reads it.
+
+Letters: D width, I heads · head_dim, F MLP width, T tokens, M slots that attention sees, N passes, L window.
+All counts are for one sequence.
+"""
+from collections.abc import Sequence
+
+from sleepnet.config import ModelConfig, SleepConfig
+
+# FLOPs of one token at one entry of S: the decay 1, the read q·S 2, the write k ⊗ v 2, and the delta rule's k·S 2
+_RULE = {"gated_hebbian": 5, "gated_delta": 7}
+
+
+def pass_flops(config: ModelConfig, tokens: int, *, context: int | None = None, blocks: tuple[int, int] | None = None) -> int:
+    """FLOPs of one pass over `tokens` tokens, without the head.
+
+    Args:
+      config: the model; `window` known.
+      tokens: T new tokens.
+      context: M, attention's slots with the new tokens' own; T and the survivors of the last eviction if None.
+      blocks: (first, last + 1) of the blocks that run; all if None.
+    """
+    context = tokens + config.survivors if context is None else context
+    first, last = (0, len(config.pattern)) if blocks is None else blocks
+    return sum(_block_flops(config, kind, tokens, context) for kind in config.pattern[first:last])
+
+
+def _block_flops(config: ModelConfig, kind: str, tokens: int, context: int) -> int:
+    D, I, H = config.width, config.heads * config.head_dim, config.heads
+    mlp = 2 * 3 * D * config.mlp_width
+    if kind == "A":
+        return tokens * (2 * 4 * D * I + 2 * 2 * context * I + mlp)
+    projections = 2 * (5 * D * I + 2 * D * H)
+    convolution = 2 * config.conv_width * 3 * I
+    return tokens * (projections + convolution + _RULE[config.rule] * I * config.head_dim + mlp)
+
+
+def head_flops(config: ModelConfig, tokens: int) -> int:
+    """FLOPs of the logits of `tokens` tokens."""
+    return 2 * tokens * config.width * config.vocab_size
+
+
+def _window_flops(config: ModelConfig, tokens: int, rounds: int) -> int:
+    """FLOPs of one window whose looped span runs `rounds` times; what stands before and behind it runs once."""
+    once = pass_flops(config, tokens)
+    return once + (rounds - 1) * pass_flops(config, tokens, blocks=config.loop)
+
+
+def _windows(config: ModelConfig, predicts: Sequence[bool], seq_len: int) -> list[tuple[int, bool]]:
+    """(tokens, does it predict) of each window; the last may be shorter."""
+    windows = -(-seq_len // config.window)
+    if len(predicts) != windows:
+        raise ValueError(f"predicts has {len(predicts)} entries, but {seq_len} tokens are {windows} windows of {config.window}")
+    return [(min(config.window, seq_len - i * config.window), bool(labelled)) for i, labelled in enumerate(predicts)]
+
+
+def forward_flops(config: ModelConfig, predicts: Sequence[bool], seq_len: int, passes: int | None = None) -> int:
+    """FLOPs of `Hybrid.forward` (Algorithm 1): N passes over a window that sleeps, `predict_passes` and the head where it predicts.
+
+    Args:
+      config: the model; `vocab_size` and `window` known.
+      predicts: does a window hold labels? One bool a window.
+      seq_len: tokens of the sequence.
+      passes: N; `config.sleep.passes` if None.
+
+    Raises:
+      ValueError: `predicts` is not as long as there are windows.
+    """
+    passes = config.sleep.passes if passes is None else passes
+    total = 0
+    for tokens, labelled in _windows(config, predicts, seq_len):
+        total += _window_flops(config, tokens, config.sleep.predict_passes if labelled else passes)
+        total += head_flops(config, tokens) if labelled else 0
+    return total
+
+
+def train_flops(config: ModelConfig, predicts: Sequence[bool], seq_len: int, passes: int | None = None) -> int:
+    """FLOPs of one sequence of a training step, without the optimiser.
+
+    3 × `forward_flops` where gradients are full: the backward pass has two products for each one of the forward pass, one
+    for either factor's gradient. `remat` runs the looped span once more. The last-k and implicit gradients save or add
+    passes of the looped span, see `_loop_rounds`.
+
+    Args and raises: as `forward_flops`.
+    """
+    passes = config.sleep.passes if passes is None else passes
+    total = 0
+    for tokens, labelled in _windows(config, predicts, seq_len):
+        outside = _window_flops(config, tokens, 0) + (head_flops(config, tokens) if labelled else 0)
+        rounds = _loop_rounds(config.sleep, config.sleep.predict_passes if labelled else passes)
+        total += 3 * outside + rounds * pass_flops(config, tokens, blocks=config.loop)
+    return total
+
+
+def _loop_rounds(sleep: SleepConfig, passes: int) -> int:
+    """Forward and backward of `passes` passes, in units of one forward pass.
+
+    full: N + 2N. last: N + 2k, no gradient enters the passes before. implicit: N, one more to linearise, and 2 for each of
+    N pulls through it. `remat` repeats every pass, or every pull, that a gradient goes through.
+    """
+    pulled = min(sleep.gradient_passes, passes) if sleep.gradient == "last" else passes
+    linearise = sleep.gradient == "implicit" and passes > 1
+    return passes + linearise + (2 + sleep.remat) * pulled
+
+
+def wake_token_flops(config: ModelConfig) -> int:
+    """FLOPs of one more token in `Hybrid.wake`, logits included: every block once over P + L slots, whatever N is."""
+    return pass_flops(config, 1, context=config.survivors + config.window) + head_flops(config, 1)
+
+
+def sleep_flops(config: ModelConfig, passes: int | None = None) -> int:
+    """FLOPs of one sleep over a full window: N passes of the looped span, one of the rest.
+
+    Streaming, `wake` has spent one pass already; N = 1 keeps it and costs nothing more, N > 1 starts over from the window's
+    tokens.
+    """
+    return _window_flops(config, config.window, config.sleep.passes if passes is None else passes)
+
+
+def state_bytes(config: ModelConfig) -> int:
+    """Bytes of one sequence's fast weights, all that crosses a hard eviction: float32, [H, K, V] per fast-weight block."""
+    return 4 * config.pattern.count("G") * config.heads * config.head_dim**2
+
+
+def parameters(config: ModelConfig) -> int:
+    """Number of slow weights."""
+    D, H, d, I = config.width, config.heads, config.head_dim, config.heads * config.head_dim
+    block = {
+        "A": 4 * D * I + 2 * d,  # projections, QK-norm
+        "G": 5 * D * I + 2 * D * H + 3 * I * config.conv_width + 2 * H + d,  # … two gates, convolution, decay's rate and bias, norm
+    }
+    mlp = D + 3 * D * config.mlp_width if config.mlp_width else 0
+    positions = config.window * D if config.window_positions else 0
+    return 2 * config.vocab_size * D + positions + 2 * D + sum(D + block[kind] + mlp for kind in config.pattern)

@@ -1,0 +1,119 @@
+"""The analytic cost of a model against the compiler's own count and against the model itself."""
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+from sleepnet_kernels.gated_delta_rule import reference as delta
+from sleepnet_kernels.gated_hebbian_rule import reference as hebbian
+
+from sleepnet.config import ModelConfig, SleepConfig
+from sleepnet.models import flops
+from sleepnet.models.hybrid import Hybrid
+
+WIDE = ModelConfig(vocab_size=256, window=64, pattern="AA", width=256, heads=4, head_dim=64, mlp_width=512)
+
+
+@pytest.fixture(autouse=True)
+def strict():
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+def abstract(config):
+    return nnx.split(nnx.eval_shape(lambda: Hybrid(config, nnx.Rngs(0))), nnx.Param)
+
+
+def compiled_flops(function, *arguments):
+    return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
+
+
+def compiled_forward(config, seq_len, predicts):
+    graph, params = abstract(config)
+    tokens = jax.ShapeDtypeStruct((1, seq_len), jnp.int32)
+    return compiled_flops(lambda params, tokens: nnx.merge(graph, params).forward(tokens, passes=1, predicts=predicts), params, tokens)
+
+
+@pytest.mark.parametrize("config, seq_len", [(WIDE, 64), (dataclasses.replace(WIDE, mlp_width=0), 160)])
+def test_forward_agrees_with_the_compiler(config, seq_len):
+    predicts = (True,) * -(-seq_len // config.window)
+    assert flops.forward_flops(config, predicts, seq_len) == pytest.approx(compiled_forward(config, seq_len, predicts), rel=0.1)
+
+
+def test_training_agrees_with_the_compiler():
+    graph, params = abstract(WIDE)
+    tokens = jax.ShapeDtypeStruct((1, 64), jnp.int32)
+    loss = lambda params, tokens: jnp.sum(nnx.merge(graph, params).forward(tokens, passes=1, predicts=(True,)))
+    counted = flops.train_flops(WIDE, (True,), 64)
+    assert counted == 3 * flops.forward_flops(WIDE, (True,), 64)
+    assert counted == pytest.approx(compiled_flops(jax.grad(loss), params, tokens), rel=0.15)
+
+
+@pytest.mark.parametrize("name, rule", [("gated_delta", delta.gated_delta_rule), ("gated_hebbian", hebbian.gated_hebbian_rule)])
+def test_the_rule_agrees_with_its_oracle(name, rule):
+    size = 64
+    vector, scalar = jax.ShapeDtypeStruct((1, 1, 1, size), jnp.float32), jax.ShapeDtypeStruct((1, 1, 1), jnp.float32)
+    state = jax.ShapeDtypeStruct((1, 1, size, size), jnp.float32)
+    # before fusion, which computes the decay twice
+    one_token = jax.jit(rule).lower(vector, vector, vector, scalar, scalar, state).cost_analysis()["flops"]
+    with_rule = ModelConfig(vocab_size=4, window=8, pattern="G", heads=1, head_dim=size, rule=name)
+    projections = 2 * (5 * 64 * size + 2 * 64)
+    assert flops.pass_flops(with_rule, 1) - projections - 2 * 4 * 3 * size - 2 * 3 * 64 * 128 == pytest.approx(one_token, rel=0.05)
+
+
+def test_one_attention_block_by_hand():
+    config = ModelConfig(vocab_size=11, window=6, pattern="A", width=8, heads=2, head_dim=4, mlp_width=16)
+    projections, scores, mlp = 4 * 6 * 8 * 8, 2 * 6 * 6 * 8, 3 * 6 * 8 * 16
+    assert flops.pass_flops(config, 6) == 2 * (projections + scores + mlp)
+    assert flops.forward_flops(config, (True,), 6) == 2 * (projections + scores + mlp + 6 * 8 * 11)
+    sliding = dataclasses.replace(config, sleep=SleepConfig(eviction="sliding"))
+    assert flops.pass_flops(sliding, 6) == 2 * (projections + 2 * 6 * 11 * 8 + mlp)
+
+
+@pytest.mark.parametrize("pattern", ["A", "G", "AGAG"])
+def test_passes_are_linear_and_waking_does_not_depend_on_them(pattern):
+    make = lambda **sleep: ModelConfig(vocab_size=11, window=6, pattern=pattern, sleep=SleepConfig(**sleep))
+    one = flops.sleep_flops(make(), 1)
+    assert [flops.sleep_flops(make(), n) for n in (2, 5, 16)] == [2 * one, 5 * one, 16 * one]
+    assert flops.sleep_flops(make(passes=3)) == 3 * one
+    assert len({flops.wake_token_flops(make(passes=n)) for n in (1, 4, 64)}) == 1
+    predicting = flops.forward_flops(make(), (True,), 4)
+    assert flops.forward_flops(make(), (False, False, True), 16, 5) == 2 * 5 * one + predicting
+
+
+def test_only_the_looped_span_is_repeated():
+    whole = ModelConfig(vocab_size=11, window=6, pattern="AGA")
+    middle = dataclasses.replace(whole, sleep=SleepConfig(loop_start=1, loop_stop=2))
+    span = flops.pass_flops(whole, 6, blocks=(1, 2))
+    assert flops.sleep_flops(middle, 4) == flops.sleep_flops(whole, 1) + 3 * span
+    twice = dataclasses.replace(middle, sleep=dataclasses.replace(middle.sleep, predict_passes=2))
+    assert flops.forward_flops(twice, (True,), 6) == flops.forward_flops(middle, (True,), 6) + span
+
+
+def test_gradients_change_what_training_costs():
+    def train(**sleep):
+        return flops.train_flops(ModelConfig(vocab_size=11, window=6, sleep=SleepConfig(**sleep)), (False,), 6, 4)
+
+    one = flops.sleep_flops(ModelConfig(window=6), 1)
+    assert train() == 12 * one
+    assert train(remat=True) == 16 * one
+    assert train(gradient="last", gradient_passes=1) == 6 * one
+    assert train(gradient="last", gradient_passes=9) == train()
+    assert train(gradient="implicit") == 13 * one
+
+
+ODD = ModelConfig(vocab_size=7, window=5, pattern="AGG", heads=3, head_dim=6, mlp_width=0, window_positions=False)
+
+
+@pytest.mark.parametrize("config", [WIDE, ODD])
+def test_parameters_and_state_are_the_models(config):
+    graph, params = abstract(config)
+    assert flops.parameters(config) == sum(leaf.size for leaf in jax.tree.leaves(params))
+    state = jax.eval_shape(lambda: Hybrid(config, nnx.Rngs(0)).init_state(1))
+    assert flops.state_bytes(config) == sum(leaf.size * leaf.dtype.itemsize for leaf in state.fast_weights.layers)
+
+
+def test_a_wrong_number_of_windows_is_refused():
+    with pytest.raises(ValueError, match="16 tokens are 3 windows of 6"):
+        flops.forward_flops(ModelConfig(vocab_size=11, window=6), (False, True), 16)
