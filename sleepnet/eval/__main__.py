@@ -1,0 +1,111 @@
+"""Grades a trained model by difficulty and by the passes N it sleeps with; no training config is needed.
+
+  python -m sleepnet.eval --workdir=runs/depo                          a run's newest checkpoint
+  python -m sleepnet.eval --model=NAME                                 a model that comes with the package
+  python -m sleepnet.eval --workdir=runs/depo --passes=1,4,16 --examples=10000
+
+Prints a table: one row per difficulty value, one column per N, accuracy of whole answers (exact) and of their tokens
+(label) with 95 % intervals, beside what guessing scores. Writes the same as JSON lines and as pictures to --out.
+"""
+import contextlib
+from pathlib import Path
+
+from absl import flags
+
+from sleepnet import cli
+from sleepnet.errors import UsageError
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("workdir", None, "folder of a training run; or give --model", flag_values=FLAGS)
+flags.DEFINE_string("model", None, "name of a model that comes with the package; or give --workdir", flag_values=FLAGS)
+flags.DEFINE_list(
+    "passes", None, "test-time N, comma-separated. By default the N of the model, and with --model also 1,2,4,8", flag_values=FLAGS
+)
+flags.DEFINE_integer("examples", 2048, "examples to read", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("batch_size", 64, "examples read at a time; changes memory and speed alone", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "of the examples", lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_enum("split", "test", ["test", "validation", "train"], "which examples; no two splits share one", flag_values=FLAGS)
+flags.DEFINE_string("out", None, "folder for the results. By default WORKDIR/eval, or runs/eval/NAME with --model", flag_values=FLAGS)
+
+
+def main(argv: list[str]) -> None:
+    """Evaluates what the flags name."""
+    del argv
+    if not FLAGS.workdir and not FLAGS.model:
+        raise UsageError("give one of --workdir=FOLDER or --model=NAME")
+    if FLAGS.workdir and FLAGS.model:
+        raise UsageError("give either --workdir=FOLDER or --model=NAME, not both")
+    passes = _passes(FLAGS.passes)
+    # After the flags are checked: JAX takes seconds to start
+    from rich.console import Console
+
+    from sleepnet.eval import plots, report, runner
+
+    console = Console(highlight=False)
+    model, task, source = _load()
+    name = FLAGS.model or Path(FLAGS.workdir).resolve().name
+    out = Path(FLAGS.out or (Path(FLAGS.workdir) / "eval" if FLAGS.workdir else Path("runs", "eval", FLAGS.model)))
+    out.mkdir(parents=True, exist_ok=True)  # before hours of reading, not after
+    if passes is None:
+        passes = sorted({model.config.sleep.passes, *((1, 2, 4, 8) if FLAGS.model else ())})
+    with _bar() as (bar, line):
+        rows = runner.evaluate(
+            model,
+            task,
+            passes=passes,
+            examples=FLAGS.examples,
+            batch_size=FLAGS.batch_size,
+            seed=FLAGS.seed,
+            split=FLAGS.split,
+            progress=lambda done, total: bar.update(line, completed=done, total=total),
+        )
+    report.show(rows, model.config, console)
+    written = out / f"{FLAGS.split}.jsonl"
+    report.write_rows(written, rows, **source, task=task.spec(), seed=FLAGS.seed, examples=FLAGS.examples)
+    pictures = plots.plot(rows, out, f"{name} on {task.name}")
+    for path in (written, *pictures):
+        print(f"wrote {path}")
+
+
+def _passes(given: list[str] | None) -> list[int] | None:
+    """--passes as increasing numbers.
+
+    Raises:
+      UsageError: one that is no number, or is below 1.
+    """
+    if given is None:
+        return None
+    try:
+        numbers = sorted({int(number) for number in given})
+    except ValueError:
+        numbers = []
+    if not numbers or numbers[0] < 1:
+        raise UsageError(f"--passes={','.join(given)} must be whole numbers of at least 1, such as --passes=1,2,4")
+    return numbers
+
+
+def _load():
+    """The model, its task and where it came from."""
+    if FLAGS.model:
+        from sleepnet.models import zoo
+
+        return *zoo.load(FLAGS.model), {"model": FLAGS.model}
+    from sleepnet.checkpoint import load_model
+
+    loaded = load_model(FLAGS.workdir)
+    return loaded.model, loaded.task, {"workdir": FLAGS.workdir, "step": loaded.step}
+
+
+@contextlib.contextmanager
+def _bar():
+    """A progress bar on stderr with the time left, gone when it is done; on a terminal only."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield bar, bar.add_task("examples, all N", total=None)
+
+
+if __name__ == "__main__":
+    cli.run(main, FLAGS)

@@ -1,0 +1,154 @@
+"""Accuracy of a model on a task by test-time passes and by difficulty, with intervals, baselines and cost.
+
+Letters: B examples of a batch, E of the evaluation, T tokens of an example, A answers of an example.
+"""
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from sleepnet import losses
+from sleepnet.errors import UsageError
+from sleepnet.eval.intervals import wilson
+from sleepnet.models import flops
+from sleepnet.tasks.base import Task
+
+Row = dict[str, Any]
+
+
+def evaluate(
+    model: nnx.Module,
+    task: Task,
+    *,
+    passes: Sequence[int],
+    examples: int,
+    batch_size: int,
+    seed: int = 0,
+    split: str = "test",
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Row]:
+    """Reads examples 0 … E − 1 of a split with every N of `passes`, by Algorithm 1, and grades them.
+
+    One row for each N and difficulty value, and one with axis "all":
+      passes, split, axis, value       N; the value is None where the axis is "all"
+      answers, tokens_graded           what the accuracies are shares of
+      label_accuracy, label_interval   right tokens, [low, high] at 95 %; see `wilson` for what the interval assumes:
+      exact_accuracy, exact_interval   answers with every token right     tokens of one answer are not independent
+      nonfinite_answers                answers with a logit that is no number; the tokens there count as wrong
+      baselines                        {name: {"label", "exact"}} of guessing, as the task tells them for this value
+      tokens                           tokens read with this N, PAD included
+      flops_sleep, flops_wake_token    of one sequence, see `sleepnet.models.flops`
+      flops                            of everything read with this N
+    Rows of one axis split the same answers by that axis alone.
+
+    Args:
+      model: has `config` (a ModelConfig) and `forward(tokens, passes=N, predicts=…)`; parameters and hashable values only.
+      task: what it is graded on.
+      passes: N, each ≥ 1.
+      examples: E ≥ 1.
+      batch_size: examples read at a time; the result does not depend on it.
+      seed: of the examples.
+      split: "test", "validation" or "train". Baselines are of the test split's law, so "train" has none.
+      progress: called with (examples read, examples there are, all N together) after each batch.
+
+    Raises:
+      UsageError: a count below 1, or a model whose vocabulary or window is not the task's.
+    """
+    _check(model.config, task, passes, examples, batch_size)
+    graph, params = nnx.split(model, nnx.Param)
+    graded = {count: [] for count in passes}
+    difficulty = []
+    batch_size = min(batch_size, examples)
+    for done, valid, batch in _batches(task, seed, split, examples, batch_size):
+        arrays = jax.device_put((batch["tokens"], batch["targets"], batch["answer"]))
+        pending = {
+            count: _grade(graph, params, *arrays, passes=count, predicts=task.predicts, answers=task.answers) for count in graded
+        }
+        for count, values in jax.device_get(pending).items():
+            graded[count].append([value[:valid] for value in values])
+        difficulty.append({axis: values[:valid] for axis, values in batch["difficulty"].items()})
+        if progress is not None:
+            progress(done * len(graded), examples * len(graded))
+    axes = {axis: np.concatenate([part[axis] for part in difficulty]) for axis in task.difficulty_axes}
+    baselines = {} if split == "train" else task.baselines()
+    rows = []
+    for count, parts in graded.items():
+        cost = _cost(model.config, task, count, examples)
+        counts = [np.concatenate(column) for column in zip(*parts)]
+        rows += [{"passes": count, "split": split} | row | cost for row in _rows(counts, axes, baselines)]
+    return rows
+
+
+def _check(config, task: Task, passes: Sequence[int], examples: int, batch_size: int) -> None:
+    for key, values in (("passes", passes), ("examples", [examples]), ("batch_size", [batch_size])):
+        if not values or min(values) < 1:
+            raise UsageError(f"{key}={','.join(map(str, values))} must be at least 1")
+    if config.vocab_size < task.vocab_size:
+        raise UsageError(f"the model knows {config.vocab_size} tokens (vocab_size), task {task.name} has {task.vocab_size}: not its task")
+    if config.window != task.window:
+        raise UsageError(f"the model's window is {config.window}, task {task.name} has {task.window}: not its task, or other arguments")
+
+
+def _batches(task: Task, seed: int, split: str, examples: int, batch_size: int) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
+    """(examples read after it, rows that count, batch); the last batch is filled up with its last example."""
+    for start in range(0, examples, batch_size):
+        stop = min(start + batch_size, examples)
+        yield stop, stop - start, task.batch_at(seed, split, np.minimum(np.arange(start, start + batch_size), examples - 1))
+
+
+# At module level and by a static graph: another evaluation of the same model compiles nothing
+@functools.partial(jax.jit, static_argnames=("graph", "passes", "predicts", "answers"))
+def _grade(graph, params, tokens_BxT, targets_BxT, answer_BxT, *, passes, predicts, answers):
+    """[B, A] int32 each: right tokens, tokens, whether all are right, tokens with a logit that is no number."""
+    logits_BxTxV = nnx.merge(graph, params).forward(tokens_BxT, passes=passes, predicts=predicts)
+    finite_BxT = jnp.all(jnp.isfinite(logits_BxTxV), axis=-1)
+    targets_BxT = jnp.where(finite_BxT, targets_BxT, -1)  # argmax takes NaN for the largest: it must not hit by chance
+    right, tokens, exact = losses.grade(logits_BxTxV, targets_BxT, answer_BxT, answers)
+    _, finite_tokens, _ = losses.grade(logits_BxTxV, targets_BxT, jnp.where(finite_BxT, answer_BxT, -1), answers)
+    return right, tokens, exact.astype(jnp.int32), tokens - finite_tokens
+
+
+def _rows(counts: Sequence[np.ndarray], axes: Mapping[str, np.ndarray], baselines: Mapping[str, Any]) -> Iterator[Row]:
+    """Rows of one N; `counts` as `_grade` returns them and `axes` are [E, A]."""
+    asked_ExA = counts[1] > 0
+    yield {"axis": "all", "value": None, **_row(counts, asked_ExA), "baselines": {name: _scores(b) for name, b in baselines.items()}}
+    for axis, values_ExA in axes.items():
+        for value in np.unique(values_ExA[asked_ExA]):
+            by = {name: b["by"].get(axis, {}).get(int(value)) for name, b in baselines.items()}
+            known = {name: _scores(scores) for name, scores in by.items() if scores is not None}
+            chosen_ExA = asked_ExA & (values_ExA == value)
+            yield {"axis": axis, "value": int(value), **_row(counts, chosen_ExA), "baselines": known}
+
+
+def _scores(baseline: Mapping[str, Any]) -> dict[str, float]:
+    return {"label": float(baseline["label"]), "exact": float(baseline["exact"])}
+
+
+def _row(counts: Sequence[np.ndarray], chosen_ExA: np.ndarray) -> Row:
+    """The two accuracies over the chosen answers."""
+    right, tokens, exact, bad = (array[chosen_ExA] for array in counts)
+    answers, tokens_graded = len(tokens), int(tokens.sum(dtype=np.int64))
+    share = lambda part, whole: part / whole if whole else 0.0
+    right, exact = int(right.sum(dtype=np.int64)), int(exact.sum(dtype=np.int64))
+    return {
+        "answers": answers,
+        "tokens_graded": tokens_graded,
+        "label_accuracy": share(right, tokens_graded),
+        "label_interval": list(wilson(right, tokens_graded)),
+        "exact_accuracy": share(exact, answers),
+        "exact_interval": list(wilson(exact, answers)),
+        "nonfinite_answers": int((bad > 0).sum()),
+    }
+
+
+def _cost(config, task: Task, passes: int, examples: int) -> Row:
+    return {
+        "tokens": examples * task.seq_len,
+        "flops_sleep": flops.sleep_flops(config, passes),
+        "flops_wake_token": flops.wake_token_flops(config),
+        "flops": examples * flops.forward_flops(config, task.predicts, task.seq_len, passes),
+    }
