@@ -151,6 +151,10 @@ class TrainConfig:
         _at_least("train.eval_every", self.eval_every, 0)
         for passes in self.random_passes:
             _at_least("train.random_passes", passes, 1)
+        if self.save_every % self.log_every:
+            raise UsageError(
+                f"train.save_every={self.save_every} must be a multiple of train.log_every={self.log_every}: a line of metrics can't span a resume"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,10 +193,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def default() -> ml_collections.ConfigDict:
     """A run with every key at its default: what a config file starts from."""
-    config = ml_collections.ConfigDict(to_dict(RunConfig()))
-    for section, key in (("train", "random_passes"), ("eval", "passes")):
-        config[section][key] = ()
-    return config
+    return ml_collections.ConfigDict(dataclasses.asdict(RunConfig()))
 
 
 def from_dict(cls: type, values: Any, prefix: str = "") -> Any:

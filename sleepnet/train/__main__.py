@@ -1,0 +1,43 @@
+"""Trains one model on one task; a run that was stopped goes on where it stood.
+
+  python -m sleepnet.train --config=experiments/depo_cpu.py --workdir=runs/depo
+  python -m sleepnet.train --config=experiments/depo_cpu.py --workdir=runs/wide --config.model.width=128 --config.train.steps=8000
+
+A config file defines get_config(); every key of it can be set as --config.key=value. The folder gets config.json, task.json,
+metrics.jsonl, tensorboard/, checkpoints/ and, at the end, result.json. Then: python -m sleepnet.eval --workdir=DIR
+"""
+from absl import flags
+from ml_collections import config_flags
+
+from sleepnet import cli
+
+FLAGS = flags.FlagValues()
+config_flags.DEFINE_config_file("config", None, "config file of the run", lock_config=True, flag_values=FLAGS)
+flags.DEFINE_string("workdir", None, "folder of the run: new, empty, or this run's own", flag_values=FLAGS)
+
+
+def main(argv: list[str]) -> None:
+    """Trains what the flags name."""
+    del argv
+    from sleepnet.config import parse
+    from sleepnet.errors import UsageError
+
+    for flag in ("config", "workdir"):
+        if FLAGS[flag].value is None:
+            raise UsageError(f"--{flag} is missing: python -m sleepnet.train --config=FILE --workdir=DIR")
+    config = parse(FLAGS.config)
+    # After the config is checked: JAX takes seconds to start
+    from sleepnet.train.loop import train
+
+    try:
+        result = train(config, FLAGS.workdir)
+    except FloatingPointError as error:
+        raise UsageError(str(error)) from error
+    print(
+        f"{result['steps']} steps, {result['tokens']:,} tokens, {result['flops']:.3g} FLOPs, {result['seconds']:.0f} s on {result['device']}; "
+        f"grade it with: python -m sleepnet.eval --workdir={FLAGS.workdir}"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main, FLAGS)

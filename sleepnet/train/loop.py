@@ -1,0 +1,145 @@
+"""A training run: data, steps, metrics, checkpoints, from wherever its folder stands to the end."""
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from sleepnet import build, checkpoint, data, optim
+from sleepnet.config import RunConfig
+from sleepnet.errors import UsageError
+from sleepnet.eval.runner import evaluate
+from sleepnet.files import write_json
+from sleepnet.models import flops
+from sleepnet.train.metrics import Metrics
+from sleepnet.train.step import first_bad_tensor, init_state, make_step
+
+
+def passes_at(config: RunConfig, step: int) -> int:
+    """N of a step: `model.sleep.passes`, or one of `train.random_passes`, drawn by (seed, step) alone."""
+    if not config.train.random_passes:
+        return config.model.sleep.passes
+    return int(np.random.default_rng((config.seed, step)).choice(config.train.random_passes))
+
+
+def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dict[str, Any]:
+    """Trains to the last step and returns what `result.json` says; a finished run is returned at once.
+
+    A run that was stopped, however, goes on from its newest checkpoint and ends with the same parameters and the same
+    metrics, bit for bit, as if it had not been.
+
+    Args:
+      config: the run.
+      workdir: its folder; see `sleepnet.checkpoint` for what is kept there.
+      quiet: no progress line.
+
+    Raises:
+      UsageError: a folder of another run, or a damaged checkpoint.
+      FloatingPointError: a loss or gradient that is not finite; the newest checkpoint stays.
+    """
+    workdir = Path(workdir)
+    task = build.task_of(config)
+    model = build.model_of(config, task)
+    checkpoint.claim(workdir, config, task)
+    if (workdir / "result.json").exists():
+        return json.loads((workdir / "result.json").read_text())
+    checkpoints = checkpoint.Checkpoints(workdir, keep=config.train.keep)
+    try:
+        return _run(config, workdir, task, model, checkpoints, quiet)
+    finally:
+        checkpoints.close()
+
+
+def _run(config, workdir, task, model, checkpoints, quiet):
+    settings = config.train
+    graph, params = nnx.split(model, nnx.Param)
+    params = nnx.to_pure_dict(params)
+    optimizer = optim.optimizer(config.optim, settings.steps)
+    state, start = jax.jit(lambda p: init_state(p, optimizer))(params), 0
+    latest = checkpoints.latest()
+    if latest is not None:
+        state, position = checkpoints.restore(latest, state)
+        start = position["next_index"]
+    step_once = make_step(graph, optimizer, task.predicts, task.answers)
+    source = data.BatchSource(task, seed=config.seed, batch_size=settings.batch_size, steps=settings.steps)
+    iterator = data.batches(source, start)
+    costs = {n: flops.train_flops(model.config, task.predicts, task.seq_len, n) * settings.batch_size for n in _all_passes(config)}
+    metrics = Metrics(workdir, start=start, steps=settings.steps, quiet=quiet)
+    spent = sum(costs[passes_at(config, step)] for step in range(start))
+    pending = []
+    for step in range(start, settings.steps):
+        passes = passes_at(config, step)
+        state, numbers = step_once(state, jax.device_put(next(iterator)), passes)
+        spent += costs[passes]
+        pending.append(numbers)
+        done = step + 1
+        if done % settings.log_every == 0 or done % settings.save_every == 0 or done == settings.steps:
+            _stop_if_bad(config, task, graph, state, source, workdir)
+        if done % settings.log_every == 0 or done == settings.steps:
+            metrics.write(done, "train", _summary(pending, done, task, settings.batch_size, spent))
+            pending = []
+        if settings.eval_every and (done % settings.eval_every == 0 or done == settings.steps):
+            metrics.write(done, "validation", _validate(config, graph, state, task, done, spent))
+        if done % settings.save_every == 0 or done == settings.steps:
+            checkpoints.save(done, state, iterator.get_state())
+    checkpoints.wait()
+    metrics.close()
+    result = {
+        "steps": settings.steps,
+        "tokens": settings.steps * settings.batch_size * task.seq_len,
+        "flops": spent,
+        "seconds": round(metrics.seconds, 3),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "device": jax.devices()[0].device_kind,
+    }
+    write_json(workdir / "result.json", result)
+    return result
+
+
+def _all_passes(config: RunConfig) -> tuple[int, ...]:
+    return config.train.random_passes or (config.model.sleep.passes,)
+
+
+def _summary(pending: list[dict[str, jax.Array]], step: int, task, batch_size: int, spent: int) -> dict[str, Any]:
+    """Means over the steps since the last line, in float64 so that their order is all that matters."""
+    numbers = jax.device_get(pending)
+    mean = lambda key: float(np.mean([float(n[key]) for n in numbers]))
+    right, asked = (sum(int(n[key]) for n in numbers) for key in ("exact", "answered"))
+    return {
+        "loss": mean("loss"),
+        "exact_accuracy": right / max(asked, 1),
+        "gradient_norm": mean("gradient_norm"),
+        "tokens": step * batch_size * task.seq_len,
+        "flops": spent,
+    }
+
+
+def _validate(config: RunConfig, graph, state, task, step: int, spent: int) -> dict[str, Any]:
+    """Exact accuracy on the validation split with the run's own N, whole and by the task's first axis."""
+    settings = config.train
+    rows = evaluate(
+        nnx.merge(graph, state.params),
+        task,
+        passes=(config.model.sleep.passes,),
+        examples=settings.eval_examples,
+        batch_size=min(settings.eval_examples, config.eval.batch_size),
+        split="validation",
+    )
+    values = {"exact_accuracy": rows[0]["exact_accuracy"], "label_accuracy": rows[0]["label_accuracy"]}
+    axis = task.difficulty_axes[0]
+    values |= {f"exact_accuracy_{axis}{row['value']}": row["exact_accuracy"] for row in rows if row["axis"] == axis}
+    return values | {"tokens": step * settings.batch_size * task.seq_len, "flops": spent}
+
+
+def _stop_if_bad(config, task, graph, state, source, workdir) -> None:
+    """Raises FloatingPointError once a step had a loss or gradient that was not finite."""
+    bad_step = int(state.bad_step)
+    if bad_step < 0:
+        return
+    name = first_bad_tensor(graph, state.params, source[bad_step], passes_at(config, bad_step), task.predicts)
+    raise FloatingPointError(
+        f"step {bad_step} (batch {bad_step} of seed {config.seed}) is not finite, first in {name}; the last good checkpoint is kept in "
+        f"{workdir / 'checkpoints'}. Lower optim.learning_rate or optim.clip and start in a new workdir"
+    )

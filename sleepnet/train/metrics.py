@@ -1,0 +1,69 @@
+"""Where a run's numbers go: a progress line, JSON lines and TensorBoard."""
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes // 60}h{minutes % 60:02d}m" if minutes >= 60 else f"{minutes}m{seconds:02d}s"
+
+
+class Metrics:
+    """Writes `metrics.jsonl` and `tensorboard/` in a run's folder, and a line on the terminal.
+
+    A resumed run first drops what was written after its checkpoint, so that the file reads like an unbroken run's.
+    """
+
+    def __init__(self, workdir: Path, *, start: int, steps: int, quiet: bool):
+        self.path = workdir / "metrics.jsonl"
+        self.steps, self.quiet = steps, quiet
+        kept = self._kept(start)
+        self.path.write_text("".join(kept), encoding="utf-8")
+        self.seconds = json.loads(kept[-1])["seconds"] if kept else 0.0
+        self.file = self.path.open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1 if start else None)
+        self.mark, self.marked_step = time.monotonic(), start
+
+    def _kept(self, start: int) -> list[str]:
+        if not self.path.exists():
+            return []
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True):
+            try:
+                if line.endswith("\n") and json.loads(line)["step"] <= start:
+                    kept.append(line)
+            except json.JSONDecodeError:
+                break  # the line a kill cut in two
+        return kept
+
+    def write(self, step: int, split: str, values: dict[str, Any]) -> None:
+        """One line of numbers of `split`, with the seconds that the run has taken so far, all its legs together."""
+        now = time.monotonic()
+        self.seconds += now - self.mark
+        rate = (step - self.marked_step) / max(now - self.mark, 1e-9)
+        self.mark, self.marked_step = now, step
+        self.file.write(json.dumps({"step": step, "split": split, **values, "seconds": round(self.seconds, 3)}) + "\n")
+        self.file.flush()
+        for key, value in values.items():
+            self.board.add_scalar(f"{split}/{key}", value, step)
+        if not self.quiet:
+            self._show(step, split, values, rate)
+
+    def _show(self, step: int, split: str, values: dict[str, Any], rate: float) -> None:
+        line = f"step {step}/{self.steps}  {split:10s} exact {values['exact_accuracy']:.3f}"
+        if split == "train":
+            line += f"  loss {values['loss']:.4f}"
+            tokens = values["tokens"] / step * rate
+            line += f"  {tokens:,.0f} tokens/s  eta {_clock((self.steps - step) / max(rate, 1e-9))}"
+        end = "\n" if split != "train" or not sys.stderr.isatty() else "\r"
+        print(line.ljust(100) if end == "\r" else line, end=end, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Lets go of the files."""
+        self.file.close()
+        self.board.close()
