@@ -8,7 +8,7 @@ A name has `name_tokens` = (least, most) tokens out of `names` letters; its last
 are prefix-free. Duplicates are drawn again. Edges are padded on the left and queries on the right:
 
     PAD … PAD  edge edge … edge | query query … query PAD … PAD
-    ^ a whole number of windows   ^ one window, or less
+    ^ a whole number of windows   ^ one window or less; more where all names are as long and no query is cut
 """
 import bisect
 import dataclasses
@@ -95,23 +95,24 @@ class Depo(Task):
         else:
             window = whole("window", self.window, 1)
         fit = window // (2 + 2 * P)
+        whole_queries = least == P and fit and window % (2 + 2 * P) == 0  # no window's end cuts one in two
         require(
-            asked <= window,
-            f"window={window} can't hold the {asked} tokens of queries={M}; use window={asked}"
+            asked <= window or whole_queries,
+            f"window={window} can't hold the {asked} tokens of queries={M} and would cut a query; use window={asked}"
             + (f" or queries={fit}" if fit else ""),
         )
         edges = -(-edges // window) * window
         self._set(
             nodes=N, hops=K, queries=M, names=V, min_nodes=min_nodes,
             name_tokens=(least, P), test_hops=test_hops, window=window, answers=M,
-            vocab_size=FIRST_NAME + 2 * V + K, seq_len=edges + asked, predicts=(False,) * (edges // window) + (True,),
+            vocab_size=FIRST_NAME + 2 * V + K, seq_len=edges + asked, predicts=(False,) * (edges // window) + (True,) * -(-asked // window),
         )
         self._check_splits(math.comb(kinds, N) * math.factorial(N - 1))
 
     @property
     def edge_tokens(self) -> int:
         """Tokens before the queries, padding included."""
-        return self.window * (len(self.predicts) - 1)
+        return self.window * self.predicts.count(False)
 
     @functools.cached_property
     def first_number(self) -> list[int]:
