@@ -87,7 +87,10 @@ def _sizes(task: Depo, key: tuple[int, int], index: np.ndarray) -> np.ndarray:
 def _hops(task: Depo, key: tuple[int, int], index: np.ndarray) -> np.ndarray:
     """Returns k of each query: int64 [B, M]."""
     words = philox.words(key, index, HOPS, 0, task.queries)
-    known = np.arange(1, task.hops + 1) if key[1] == TRAIN else np.array(task.test_hops)
+    if key[1] == TRAIN:
+        most = np.broadcast_to(task.most_hops(index.astype(np.int64)), len(index)).astype(np.uint64)
+        return 1 + philox.multiply_high(words, most[:, None]).astype(np.int64)
+    known = np.array(task.test_hops)
     return known[philox.multiply_high(words, np.uint64(len(known))).astype(np.int64)]
 
 

@@ -47,6 +47,8 @@ class Depo(Task):
       min_nodes: least n under `nodes_law="inverse"`.
       nodes_law: of n in training: "inverse", p ∝ 1 / (n + √N), or "fixed", n = N.
       test_hops: the k of validation and test; None: the powers of two up to `hops`.
+      hops_rise: training examples before the largest k drawn grows by one, from 1 up to `hops`; 0: k ~ U[1, hops] throughout.
+        A curriculum over the order of the training examples alone: validation and test know nothing of it.
       window: L; None: 75 (the paper's) where the edges fill more than one such window exactly and the queries fit into
         one, else one window for all edges and one for all queries, whichever is longer.
     """
@@ -63,11 +65,13 @@ class Depo(Task):
     min_nodes: int = 3
     nodes_law: str = "inverse"
     test_hops: tuple[int, ...] | None = None
+    hops_rise: int = 0
     window: int | None = None
 
     def __post_init__(self) -> None:
         N, K, M = whole("nodes", self.nodes, 2), whole("hops", self.hops, 1), whole("queries", self.queries, 1)
         V = whole("names", self.names, 1)
+        whole("hops_rise", self.hops_rise, 0)
         choice("nodes_law", self.nodes_law, ("inverse", "fixed"))
         inverse = self.nodes_law == "inverse"
         min_nodes = whole("min_nodes", self.min_nodes, 2, N if inverse else None)
@@ -109,6 +113,10 @@ class Depo(Task):
         )
         self._check_splits(math.comb(kinds, N) * math.factorial(N - 1))
 
+    def most_hops(self, index: Any) -> Any:
+        """Returns the largest k of the training example at `index` (a number or an array)."""
+        return np.minimum(index // self.hops_rise + 1, self.hops) if self.hops_rise else self.hops
+
     @property
     def edge_tokens(self) -> int:
         """Tokens before the queries, padding included."""
@@ -147,7 +155,7 @@ class Depo(Task):
         for group, start in enumerate(_order(start_words, n)[: self.queries]):
             word = next(hop_words)
             if key[1] == TRAIN:
-                k = 1 + philox.below(word, self.hops)
+                k = 1 + philox.below(word, int(self.most_hops(index)))
             else:
                 k = self.test_hops[philox.below(word, len(self.test_hops))]
             name, reply = names[start], names[(start + k) % n]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sleepnet import tasks
+from sleepnet.errors import UsageError
 
 PAD, ANS = 0, 2
 
@@ -50,6 +51,28 @@ def walk(edges, name, k):
     for _ in range(k):
         name = after[name]
     return name
+
+
+def test_the_largest_k_rises_with_the_training_examples_only():
+    task = tasks.get("depo", nodes=6, hops=3, queries=6, nodes_law="fixed", hops_rise=100)
+    by_stage = [task.batch(0, "train", start, 100)["difficulty"]["k"] for start in (0, 100, 200, 5000)]
+    assert [sorted(set(k.ravel().tolist())) for k in by_stage] == [[1], [1, 2], [1, 2, 3], [1, 2, 3]]
+    plain = tasks.get("depo", nodes=6, hops=3, queries=6, nodes_law="fixed")
+    np.testing.assert_array_equal(task.batch(0, "test", 0, 50)["tokens"], plain.batch(0, "test", 0, 50)["tokens"])
+    np.testing.assert_array_equal(task.batch(0, "train", 200, 50)["tokens"], plain.batch(0, "train", 200, 50)["tokens"])
+    for index in (0, 99, 100, 250):
+        np.testing.assert_array_equal(task.example(0, "train", index)["tokens"], task.batch(0, "train", index, 1)["tokens"][0])
+
+
+def test_queries_may_fill_several_windows_only_where_none_is_cut():
+    task = tasks.get("depo", nodes=8, hops=2, queries=8, names=16, name_tokens=(1, 1), nodes_law="fixed", window=16)
+    assert task.predicts == (False, True, True) and task.seq_len == 48
+    labels = task.batch(0, "test", 0, 20)["loss_mask"]
+    assert not labels[:, :16].any() and labels[:, 16:32].any() and labels[:, 32:].any()
+    with pytest.raises(UsageError, match="would cut a query"):
+        tasks.get("depo", nodes=8, hops=2, queries=8, names=16, name_tokens=(1, 2), nodes_law="fixed", window=32)
+    with pytest.raises(UsageError, match="would cut a query"):
+        tasks.get("depo", nodes=8, hops=2, queries=8, names=16, name_tokens=(1, 1), nodes_law="fixed", window=18)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -1,0 +1,132 @@
+"""Named models: their configurations, and the ones that come trained with the package.
+
+A trained model lies in `checkpoints/NAME/`: `weights.safetensors` (parameters by their path) and `card.json` (model, task with
+its hash, the command that trained it, and its score). Loading never unpickles.
+"""
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from safetensors.numpy import load_file, save_file
+
+from sleepnet import tasks
+from sleepnet.config import ModelConfig, from_dict, to_dict
+from sleepnet.errors import UsageError, nearest
+from sleepnet.files import write_json
+from sleepnet.models.hybrid import Hybrid
+from sleepnet.tasks.base import Task
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+
+_PAPER = {"heads": 4, "head_dim": 64, "mlp_width": 768, "sleep": {"passes": 4, "remat": True}}
+_SIZES: dict[str, dict[str, Any]] = {
+    # Lee et al., arXiv 2605.26099: 4 layers attention → GDN → attention → GDN, d = 256; heads and MLP are ours
+    "paper_rule110": {**_PAPER, "vocab_size": 4, "window": 24, "pattern": "AGAG", "width": 256},
+    # the same paper: 10 layers, d = 512
+    "paper_depo": {
+        **_PAPER, "vocab_size": 119, "window": 75, "pattern": "AG" * 5, "width": 512, "heads": 8, "mlp_width": 1536,
+    },
+    "cpu_hybrid": {"vocab_size": 128, "window": 32, "pattern": "AG"},
+    "cpu_hybrid_deep": {"vocab_size": 128, "window": 32, "pattern": "AGAG"},
+    "cpu_transformer": {"vocab_size": 128, "window": 32, "pattern": "AA"},
+    "cpu_gdn": {"vocab_size": 128, "window": 32, "pattern": "GG"},
+}
+
+
+def _card_path(name: str) -> Path:
+    return CHECKPOINTS / name / "card.json"
+
+
+def _trained() -> list[str]:
+    return sorted(path.parent.name for path in CHECKPOINTS.glob("*/card.json"))
+
+
+def names() -> list[str]:
+    """Every model that `create` knows."""
+    return sorted({*_SIZES, *_trained()})
+
+
+def has_checkpoint(name: str) -> bool:
+    """Whether the model comes trained.
+
+    Raises:
+      UsageError: no such model.
+    """
+    _known(name)
+    return _card_path(name).exists()
+
+
+def _known(name: str) -> None:
+    if name not in names():
+        raise UsageError(f"unknown model {name!r}{nearest(name, names())}")
+
+
+def _overridden(values: dict[str, Any], overrides: dict[str, Any]) -> ModelConfig:
+    for key, value in overrides.items():
+        values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
+    return from_dict(ModelConfig, values, "model.")
+
+
+def config_of(name: str, **overrides: Any) -> ModelConfig:
+    """The configuration of a model, with some of its keys changed; `sleep` takes a mapping.
+
+    Raises:
+      UsageError: no such model, or no such key.
+    """
+    _known(name)
+    values = json.loads(_card_path(name).read_text())["model"] if _card_path(name).exists() else dict(_SIZES[name])
+    return _overridden(dict(values), overrides)
+
+
+def create(name: str, seed: int = 0, **overrides: Any) -> Hybrid:
+    """A model by name: trained where a checkpoint comes with it, else fresh from `seed`.
+
+    Args:
+      name: one of `names()`.
+      seed: of fresh parameters.
+      **overrides: keys of ModelConfig. For a trained model only those that leave the parameters' shapes alone.
+
+    Raises:
+      UsageError: no such model or key, or a trained model whose shapes the overrides change.
+    """
+    model = Hybrid(config_of(name, **overrides), nnx.Rngs(seed))
+    if not has_checkpoint(name):
+        return model
+    graph, state = nnx.split(model, nnx.Param)
+    saved = load_file(CHECKPOINTS / name / "weights.safetensors")
+    flat, tree = jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(state))
+    fresh = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in flat}
+    for key in sorted(fresh.keys() | saved.keys()):
+        have, want = (tuple(side[key].shape) if key in side else None for side in (saved, fresh))
+        if have != want:
+            raise UsageError(f"model {name} comes trained and its {key} has shape {have}, not {want}: drop the override, or use another model")
+    return nnx.merge(graph, jax.tree.unflatten(tree, [jnp.asarray(saved[key]) for key in fresh]))
+
+
+def load(name: str) -> tuple[Hybrid, Task]:
+    """A trained model and the task it was trained on.
+
+    Raises:
+      UsageError: no such model, one that does not come trained, or a task that has changed since.
+    """
+    if not has_checkpoint(name):
+        raise UsageError(f"model {name} does not come trained; these do: {', '.join(_trained()) or 'none'}. Train it, then use --workdir=DIR")
+    spec = json.loads(_card_path(name).read_text())["task"]
+    task = tasks.get(spec["name"], **spec["arguments"])
+    if task.spec_hash != spec["hash"]:
+        raise UsageError(f"model {name} was trained on {spec}, which this package's {task.spec()} is no longer")
+    return create(name), task
+
+
+def save(name: str, model: Hybrid, task: Task, card: dict[str, Any], folder: Path = CHECKPOINTS) -> Path:
+    """Writes a trained model where `create` and `load` find it; `card` says how it was made and what it scores."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(nnx.split(model, nnx.Param)[1]))
+    weights = {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in flat}
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    save_file(weights, folder / name / "weights.safetensors")
+    write_json(folder / name / "card.json", {"model": to_dict(model.config), "task": {**task.spec(), "hash": task.spec_hash}, **card})
+    return folder / name
