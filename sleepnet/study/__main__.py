@@ -7,6 +7,7 @@
 What has finished is not run again, what was killed goes on, and arms or seeds can be added to a study later.
 """
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ from sleepnet.study.spec import StudySpec
 
 FLAGS = flags.FlagValues()
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the study's config file", lock_config=True, flag_values=FLAGS)
-_WORKDIR = flags.DEFINE_string("workdir", None, "the study's folder: runs, checkpoints and the report", flag_values=FLAGS)
+_WORKDIR = flags.DEFINE_string("workdir", None, "the study's folder: runs, checkpoints and the report; runs/NAME of the config file if not given", flag_values=FLAGS)
 _JOBS = flags.DEFINE_integer("jobs", 0, "runs at a time; 0: as many as there are cores for, one on an accelerator", flag_values=FLAGS)
 _CORES = flags.DEFINE_integer("cores_per_run", 1, "CPU cores of each run; the results may depend on it, never on --jobs", flag_values=FLAGS)
 _SEEDS = flags.DEFINE_list("seeds", None, "seeds instead of the config's, for instance 0,1", flag_values=FLAGS)
@@ -40,10 +41,10 @@ def main(argv: list[str]) -> int:
     console = Console()
     if _REPORT_ONLY.value:
         return _report_only(console)
-    if _CONFIG.value is None or _WORKDIR.value is None:
-        raise UsageError("--config=FILE and --workdir=DIR are needed; or --report_only with --workdir or --results")
+    if _CONFIG.value is None:
+        raise UsageError("--config=FILE is needed; or --report_only with --workdir or --results")
     spec = _spec()
-    workdir = Path(_WORKDIR.value)
+    workdir = Path(_WORKDIR.value or _default_workdir())
     runs = ledger.runs(workdir, spec, _ONLY.value or ())
     with ledger.lock(workdir):
         ledger.claim(workdir, spec, _command())
@@ -54,6 +55,18 @@ def main(argv: list[str]) -> int:
         what = f"error: run {failure.run.name} ended with status {failure.status}; the end of {failure.run.log}:"
         print(f"{what}\n{failure.tail}\n", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _config_path() -> str:
+    """--config as it was given."""
+    given = [word.split("=", 1)[1] if "=" in word else after for word, after in zip(sys.argv, [*sys.argv[1:], ""]) if re.match("--?config(=|$)", word)]
+    return given[-1]
+
+
+def _default_workdir() -> str:
+    """runs/NAME for a config file NAME.py, runs/NAME_ARGUMENT for NAME.py:ARGUMENT."""
+    path, _, argument = _config_path().partition(":")
+    return os.path.join("runs", Path(path).stem + (f"_{argument}" if argument else ""))
 
 
 def _run(console: Console, waiting: list[Run], done: int) -> list[pool.Failure]:

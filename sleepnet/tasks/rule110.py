@@ -19,7 +19,7 @@ from sleepnet.tasks import philox
 from sleepnet.tasks._automaton import history
 from sleepnet.tasks.base import PAD, Task, choice, require, whole
 from sleepnet.tasks.registry import register
-from sleepnet.tasks.splits import MAX_ATTEMPTS, SPLITS, belongs, draw_members, empty_split, mix64, mix64_int
+from sleepnet.tasks.splits import MAX_ATTEMPTS, SPLITS, TRAIN, belongs, draw_members, empty_split, mix64, mix64_int
 
 ZERO, ONE, QUERY, FIRST_DEPTH = 1, 2, 3, 4
 _CELLS, _DEPTH = range(2)  # streams
@@ -40,6 +40,8 @@ class Rule110(Task):
       boundary: "periodic", or "zero". With zeros Rule 110's first cell is absorbing: answering 1 is right almost always.
       cell: the cell that is asked for.
       window: L; None: one row.
+      steps_rise: training examples before the largest t drawn grows by one, from `steps[0]` up to `steps[1]`; 0: the whole
+        range throughout. A curriculum over the order of the training examples alone.
     """
 
     name: ClassVar[str] = "rule110"
@@ -53,6 +55,7 @@ class Rule110(Task):
     boundary: str = "periodic"
     cell: int = 0
     window: int | None = None
+    steps_rise: int = 0
 
     def __post_init__(self) -> None:
         self._set(
@@ -69,6 +72,8 @@ class Rule110(Task):
             steps = (least, whole("steps[1]", self.steps[1], least))
         else:
             steps = whole("steps", self.steps, 0)
+        require(ranged or not self.steps_rise, f"steps_rise={self.steps_rise} needs a range of steps, such as steps=(1, {steps})")
+        whole("steps_rise", self.steps_rise, 0)
         context = self.strings * (self.width + ranged)
         window = self.width + ranged if self.window is None else whole("window", self.window, 1)
         require(context % window == 0, f"window={window} must divide the {context} tokens before the queries")
@@ -85,12 +90,19 @@ class Rule110(Task):
         """(least, most) steps."""
         return self.steps if isinstance(self.steps, tuple) else (self.steps, self.steps)
 
+    def depths(self, split: int, index: Any) -> Any:
+        """Returns how many values of t the example at `index` is drawn from (a number or an array)."""
+        least, most = self._range
+        if split != TRAIN or not self.steps_rise:
+            return most - least + 1
+        return np.minimum(index // self.steps_rise, most - least) + 1
+
     # The plain path: one example, to be read.
 
     def example(self, seed: int, split: str, index: int) -> dict[str, Any]:
         key, index = self._key(seed, split), whole("index", index, 0, philox.MASK64)
-        least, most = self._range
-        steps = least + philox.below(next(philox.stream(key, index, _DEPTH)), most - least + 1)
+        least = self._range[0]
+        steps = least + philox.below(next(philox.stream(key, index, _DEPTH)), int(self.depths(key[1], index)))
         tokens, labels = [], []
         for string in range(self.strings):
             cells = self._state(key, index, string)
@@ -140,7 +152,8 @@ class Rule110(Task):
         steps = np.full(B, least)
         if most > least:
             words = philox.words(key, index, _DEPTH, 0, 1)[:, 0]
-            steps += philox.multiply_high(words, np.uint64(most - least + 1)).astype(np.int64)
+            depths = np.broadcast_to(self.depths(key[1], index.astype(np.int64)), B).astype(np.uint64)
+            steps += philox.multiply_high(words, depths).astype(np.int64)
         cells = self._cells(self._states(key, index))
         seen = self._history(cells.reshape(-1, self.width))
         label = seen[np.repeat(steps, self.strings), np.arange(B * self.strings)].reshape(B, self.strings)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sleepnet import tasks
+from sleepnet.errors import UsageError
 from sleepnet.tasks._automaton import history, polynomial
 
 # exact, width 24, periodic: P(label = 1), best constant 4/4, best predictor from the seven nearest cells 4/4
@@ -108,3 +109,16 @@ def test_held_out_states_are_never_trained_on():
     assert sum(map(len, seen.values())) == len(set.union(*seen.values())) == 2**12
     other = tasks.get("rule110", width=12, strings=2, steps=7).batch(9, "test", 0, 500)["tokens"][:, :24].reshape(-1, 12) - 1
     assert set((other @ (1 << np.arange(12))).tolist()) <= seen["test"]
+
+
+def test_the_largest_t_rises_with_the_training_examples_only():
+    arguments = {"width": 16, "strings": 2, "steps": (2, 4)}
+    task, plain = tasks.get("rule110", **arguments, steps_rise=100), tasks.get("rule110", **arguments)
+    by_stage = [task.batch(0, "train", start, 100)["difficulty"]["steps"] for start in (0, 100, 200, 5000)]
+    assert [sorted(set(t.ravel().tolist())) for t in by_stage] == [[2], [2, 3], [2, 3, 4], [2, 3, 4]]
+    for split, start in (("test", 0), ("train", 200)):
+        np.testing.assert_array_equal(task.batch(0, split, start, 50)["tokens"], plain.batch(0, split, start, 50)["tokens"])
+    for index in (0, 99, 100, 250):
+        np.testing.assert_array_equal(task.example(0, "train", index)["tokens"], task.batch(0, "train", index, 1)["tokens"][0])
+    with pytest.raises(UsageError, match="steps_rise"):
+        tasks.get("rule110", steps=4, steps_rise=10)

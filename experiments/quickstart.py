@@ -1,0 +1,64 @@
+"""The quickstart: does sleep answer what one pass can't, also at equal compute?
+
+Depo on 8 of 16 one-token names: a directed cycle is told edge by edge in random order, then every node is asked for what lies
+k = 1 … 4 steps on. In training every `hops_rise` examples k may be one larger, from k = 1 on, for all arms alike.
+
+Two arms:  python -m sleepnet.study --config=experiments/quickstart.py
+All arms:  python -m sleepnet.study --config=experiments/quickstart.py:all_arms --seeds=0,1
+"""
+from sleepnet import config as run_config
+from sleepnet.errors import UsageError
+from sleepnet.study import spec
+
+STEPS, BATCH = 3400, 32
+ONE_PASS = {"model.sleep.passes": 1}
+
+QUICK = (
+    dict(name="sleep4", label="N = 4 passes of sleep", overrides={"model.sleep.passes": 4}),
+    dict(name="once_matched", label="N = 1, as much compute (more steps)", overrides=ONE_PASS, match="sleep4"),
+)
+MORE = (
+    dict(name="once", label="N = 1, as many steps", overrides=ONE_PASS),
+    # As many steps and so more compute than sleep4: matched, they would end before the curriculum asked k = 4
+    dict(name="once_deep", label="N = 1, 4 × untied depth, as many steps", overrides={**ONE_PASS, "model.pattern": "AG" * 4}),
+    dict(name="reset", label="N = 4, S reset between passes", overrides={"model.sleep.passes": 4, "model.sleep.reset_fast_weights": True}),
+    dict(
+        name="loop_predict",
+        label="4 passes at the prediction windows only",
+        overrides={**ONE_PASS, "model.sleep.predict_passes": 4},
+    ),
+    dict(name="hebbian", label="N = 4, Hebbian instead of delta", overrides={"model.sleep.passes": 4, "model.rule": "gated_hebbian"}),
+    dict(name="paper_loop", label="N = 4, the paper's loop (hidden state carried)", overrides={"model.sleep.passes": 4, "model.sleep.carry": "hidden"}),
+)
+
+
+def get_config(arms: str = "two_arms"):
+    """The study's configuration; `arms` is two_arms or all_arms."""
+    if arms not in ("two_arms", "all_arms"):
+        raise UsageError(f"experiments/quickstart.py:{arms}: there is two_arms and all_arms")
+    config = spec.default()
+    config.title = "Multi-hop retrieval, asleep and awake"
+    config.question = "Can a model that read its context once answer k = 4 hops, or does it take N = 4 passes of sleep, at equal compute?"
+    config.seeds = (0,)
+    config.base = base()
+    config.arms = list(QUICK + MORE if arms == "all_arms" else QUICK)
+    config.reference = "sleep4"
+    config.claim = dict(arm="sleep4", axis="k", value=4, at_least=0.95, against="once_matched", at_most=0.60)
+    return config
+
+
+def base():
+    """The run that every arm starts from."""
+    config = run_config.default()
+    config.task.name = "depo"
+    config.task.arguments = dict(
+        nodes=8, hops=4, queries=8, names=16, name_tokens=(1, 1), nodes_law="fixed", test_hops=(1, 2, 3, 4), window=16, hops_rise=600 * BATCH
+    )
+    config.model.pattern = "AG"
+    config.train.steps = STEPS
+    config.train.batch_size = BATCH
+    config.train.save_every = 400
+    config.train.eval_every = 400
+    config.train.keep = 1
+    config.eval.examples = 1024
+    return config

@@ -1,0 +1,41 @@
+"""Rule-110 at a size that a CPU trains and nobody learns by heart: 2 strings of 16 cells (2^16 states each), t = 1 … 6 mixed.
+
+In training every `steps_rise` examples t may be one larger, from t = 1 on, for all arms alike.
+
+Command:   python -m sleepnet.study --config=experiments/rule110_cpu.py
+"""
+from sleepnet import config as run_config
+from sleepnet.study import spec
+
+STEPS, BATCH = 3000, 64
+
+
+def get_config():
+    """The study's configuration."""
+    config = spec.default()
+    config.title = "Rule 110, asleep and awake"
+    config.question = "How many steps of a cellular automaton can N passes of sleep run ahead, beside one pass at equal compute?"
+    config.seeds = (0,)
+    config.base = base()
+    config.arms = [
+        dict(name="sleep4", label="N = 4 passes of sleep", overrides={"model.sleep.passes": 4}),
+        dict(name="once_matched", label="N = 1, as much compute (more steps)", overrides={"model.sleep.passes": 1}, match="sleep4"),
+        dict(name="sleep8", label="N = 8 passes of sleep", overrides={"model.sleep.passes": 8}),
+    ]
+    config.reference = "sleep4"
+    return config
+
+
+def base():
+    """The run that every arm starts from."""
+    config = run_config.default()
+    config.task.name = "rule110"
+    config.task.arguments = dict(width=16, strings=2, steps=(1, 6), steps_rise=350 * BATCH)
+    config.model.pattern = "AG"
+    config.train.steps = STEPS
+    config.train.batch_size = BATCH
+    config.train.save_every = 250
+    config.train.eval_every = 250
+    config.train.keep = 1
+    config.eval.examples = 6000
+    return config
