@@ -1,0 +1,202 @@
+"""The passes of a sleep, on a toy pass: values against a plain loop, gradients against what the docstring says, by dense matrices."""
+import dataclasses
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from sleepnet.config import SleepConfig
+from sleepnet.sleep import run_passes
+from sleepnet.state import FastWeights
+
+B, T, D, K = 2, 3, 4, 2
+
+
+def block_pass(weights, hidden, fast_weights):
+    """Reads S, mixes, writes S: every output depends on every input, and a pass is a contraction."""
+    (state,) = fast_weights.layers
+    read = jnp.einsum("btk,bkd->btd", hidden @ weights["query"], state[:, 0])
+    after = jnp.tanh(hidden @ weights["mix"] + read + weights["bias"][None, None])
+    written = 0.5 * state + jnp.einsum("btk,btd->bkd", hidden @ weights["key"], after)[:, None]
+    return after, FastWeights((written,)), ((after @ weights["key"],), (2.0 * after,))
+
+
+def inputs(size=0.3):
+    draw = lambda i, *shape: size * jax.random.normal(jax.random.key(i), shape)
+    weights = {"query": draw(0, D, K), "mix": draw(1, D, D), "key": draw(2, D, K), "bias": draw(3, D)}
+    return types.SimpleNamespace(
+        weights=weights, embedding=3 * draw(4, B, T, D), start=FastWeights((3 * draw(5, B, 1, K, D),)), gain=1 + draw(6, D)
+    )
+
+
+GIVEN = inputs()
+ARGUMENTS = (GIVEN.weights, GIVEN.embedding, GIVEN.start, GIVEN.gain)
+SHAPES = jax.eval_shape(block_pass, *ARGUMENTS[:3])
+PROBE = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(leaf.size), leaf.shape), SHAPES)
+
+
+def one_more(config, weights, embedding, start, gain, hidden, state):
+    """A pass that is not the first, as the paper and `between_passes` describe it."""
+    if config.carry == "reinject":
+        hidden = hidden / jnp.sqrt(jnp.mean(hidden**2, axis=-1, keepdims=True) + 1e-6) * jnp.broadcast_to(gain, hidden.shape) + embedding
+    return block_pass(weights, hidden, start if config.reset_fast_weights else state)
+
+
+def plain(config, passes, weights, embedding, start, gain):
+    """Algorithm 1's inner loop in Python."""
+    out = block_pass(weights, embedding, start)
+    for _ in range(passes - 1):
+        out = one_more(config, weights, embedding, start, gain, *out[:2])
+    return out
+
+
+def ours(config, passes, weights, embedding, start, gain):
+    return run_passes(block_pass, weights, embedding, start, gain, passes=passes, config=config)
+
+
+def graded(run):
+    """Gradients, by argument, of a sum over hidden, S and the KV entries with fixed random coefficients."""
+    score = lambda *arguments: sum(jnp.sum(a * b) for a, b in zip(jax.tree.leaves(run(*arguments)), jax.tree.leaves(PROBE)))
+    return dict(zip(("weights", "embedding", "start", "gain"), jax.jit(jax.grad(score, argnums=(0, 1, 2, 3)))(*ARGUMENTS)))
+
+
+def assert_close(got, wanted, rtol=2e-5):
+    got, wanted = jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(wanted)
+    assert len(got) == len(wanted)
+    for (path, a), b in zip(got, wanted):
+        scale = max(float(jnp.max(jnp.abs(b))), 1e-3)
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * scale, err_msg=jax.tree_util.keystr(path))
+
+
+LOOPS = [{"carry": "hidden"}, {"carry": "reinject"}, {"carry": "hidden", "reset_fast_weights": True}, {"carry": "reinject", "reset_fast_weights": True}]
+loops = pytest.mark.parametrize("loop", LOOPS, ids=["hidden", "reinject", "hidden-reset", "reinject-reset"])
+
+
+@loops
+@pytest.mark.parametrize("gradient", ["full", "last", "implicit"])
+def test_values_are_those_of_a_plain_loop(loop, gradient):
+    config = SleepConfig(gradient=gradient, gradient_passes=2, **loop)
+    for passes in (1, 4):
+        got = jax.jit(functools.partial(ours, config, passes))(*ARGUMENTS)
+        assert_close(got, plain(config, passes, *ARGUMENTS), rtol=1e-6)
+
+
+def test_loops_differ_from_the_second_pass_on():
+    outs = [plain(SleepConfig(**loop), 2, *ARGUMENTS)[0] for loop in LOOPS]
+    assert all(float(jnp.max(jnp.abs(a - b))) > 1e-3 for i, a in enumerate(outs) for b in outs[:i])
+
+
+@loops
+@pytest.mark.parametrize("passes", [1, 2, 5])
+def test_full_gradient_is_that_of_a_plain_loop(loop, passes):
+    config = SleepConfig(**loop)
+    assert_close(graded(functools.partial(ours, config, passes)), graded(functools.partial(plain, config, passes)))
+
+
+@loops
+def test_last_gradient_of_all_passes_is_full(loop):
+    last = SleepConfig(gradient="last", gradient_passes=3, **loop)
+    wanted = graded(functools.partial(plain, last, 3))
+    assert_close(graded(functools.partial(ours, last, 3)), wanted)
+    assert_close(graded(functools.partial(ours, dataclasses.replace(last, gradient_passes=7), 3)), wanted)
+
+
+@loops
+@pytest.mark.parametrize("kept", [1, 2])
+def test_last_gradient_takes_earlier_passes_as_constants(loop, kept):
+    config, passes = SleepConfig(gradient="last", gradient_passes=kept, **loop), 5
+    hidden, state, _ = plain(config, passes - kept, *ARGUMENTS)
+
+    def rest(weights, embedding, start, gain, hidden, state):
+        for _ in range(kept):
+            hidden, state, entries = one_more(config, weights, embedding, start, gain, hidden, state)
+        return sum(jnp.sum(a * b) for a, b in zip(jax.tree.leaves((hidden, state, entries)), jax.tree.leaves(PROBE)))
+
+    weights, embedding, start, gain, to_hidden, to_state = jax.jit(jax.grad(rest, argnums=range(6)))(*ARGUMENTS, hidden, state)
+    # "as if those passes had left S and h alone": what reaches h and S there reaches the embedding and the first S
+    wanted = {"weights": weights, "embedding": embedding + to_hidden, "start": jax.tree.map(jnp.add, start, to_state), "gain": gain}
+    assert_close(graded(functools.partial(ours, config, passes)), wanted)
+
+
+@loops
+@pytest.mark.parametrize("passes", [2, 4])
+def test_implicit_gradient_is_its_formula_with_dense_matrices(loop, passes):
+    config = SleepConfig(gradient="implicit", **loop)
+    end = plain(config, passes, *ARGUMENTS)[:2]
+    flat_arguments, to_arguments = ravel_pytree(ARGUMENTS)
+    flat_end, to_end = ravel_pytree(end)
+
+    def flat_pass(arguments, at):
+        out = one_more(config, *to_arguments(arguments), *to_end(at))
+        return ravel_pytree(out[:2])[0], ravel_pytree(out[2])[0]
+
+    (W, W_entries), (J, J_entries) = (np.asarray(x, np.float64) for x in jax.jit(jax.jacrev(flat_pass, argnums=0))(flat_arguments, flat_end)), (
+        np.asarray(x, np.float64) for x in jax.jit(jax.jacrev(flat_pass, argnums=1))(flat_arguments, flat_end)
+    )
+    g, g_entries = (np.asarray(ravel_pytree(part)[0], np.float64) for part in (PROBE[:2], PROBE[2]))
+    total = W_entries.T @ g_entries
+    for i in range(passes):
+        total += W.T @ g
+        g = J.T @ g + (J_entries.T @ g_entries if i == 0 else 0.0)
+    wanted = dict(zip(("weights", "embedding", "start", "gain"), to_arguments(jnp.asarray(total, jnp.float32))))
+    to_hidden, to_state = to_end(jnp.asarray(g, jnp.float32))
+    if config.carry == "hidden":  # h₀ is the embedding; reinject's first pass is linearised like the others, embedding included
+        wanted["embedding"] += to_hidden
+    wanted["start"] = jax.tree.map(jnp.add, wanted["start"], to_state)
+    assert_close(graded(functools.partial(ours, config, passes)), wanted, rtol=5e-5)
+
+
+@pytest.mark.parametrize("loop", LOOPS[:2], ids=["hidden", "reinject"])
+def test_implicit_gradient_becomes_exact_at_a_fixed_point(loop):
+    def error(passes):
+        got = ravel_pytree(graded(functools.partial(ours, SleepConfig(gradient="implicit", **loop), passes))["weights"])[0]
+        wanted = ravel_pytree(graded(functools.partial(ours, SleepConfig(**loop), passes))["weights"])[0]
+        return float(jnp.linalg.norm(got - wanted) / jnp.linalg.norm(wanted))
+
+    few, more, many = error(3), error(12), error(60)
+    assert many < 1e-4 and many < more < few and few > 1e-2
+
+
+@loops
+@pytest.mark.parametrize("gradient", ["full", "last"])
+def test_remat_recomputes_and_changes_nothing(loop, gradient):
+    config = SleepConfig(gradient=gradient, gradient_passes=2, **loop)
+    plainly, again = (functools.partial(ours, dataclasses.replace(config, remat=remat), 3) for remat in (False, True))
+    assert_close(graded(again), graded(plainly), rtol=1e-6)
+    count = lambda run: str(jax.make_jaxpr(jax.grad(lambda *a: jnp.sum(run(*a)[0])))(*ARGUMENTS)).count(" tanh ")
+    assert count(again) > count(plainly)
+
+
+def test_implicit_saves_no_pass():
+    """What the backward pass keeps does not grow with N."""
+    def residuals(gradient, passes):
+        _, pull = jax.vjp(functools.partial(ours, SleepConfig(gradient=gradient), passes), *ARGUMENTS)
+        return sum(leaf.size for leaf in jax.tree.leaves(pull))
+
+    assert residuals("implicit", 3) == residuals("implicit", 9)
+    assert residuals("full", 3) < residuals("full", 9)
+
+
+def test_integers_may_ride_in_the_weights():
+    """A window's tokens are no floats; their cotangent must not break the implicit gradient."""
+    def counted(weights, hidden, fast_weights):
+        return block_pass(weights[0], hidden * (weights[1] > 0)[..., None].astype(hidden.dtype), fast_weights)
+
+    tokens = jnp.array([[1, 0, 2], [3, 4, 0]], jnp.int32)
+
+    def score(weights, gradient):
+        out = run_passes(counted, (weights, tokens), *ARGUMENTS[1:], passes=2, config=SleepConfig(gradient=gradient))
+        return jnp.sum(out[0])
+
+    one, two = (jax.grad(score)(GIVEN.weights, gradient) for gradient in ("implicit", "full"))
+    assert jax.tree.structure(one) == jax.tree.structure(two) and all(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(one))
+
+
+@pytest.mark.parametrize("passes", [0, -1])
+def test_no_pass_at_all_is_refused(passes):
+    with pytest.raises(ValueError, match=f"passes={passes}"):
+        ours(SleepConfig(), passes, *ARGUMENTS)
