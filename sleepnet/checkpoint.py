@@ -92,9 +92,9 @@ def read_claim(workdir: Path) -> tuple[RunConfig, Task]:
 class Checkpoints:
     """The checkpoints of one run's folder; saves in the background, one at a time."""
 
-    def __init__(self, workdir: Path, keep: int = 1, read_only: bool = False):
+    def __init__(self, workdir: Path, keep: int | None = None, create: bool = True):
         self.folder = workdir.absolute() / "checkpoints"
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=not read_only, read_only=read_only)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=create)
         self.manager = ocp.CheckpointManager(self.folder, options=options)
 
     def latest(self) -> int | None:
@@ -121,10 +121,10 @@ class Checkpoints:
     def restore_parameters(self, step: int, like: Any) -> Any:
         """The parameters alone, see `restore`."""
         item = {"params": jax.tree.map(ocp.utils.to_shape_dtype_struct, like)}
+        restore_args = ocp.checkpoint_utils.construct_restore_args(item)
         try:
-            restore = ocp.args.PyTreeRestore(item, restore_args=ocp.checkpoint_utils.construct_restore_args(item), partial_restore=True)
-            with ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(read_only=True), item_handlers={"state": ocp.PyTreeCheckpointHandler()}) as manager:
-                return manager.restore(step, args=ocp.args.Composite(state=restore)).state["params"]
+            args = ocp.args.Composite(state=ocp.args.PyTreeRestore(item, restore_args=restore_args, partial_restore=True))
+            return self.manager.restore(step, args=args).state["params"]
         except Exception as error:  # as above
             raise UsageError(self._damage(step, error)) from error
 
@@ -153,7 +153,7 @@ def load_model(workdir: str | Path) -> Loaded:
     config, task = read_claim(workdir)
     if not (workdir / "checkpoints").is_dir():
         raise UsageError(f"{workdir} has no checkpoint yet: train it first")
-    checkpoints = Checkpoints(workdir, read_only=True)
+    checkpoints = Checkpoints(workdir, create=False)
     step = checkpoints.latest()
     if step is None:
         raise UsageError(f"{workdir} has no checkpoint yet: train it first")
