@@ -10,7 +10,7 @@ from sleepnet import config as run_config
 from sleepnet.errors import UsageError
 from sleepnet.study import spec
 
-STEPS, BATCH = 3400, 32
+STEPS, BATCH = 4200, 32
 ONE_PASS = {"model.sleep.passes": 1}
 
 QUICK = (
@@ -55,10 +55,11 @@ def base():
         nodes=8, hops=4, queries=8, names=16, name_tokens=(1, 1), nodes_law="fixed", test_hops=(1, 2, 3, 4), window=16, hops_rise=600 * BATCH
     )
     config.model.pattern = "AG"
+    config.optim.decay = 0.5
     config.train.steps = STEPS
     config.train.batch_size = BATCH
-    config.train.save_every = 400
-    config.train.eval_every = 400
+    config.train.save_every = 300
+    config.train.eval_every = 300
     config.train.keep = 1
     config.eval.examples = 1024
     return config

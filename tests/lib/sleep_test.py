@@ -13,6 +13,8 @@ from sleepnet.config import SleepConfig
 from sleepnet.sleep import run_passes
 from sleepnet.state import FastWeights
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 B, T, D, K = 2, 3, 4, 2
 
 
@@ -134,9 +136,8 @@ def test_implicit_gradient_is_its_formula_with_dense_matrices(loop, passes):
         out = one_more(config, *to_arguments(arguments), *to_end(at))
         return ravel_pytree(out[:2])[0], ravel_pytree(out[2])[0]
 
-    (W, W_entries), (J, J_entries) = (np.asarray(x, np.float64) for x in jax.jit(jax.jacrev(flat_pass, argnums=0))(flat_arguments, flat_end)), (
-        np.asarray(x, np.float64) for x in jax.jit(jax.jacrev(flat_pass, argnums=1))(flat_arguments, flat_end)
-    )
+    dense = jax.jit(jax.jacrev(flat_pass, argnums=(0, 1)))(flat_arguments, flat_end)
+    (W, J), (W_entries, J_entries) = jax.tree.map(lambda x: np.asarray(x, np.float64), dense)
     g, g_entries = (np.asarray(ravel_pytree(part)[0], np.float64) for part in (PROBE[:2], PROBE[2]))
     total = W_entries.T @ g_entries
     for i in range(passes):
