@@ -6,6 +6,7 @@
 """
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from sleepnet.tasks.base import Task
 
 # Keys that may change between two legs of one run without changing what it computes.
 FREE = ("resume", "train.log_every", "train.keep", "train.eval_every", "train.eval_examples", "eval.")
+
+_SPARE_BYTES = 1 << 20  # of a checkpoint's own metadata, and of what else the run writes before the next one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +105,18 @@ class Checkpoints:
         return self.manager.latest_step()
 
     def save(self, step: int, state: Any, data: dict[str, int]) -> None:
-        """Saves `state` (a pytree of arrays) and the data iterator's state; returns once the arrays are copied."""
-        self.manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data)))
+        """Saves `state` (a pytree of arrays) and the data iterator's state; returns once the arrays are copied.
+
+        Raises:
+          UsageError: the disk has no room for it, or had none for the save before.
+        """
+        need, free = _SPARE_BYTES + sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(self.folder).free
+        if free < need:
+            raise UsageError(self._full(f"the checkpoint of step {step} takes {need:,} bytes and {free:,} are free"))
+        try:
+            self.manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data)))
+        except (OSError, ValueError) as error:  # tensorstore's word for a full disk is a ValueError
+            raise self._translated(error) from error
 
     def restore(self, step: int, like: Any) -> tuple[Any, dict[str, int]]:
         """The state saved at `step`, in the shapes, dtypes and shardings of `like`.
@@ -135,8 +148,19 @@ class Checkpoints:
         return f"checkpoint {self.folder / str(step)} is damaged, or another model's ({first}); {fix}"
 
     def wait(self) -> None:
-        """Returns once everything is on disk."""
-        self.manager.wait_until_finished()
+        """Returns once everything is on disk; raises as `save`."""
+        try:
+            self.manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            raise self._translated(error) from error
+
+    def _translated(self, error: Exception) -> Exception:
+        full = "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error)
+        return UsageError(self._full("a checkpoint could not be written")) if full else error
+
+    def _full(self, what: str) -> str:
+        goes_on = f"the same command goes on from step {self.latest()}" if self.latest() is not None else "then run the same command again"
+        return f"{self.folder}: no space left on the disk, {what}; free some space, {goes_on}"
 
     def close(self) -> None:
         """Waits and lets go of the folder."""
