@@ -8,8 +8,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(scope="module")
 def quickly_compiled():
-    """Half the compile time for modules that compile much and run it once."""
-    before = jax.config.jax_disable_most_optimizations
+    """Half the compile time, for modules that compile much and run it once."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -1,0 +1,142 @@
+"""The arrow: who may import whom, read off the sources; and the size of the house."""
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = "sleepnet.models"
+# a module or package → what of sleepnet it may import; imports inside functions count
+MAY = {
+    "sleepnet.errors": (),
+    "sleepnet.files": (),
+    "sleepnet.state": (),
+    "sleepnet.losses": (),
+    "sleepnet.config": ("sleepnet.errors",),
+    "sleepnet.cli": ("sleepnet.errors",),
+    "sleepnet.sleep": ("sleepnet.config", "sleepnet.state"),
+    "sleepnet.optim": ("sleepnet.config",),
+    "sleepnet.tasks": ("sleepnet.cli", "sleepnet.errors"),
+    "sleepnet.data": ("sleepnet.tasks",),
+    MODELS: ("sleepnet.config", "sleepnet.errors", "sleepnet.sleep", "sleepnet.state"),
+    "sleepnet.models.zoo": ("sleepnet.config", "sleepnet.errors", "sleepnet.files", MODELS, "sleepnet.tasks"),
+    "sleepnet.build": ("sleepnet.config", "sleepnet.errors", MODELS, "sleepnet.tasks"),
+    "sleepnet.checkpoint": ("sleepnet.build", "sleepnet.config", "sleepnet.errors", "sleepnet.files", MODELS, "sleepnet.tasks"),
+}
+# everything but these
+MAY_NOT = {"sleepnet.eval": ("sleepnet.train", "sleepnet.study"), "sleepnet.train": ("sleepnet.study",), "sleepnet.study": ()}
+
+
+def sources(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def module_of(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path, root: Path, modules: set[str]) -> set[str]:
+    """Every module that a file imports, `from package import module` resolved to the module."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names & modules or {node.module}
+            found |= {node.module} if names - modules else set()
+    return found
+
+
+def graph() -> dict[str, set[str]]:
+    roots = {ROOT / "sleepnet": ROOT, ROOT / "kernels" / "sleepnet_kernels": ROOT / "kernels"}
+    files = {module_of(path, root): (path, root) for folder, root in roots.items() for path in sources(folder)}
+    return {name: imports(path, root, set(files)) for name, (path, root) in files.items()}
+
+
+GRAPH = graph()
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def rule_of(name: str) -> str | None:
+    """The most special entry of the tables above that speaks of a module."""
+    return max((entry for entry in (*MAY, *MAY_NOT) if within(name, entry)), key=len, default=None)
+
+
+def test_the_sources_are_found():
+    assert {"sleepnet.sleep", "sleepnet.models.hybrid", "sleepnet.train.loop", "sleepnet_kernels.dispatch"} <= GRAPH.keys()
+    assert "sleepnet.sleep" in GRAPH["sleepnet.models.hybrid"]
+    assert "sleepnet_kernels.gated_delta_rule" in GRAPH["sleepnet.models.fast_weight"]
+    assert "sleepnet.tasks" in GRAPH["sleepnet.models.zoo"]
+
+
+def test_kernels_know_nothing_of_the_library():
+    for name, imported in GRAPH.items():
+        if within(name, "sleepnet_kernels"):
+            assert not [other for other in imported if within(other, "sleepnet")], name
+
+
+@pytest.mark.parametrize("name", sorted(name for name in GRAPH if within(name, "sleepnet") and name != "sleepnet"))
+def test_imports_follow_the_arrow(name):
+    rule, ours = rule_of(name), {other for other in GRAPH[name] if within(other, "sleepnet")}
+    assert rule is not None, f"{name} has no place in the table of this test yet"
+    if rule in MAY:
+        wrong = {other for other in ours if not any(within(other, entry) for entry in (rule, *MAY[rule]))}
+    else:
+        wrong = {other for other in ours if any(within(other, entry) for entry in MAY_NOT[rule])}
+    assert not wrong, f"{name} must not import {sorted(wrong)}"
+
+
+def test_only_models_touch_the_kernels():
+    """One place decides which rule runs."""
+    for name, imported in GRAPH.items():
+        if within(name, "sleepnet") and not within(name, MODELS):
+            assert not [other for other in imported if within(other, "sleepnet_kernels")], name
+
+
+def test_models_other_than_the_zoo_know_no_task():
+    assert not [name for name in GRAPH if within(name, MODELS) and name != f"{MODELS}.zoo" and any(within(other, "sleepnet.tasks") for other in GRAPH[name])]
+
+
+def test_nothing_imports_the_experiments_the_tools_or_the_tests():
+    for name, imported in GRAPH.items():
+        assert not [other for other in imported if other.split(".")[0] in ("experiments", "tools", "tests")], name
+
+
+def test_no_circles_but_those_inside_a_package():
+    """Following imports at any depth, no package comes back to itself."""
+    package = lambda name: name if name == f"{MODELS}.zoo" else ".".join(name.split(".")[:2])
+    arrows = {}
+    for name, imported in GRAPH.items():
+        arrows.setdefault(package(name), set()).update(package(other) for other in imported if package(other) in map(package, GRAPH))
+
+    def visit(name, path):
+        assert name not in path, " → ".join((*path, name))
+        for other in arrows.get(name, ()):
+            if other != name and other != "sleepnet":
+                visit(other, (*path, name))
+
+    for name in arrows:
+        visit(name, ())
+
+
+def test_files_stay_readable():
+    folders = [ROOT / name for name in ("sleepnet", "kernels", "experiments", "tools")]
+    long = {str(path.relative_to(ROOT)): lines for folder in folders for path in sources(folder) if (lines := len(path.read_text().splitlines())) > 500}
+    assert not long
+
+
+def test_the_top_of_the_repository_stays_small():
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    top = {line.split("/")[0] for line in listed.stdout.splitlines()}
+    allowed = {"setup.py", "README.md", "LICENSE", "sleepnet", "kernels", "experiments", "tests", "tools"}
+    others = {name for name in top - allowed if not name.startswith(".") and not name.endswith((".lock", "lock.txt"))}
+    assert not others and allowed - {"experiments", "tools"} <= top
