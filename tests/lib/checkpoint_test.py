@@ -1,0 +1,215 @@
+"""A run's folder: whose it is, what is refused, what comes back, and that a refusal overwrites nothing."""
+import dataclasses
+import hashlib
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sleepnet import build, checkpoint
+from sleepnet.checkpoint import Checkpoints, claim, load_model
+from sleepnet.config import EvalConfig, ModelConfig, RunConfig, TaskConfig, TrainConfig
+from sleepnet.errors import UsageError
+from sleepnet.train.loop import train
+
+# where a read fails, Orbax leaves futures behind that report to a closed event loop
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+ARGUMENTS = {"nodes": 5, "hops": 2, "queries": 2, "names": 3, "name_tokens": (1, 2), "min_nodes": 2}
+CONFIG = RunConfig(
+    task=TaskConfig("depo", ARGUMENTS), model=ModelConfig(width=8, heads=1, head_dim=8, mlp_width=8), train=TrainConfig(steps=6, log_every=1, save_every=2)
+)
+TASK = build.task_of(CONFIG)
+
+
+def params_at(step):
+    """Stand-ins for trained parameters, other ones for each step."""
+    abstract = nnx.to_pure_dict(nnx.split(nnx.eval_shape(lambda: build.model_of(CONFIG, TASK)), nnx.Param)[1])
+    generator = np.random.default_rng(step)
+    return jax.tree.map(lambda leaf: jnp.asarray(generator.normal(size=leaf.shape), jnp.float32), abstract)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder with checkpoints at steps 2 and 4; never to be written to."""
+    workdir = tmp_path_factory.mktemp("saved") / "run"
+    claim(workdir, CONFIG, TASK)
+    checkpoints = Checkpoints(workdir, keep=2)
+    for step in (1, 2, 4):
+        checkpoints.save(step, {"params": params_at(step), "other": jnp.ones(3)}, {"next_index": step})
+    checkpoints.close()
+    return workdir
+
+
+@pytest.fixture
+def workdir(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "run")
+
+
+def fingerprint(folder):
+    """Every file and what is in it."""
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(workdir, match, action):
+    before = fingerprint(workdir)
+    with pytest.raises(UsageError, match=match):
+        action()
+    assert fingerprint(workdir) == before
+
+
+def changed(**values):
+    return dataclasses.replace(CONFIG, **values)
+
+
+def test_what_was_saved_comes_back(saved):
+    assert sorted(path.name for path in (saved / "checkpoints").iterdir() if path.name.isdigit()) == ["2", "4"]
+    checkpoints = Checkpoints(saved, create=False)
+    assert checkpoints.latest() == 4
+    for step in (2, 4):
+        state, position = checkpoints.restore(step, {"params": params_at(0), "other": jnp.zeros(3)})
+        assert position == {"next_index": step}
+        jax.tree.map(np.testing.assert_array_equal, state, {"params": params_at(step), "other": jnp.ones(3)})
+    checkpoints.close()
+
+
+def test_the_newest_model_comes_back_with_its_task(saved):
+    loaded = load_model(saved)
+    assert loaded.step == 4 and loaded.config == CONFIG and loaded.task == TASK
+    got = nnx.to_pure_dict(nnx.split(loaded.model, nnx.Param)[1])
+    jax.tree.map(np.testing.assert_array_equal, got, params_at(4))
+    assert loaded.model.config == build.fit(CONFIG.model, TASK)
+
+
+@pytest.mark.parametrize(
+    "values, key, old, new",
+    [
+        ({"seed": 5}, "seed", "0", "5"),
+        ({"model": dataclasses.replace(CONFIG.model, width=16)}, "model.width", "8", "16"),
+        ({"train": dataclasses.replace(CONFIG.train, steps=9)}, "train.steps", "6", "9"),
+        ({"train": dataclasses.replace(CONFIG.train, random_passes=(1, 2))}, "train.random_passes", r"\[\]", r"\[1, 2\]"),
+    ],
+)
+def test_another_runs_folder_is_refused_by_the_key_that_differs(workdir, values, key, old, new):
+    for action in (lambda: claim(workdir, changed(**values), TASK), lambda: train(changed(**values), workdir, quiet=True)):
+        refused(workdir, rf"belongs to another run: {key} is {old} there and {new} here; give another --workdir", action)
+
+
+def test_keys_that_change_nothing_computed_may_change(workdir):
+    before = fingerprint(workdir)
+    free = changed(train=dataclasses.replace(CONFIG.train, log_every=2, keep=7, eval_every=1, eval_examples=3), eval=EvalConfig(examples=5, passes=(1,)))
+    claim(workdir, free, TASK)
+    assert fingerprint(workdir) == before
+
+
+def test_another_tasks_folder_is_refused(workdir):
+    config = changed(task=TaskConfig("depo", {**ARGUMENTS, "hops": 3}))
+    refused(workdir, "was trained on another task .* give another --workdir", lambda: claim(workdir, config, build.task_of(config)))
+
+
+def test_a_task_that_has_changed_since_is_refused(workdir):
+    known = json.loads((workdir / "task.json").read_text())
+    (workdir / "task.json").write_text(json.dumps({**known, "version": 0, "hash": "0" * 64}))
+    refused(workdir, "is not this package's", lambda: load_model(workdir))
+    refused(workdir, "another task", lambda: train(CONFIG, workdir, quiet=True))
+
+
+def test_resume_false_wants_an_empty_folder(workdir, tmp_path):
+    refused(workdir, r"holds a run already and resume=False: .* --config.resume=True", lambda: claim(workdir, changed(resume=False), TASK))
+    claim(tmp_path / "new", changed(resume=False), TASK)
+    (tmp_path / "empty").mkdir()
+    claim(tmp_path / "empty", changed(resume=False), TASK)
+    claim(tmp_path / "new", CONFIG, TASK)
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    refused(tmp_path, "is not empty and holds no run: give an empty or new --workdir", lambda: train(CONFIG, tmp_path, quiet=True))
+
+
+def test_a_folder_without_checkpoint_says_so(tmp_path):
+    with pytest.raises(UsageError, match="holds no run"):
+        load_model(tmp_path)
+    claim(tmp_path / "run", CONFIG, TASK)
+    refused(tmp_path / "run", "has no checkpoint yet: train it first", lambda: load_model(tmp_path / "run"))
+    (tmp_path / "run/checkpoints").mkdir()
+    refused(tmp_path / "run", "has no checkpoint yet: train it first", lambda: load_model(tmp_path / "run"))
+
+
+def test_a_damaged_config_says_which_file(workdir):
+    (workdir / "config.json").write_text('{"seed": ')
+    refused(workdir, r"config.json can't be read .* the run's folder is damaged", lambda: load_model(workdir))
+    refused(workdir, "config.json can't be read", lambda: claim(workdir, CONFIG, TASK))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+
+
+def damage(workdir, step, how):
+    folder = workdir / "checkpoints" / str(step) / "state"
+    if how == "arrays":
+        for path in folder.rglob("d/*"):
+            cut(path)
+    elif how == "tree":
+        cut(folder / "_METADATA")
+    else:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("how", ["arrays", "tree", "gone"])
+def test_a_damaged_checkpoint_is_refused_by_name_with_the_fix(workdir, how):
+    damage(workdir, 4, how)
+    match = rf"checkpoint .*checkpoints/4 is damaged, or another model's \(.+\); remove that folder to go on from step 2"
+    refused(workdir, match, lambda: load_model(workdir))
+    refused(workdir, match, lambda: train(CONFIG, workdir, quiet=True))
+    shutil.rmtree(workdir / "checkpoints/4")
+    assert load_model(workdir).step == 2
+
+
+def test_a_file_cut_short_is_refused_or_was_not_needed(workdir):
+    """Whichever file it is: an error or the same parameters, never others."""
+    folder, outcomes = workdir / "checkpoints/4/state", []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size):
+        whole = path.read_bytes()
+        cut(path)
+        try:
+            got = nnx.to_pure_dict(nnx.split(load_model(workdir).model, nnx.Param)[1])
+            jax.tree.map(np.testing.assert_array_equal, got, params_at(4))
+            outcomes.append("same")
+        except UsageError as error:
+            assert "checkpoints/4 is damaged" in str(error)
+            outcomes.append("refused")
+        path.write_bytes(whole)
+    assert outcomes.count("refused") >= 3
+
+
+def test_the_only_checkpoint_damaged_leaves_no_other(workdir):
+    shutil.rmtree(workdir / "checkpoints/2")
+    damage(workdir, 4, "arrays")
+    refused(workdir, "checkpoints/4 is damaged.*; there is no other one: start again in a new workdir", lambda: load_model(workdir))
+
+
+def test_what_is_left_of_a_save_that_was_killed_is_no_checkpoint(workdir):
+    shutil.copytree(workdir / "checkpoints/4", workdir / "checkpoints/6.orbax-checkpoint-tmp")
+    assert load_model(workdir).step == 4
+    checkpoints = Checkpoints(workdir)
+    assert checkpoints.latest() == 4
+    checkpoints.close()
+
+
+def test_only_whole_json_is_ever_seen(tmp_path, monkeypatch):
+    claim(tmp_path / "run", CONFIG, TASK)
+    before = fingerprint(tmp_path / "run")
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="config.json") as error:
+        checkpoint.write_json(tmp_path / "run/config.json", {})
+    assert error.value.errno == 28 and fingerprint(tmp_path / "run") == before

@@ -1,0 +1,292 @@
+"""Training: stopped runs end where unbroken ones do, bit for bit; the data's order; losses by hand; what a non-finite loss does."""
+import dataclasses
+import functools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sleepnet import build, checkpoint, cli, data, optim
+from sleepnet.config import RunConfig, from_dict, to_dict
+from sleepnet.train import __main__ as command
+from sleepnet.train import loop
+from sleepnet.train.loop import passes_at, train
+
+STEPS = 40
+VALUES = {
+    "task": {"name": "depo", "arguments": {"nodes": 5, "hops": 2, "queries": 2, "names": 3, "name_tokens": (1, 2), "min_nodes": 2}},
+    "model": {"width": 8, "heads": 1, "head_dim": 8, "mlp_width": 8, "sleep": {"passes": 2}},
+    "optim": {"warmup": 2},
+    "train": {
+        "steps": STEPS, "batch_size": 8, "random_passes": (1, 2), "log_every": 1, "save_every": 10, "keep": 2, "eval_every": 20, "eval_examples": 8,
+    },
+    "eval": {"batch_size": 8},
+}
+CONFIG = from_dict(RunConfig, VALUES)
+TASK = build.task_of(CONFIG)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(quickly_compiled):
+    """Runs of one configuration share their compiled step; runs in processes of their own (slow) do not.
+
+    Optax's Muon divides a power of a float by an int32, so the optimiser alone is not held to strict promotion.
+    """
+    real = optim.optimizer
+
+    @functools.cache
+    def optimizer(config, steps):
+        made = real(config, steps)
+
+        def update(*arguments):
+            with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+                return made.update(*arguments)
+
+        return made._replace(update=update)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.optim, "optimizer", optimizer)
+        patch.setattr(loop, "make_step", functools.cache(loop.make_step))
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(compiled_once, tmp_path_factory):
+    """The folder of an unbroken run."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    train(CONFIG, workdir, quiet=True)
+    return workdir
+
+
+def parameters(workdir):
+    state = nnx.to_pure_dict(nnx.split(checkpoint.load_model(workdir).model, nnx.Param)[1])
+    return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def lines(workdir):
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def assert_same_run(a, b):
+    one, other = parameters(a), parameters(b)
+    assert one.keys() == other.keys() and lines(a) == lines(b)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def steps_in(workdir):
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
+
+
+def copied(workdir, to, *, without):
+    """A run's folder as a stop before its end leaves it: no result, no newer checkpoints, metrics that ran on."""
+    shutil.copytree(workdir, to)
+    (to / "result.json").unlink()
+    for step in without:
+        shutil.rmtree(to / "checkpoints" / str(step))
+    return to
+
+
+def test_a_run_writes_what_it_says(whole):
+    assert json.loads((whole / "config.json").read_text()) == json.loads(json.dumps(to_dict(CONFIG)))
+    assert steps_in(whole) == [30, 40]  # keep = 2
+    result, rows = json.loads((whole / "result.json").read_text()), lines(whole)
+    assert result["steps"] == STEPS and result["tokens"] == STEPS * 8 * TASK.seq_len
+    assert result["parameters"] == sum(leaf.size for leaf in parameters(whole).values())
+    assert [row["step"] for row in rows if row["split"] == "train"] == list(range(1, STEPS + 1))
+    assert [row["step"] for row in rows if row["split"] == "validation"] == [20, 40]
+    assert rows[-1]["flops"] == result["flops"] and {"exact_accuracy_k1", "exact_accuracy_k2"} <= rows[-1].keys()
+    assert train(CONFIG, whole, quiet=True) == result
+
+
+def test_the_loss_decreases(whole):
+    losses = [row["loss"] for row in lines(whole) if row["split"] == "train"]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])
+
+
+def test_a_second_run_is_the_same_bit_for_bit(whole, tmp_path):
+    """Nothing of a run stays behind in the process."""
+    train(CONFIG, tmp_path / "again", quiet=True)
+    assert_same_run(tmp_path / "again", whole)
+
+
+@pytest.mark.parametrize("lost", [(40,), (30, 40)], ids=["newest", "all"])
+def test_a_stopped_run_goes_on_bit_for_bit(whole, tmp_path, lost):
+    workdir = copied(whole, tmp_path / "run", without=lost)
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 41, "spl')  # cut by the stop
+    train(CONFIG, workdir, quiet=True)
+    assert_same_run(workdir, whole)
+    results = [json.loads((folder / "result.json").read_text()) for folder in (whole, workdir)]
+    assert {**results[0], "seconds": 0} == {**results[1], "seconds": 0}
+
+
+@pytest.mark.parametrize("step", [0, 30])
+def test_the_loss_of_a_step_is_that_of_its_batch_by_hand(whole, tmp_path, step):
+    """Parameters before the step, batch `step` of the task, N of the step: forward, then cross entropy in float64."""
+    model = build.model_of(CONFIG, TASK)
+    if step:
+        model = checkpoint.load_model(copied(whole, tmp_path / "run", without=(40,))).model
+    batch, passes = TASK.batch(CONFIG.seed, "train", step * 8, 8), passes_at(CONFIG, step)
+    graph, params = nnx.split(model, nnx.Param)
+    forward = jax.jit(lambda params, tokens: nnx.merge(graph, params).forward(tokens, passes=passes, predicts=TASK.predicts))
+    logits = np.asarray(forward(params, batch["tokens"]), np.float64)
+    at = np.nonzero(batch["loss_mask"])
+    scores = logits[at]
+    loss = np.mean(np.log(np.exp(scores).sum(axis=-1)) - scores[np.arange(len(scores)), batch["targets"][at]])
+    row = [row for row in lines(whole) if row["split"] == "train"][step]
+    assert row["step"] == step + 1 and row["loss"] == pytest.approx(loss, rel=1e-5)
+    hits = logits.argmax(axis=-1) == batch["targets"]
+    answers = [hits[b][batch["answer"][b] == a] for b in range(8) for a in range(TASK.answers)]
+    assert row["exact_accuracy"] == np.mean([hit.all() for hit in answers if hit.size])
+
+
+def test_batches_are_the_tasks_by_index():
+    source = data.BatchSource(TASK, seed=3, batch_size=4, steps=9)
+    for start in (0, 5):
+        iterator = data.batches(source, start)
+        for index in range(start, 9):
+            assert iterator.get_state()["next_index"] == index
+            batch, wanted = next(iterator), TASK.batch(3, "train", 4 * index, 4)
+            for key in data.KEYS:
+                np.testing.assert_array_equal(batch[key], wanted[key], err_msg=key)
+        with pytest.raises(StopIteration):
+            next(iterator)
+
+
+def test_the_first_examples_do_not_depend_on_the_batch_size():
+    batches = lambda size: np.concatenate([data.BatchSource(TASK, seed=0, batch_size=size, steps=12 // size)[i]["tokens"] for i in range(12 // size)])
+    np.testing.assert_array_equal(batches(2), batches(6))
+
+
+def test_random_passes_are_a_function_of_seed_and_step():
+    config = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, random_passes=(1, 2, 5)))
+    drawn = [passes_at(config, step) for step in range(300)]
+    assert [passes_at(config, step) for step in reversed(range(300))] == drawn[::-1]
+    assert all(70 < drawn.count(passes) < 130 for passes in (1, 2, 5))
+    assert [passes_at(dataclasses.replace(config, seed=1), step) for step in range(300)] != drawn
+    fixed = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, random_passes=()))
+    assert {passes_at(fixed, step) for step in range(20)} == {2}
+
+
+def poisoned(params, name):
+    """Parameters with one number of one tensor gone."""
+    def spoil(path, leaf):
+        return leaf.at[(0,) * leaf.ndim].set(jnp.nan) if jax.tree_util.keystr(path, simple=True, separator=".") == name else leaf
+
+    return jax.tree_util.tree_map_with_path(spoil, params)
+
+
+@pytest.fixture
+def metrics_closed(monkeypatch):
+    """Closes what a run that stops by an error leaves open."""
+    made = []
+
+    class Recorded(loop.Metrics):
+        def __init__(self, *arguments, **keywords):
+            super().__init__(*arguments, **keywords)
+            made.append(self)
+
+    monkeypatch.setattr(loop, "Metrics", Recorded)
+    yield
+    for metrics in made:
+        metrics.close()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(whole, tmp_path, monkeypatch, metrics_closed):
+    workdir, real = copied(whole, tmp_path / "run", without=(40,)), loop.make_step
+
+    def make_step(*arguments):
+        def step(state, batch, passes):
+            if int(state.step) == 34:
+                state = dataclasses.replace(state, params=poisoned(state.params, "blocks.1.mixer.beta.kernel"))
+            return real(*arguments)(state, batch, passes)
+
+        return step
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "make_step", make_step)
+        with pytest.raises(FloatingPointError, match=r"step 34 \(batch 34 of seed 0\) is not finite, first in parameter blocks.1.mixer.beta.kernel;"):
+            train(CONFIG, workdir, quiet=True)
+    assert steps_in(workdir) == [30] and not (workdir / "result.json").exists()
+    assert lines(workdir) == lines(whole)[:lines(workdir)[-1]["step"] + 1] and lines(workdir)[-1]["step"] == 34
+    train(CONFIG, workdir, quiet=True)
+    assert_same_run(workdir, whole)
+
+
+def config_file(folder: Path) -> Path:
+    path = folder / "config.py"
+    path.write_text(
+        f"from sleepnet.config import default\n\n\ndef get_config():\n    config = default()\n    config.update({VALUES!r})\n    return config\n"
+    )
+    return path
+
+
+def test_a_loss_that_is_not_finite_is_one_line_on_the_command_line(tmp_path, monkeypatch, capsys, metrics_closed):
+    real = build.model_of
+
+    def model_of(config, task):
+        model = real(config, task)
+        graph, state = nnx.split(model, nnx.Param)
+        nnx.replace_by_pure_dict(state, poisoned(nnx.to_pure_dict(state), "head.kernel"))
+        return nnx.merge(graph, state)
+
+    monkeypatch.setattr(loop.build, "model_of", model_of)
+    monkeypatch.setattr(sys, "argv", ["train", f"--config={config_file(tmp_path)}", f"--workdir={tmp_path / 'run'}"])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(command.main, command.FLAGS)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1 and "Traceback" not in error
+    assert error.startswith("error: step 0 (batch 0 of seed 0) is not finite, first in parameter head.kernel;")
+    assert steps_in(tmp_path / "run") == []
+
+
+@pytest.mark.slow
+def test_a_killed_process_started_again_ends_with_the_same_parameters(tmp_path):
+    """SIGKILL at random steps, several times, then the same command to the end."""
+    path, generator = config_file(tmp_path), random.Random(0)
+
+    def start(workdir):
+        arguments = [sys.executable, "-m", "sleepnet.train", f"--config={path}", f"--workdir={workdir}"]
+        return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    unbroken = start(tmp_path / "whole")
+    _, error = unbroken.communicate(timeout=600)
+    assert unbroken.returncode == 0, error
+    workdir, kills = tmp_path / "run", 0
+    for wanted in (0, *sorted(generator.sample(range(1, STEPS), 3))):
+        process = start(workdir)
+        metrics = workdir / "metrics.jsonl"
+        while process.poll() is None:
+            written = [json.loads(line)["step"] for line in metrics.read_text().splitlines(keepends=True) if line.endswith("\n")] if metrics.exists() else []
+            if (written and written[-1] >= wanted) or (wanted == 0 and (workdir / "config.json").exists()):
+                time.sleep(generator.random() * 0.05)
+                os.kill(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.005)
+        process.communicate()
+        kills += process.returncode == -signal.SIGKILL
+    last = start(workdir)
+    _, error = last.communicate(timeout=600)
+    assert last.returncode == 0, error
+    assert kills >= 2
+    assert_same_run(workdir, tmp_path / "whole")
+
+
+def test_a_run_of_a_task_that_cannot_be_is_refused_before_a_folder_is_made(tmp_path):
+    config = dataclasses.replace(CONFIG, task=dataclasses.replace(CONFIG.task, arguments={"nods": 5}))
+    with pytest.raises(ValueError, match="did you mean 'nodes'"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
