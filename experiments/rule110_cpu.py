@@ -1,6 +1,6 @@
 """Rule-110 at a size that a CPU trains and nobody learns by heart: 2 strings of 16 cells (2^16 states each), t = 1 … 6 mixed.
 
-In training every `steps_rise` examples t may be one larger, from t = 1 on, for all arms alike.
+Training starts with t = 1 alone and lets t grow to 6 by step 1500, in every arm alike.
 
 Command:   python -m sleepnet.study --config=experiments/rule110_cpu.py
 """
@@ -30,8 +30,11 @@ def base():
     """The run that every arm starts from."""
     config = run_config.default()
     config.task.name = "rule110"
-    config.task.arguments = dict(width=16, strings=2, steps=(1, 6), steps_rise=350 * BATCH)
+    config.task.arguments = dict(width=16, strings=2, steps=(1, 6), steps_rise=tuple(step * BATCH for step in (300, 700, 1100, 1500, 1500)))
     config.model.pattern = "AG"
+    config.optim.learning_rate = 1.5e-2
+    config.optim.adam_rate = 2.25e-3
+    config.optim.decay = 0.4
     config.train.steps = STEPS
     config.train.batch_size = BATCH
     config.train.save_every = 250

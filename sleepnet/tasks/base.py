@@ -40,6 +40,23 @@ def choice(key: str, value: Any, known: tuple[str, ...]) -> str:
     return value
 
 
+def rising(key: str, value: Any, most: int) -> tuple[int, ...]:
+    """Returns a curriculum's thresholds: entry i is the number of training examples before difficulty i + 2 may be drawn.
+
+    Raises UsageError unless they are at most `most` − 1 whole numbers, none smaller than the one before.
+    """
+    listed = isinstance(value, (list, tuple)) and all(isinstance(v, int) and v >= 0 for v in value) and list(value) == sorted(value)
+    require(listed, f"{key}={value!r} must be a list of rising numbers of training examples, such as (10000, 30000)")
+    require(len(value) < most, f"{key}={value!r} has {len(value)} thresholds; {most} difficulties have at most {most - 1}")
+    return tuple(value)
+
+
+def risen(thresholds: tuple[int, ...], most: int, index: Any) -> Any:
+    """Returns how many difficulties the training example at `index` (a number or an array) is drawn from."""
+    passed = np.searchsorted(np.array(thresholds, np.int64), index, "right")
+    return passed + (most - len(thresholds))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task(abc.ABC):
     """A benchmark: a pure function from (seed, split, index) to an example.

@@ -22,7 +22,7 @@ import numpy as np
 
 from sleepnet.tasks import _depo_arrays, philox
 from sleepnet.tasks._depo_arrays import ANS, BOS, EDGE, EDGES, FIRST_NAME, HOPS, NAMES, SIZE, STARTS
-from sleepnet.tasks.base import PAD, Task, choice, require, whole
+from sleepnet.tasks.base import PAD, Task, choice, require, risen, rising, whole
 from sleepnet.tasks.registry import register
 from sleepnet.tasks.splits import MAX_ATTEMPTS, TRAIN, belongs, empty_split, mix64_int
 
@@ -47,8 +47,8 @@ class Depo(Task):
       min_nodes: least n under `nodes_law="inverse"`.
       nodes_law: of n in training: "inverse", p ∝ 1 / (n + √N), or "fixed", n = N.
       test_hops: the k of validation and test; None: the powers of two up to `hops`.
-      hops_rise: training examples before the largest k drawn grows by one, from 1 up to `hops`; 0: k ~ U[1, hops] throughout.
-        A curriculum over the order of the training examples alone: validation and test know nothing of it.
+      hops_rise: training examples before the largest k drawn grows by one, for each of the last growths up to `hops`; empty:
+        k ~ U[1, hops] throughout. A curriculum over the order of the training examples: validation and test know nothing of it.
       window: L; None: 75 (the paper's) where the edges fill more than one such window exactly and the queries fit into
         one, else one window for all edges and one for all queries, whichever is longer.
     """
@@ -65,13 +65,13 @@ class Depo(Task):
     min_nodes: int = 3
     nodes_law: str = "inverse"
     test_hops: tuple[int, ...] | None = None
-    hops_rise: int = 0
+    hops_rise: tuple[int, ...] = ()
     window: int | None = None
 
     def __post_init__(self) -> None:
         N, K, M = whole("nodes", self.nodes, 2), whole("hops", self.hops, 1), whole("queries", self.queries, 1)
         V = whole("names", self.names, 1)
-        whole("hops_rise", self.hops_rise, 0)
+        hops_rise = rising("hops_rise", self.hops_rise, K)
         choice("nodes_law", self.nodes_law, ("inverse", "fixed"))
         inverse = self.nodes_law == "inverse"
         min_nodes = whole("min_nodes", self.min_nodes, 2, N if inverse else None)
@@ -107,7 +107,7 @@ class Depo(Task):
         )
         edges = -(-edges // window) * window
         self._set(
-            nodes=N, hops=K, queries=M, names=V, min_nodes=min_nodes,
+            nodes=N, hops=K, hops_rise=hops_rise, queries=M, names=V, min_nodes=min_nodes,
             name_tokens=(least, P), test_hops=test_hops, window=window, answers=M,
             vocab_size=FIRST_NAME + 2 * V + K, seq_len=edges + asked, predicts=(False,) * (edges // window) + (True,) * -(-asked // window),
         )
@@ -115,7 +115,7 @@ class Depo(Task):
 
     def most_hops(self, index: Any) -> Any:
         """Returns the largest k of the training example at `index` (a number or an array)."""
-        return np.minimum(index // self.hops_rise + 1, self.hops) if self.hops_rise else self.hops
+        return risen(self.hops_rise, self.hops, index)
 
     @property
     def edge_tokens(self) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 
 from sleepnet.tasks import philox
 from sleepnet.tasks._automaton import history
-from sleepnet.tasks.base import PAD, Task, choice, require, whole
+from sleepnet.tasks.base import PAD, Task, choice, require, risen, rising, whole
 from sleepnet.tasks.registry import register
 from sleepnet.tasks.splits import MAX_ATTEMPTS, SPLITS, TRAIN, belongs, draw_members, empty_split, mix64, mix64_int
 
@@ -40,8 +40,8 @@ class Rule110(Task):
       boundary: "periodic", or "zero". With zeros Rule 110's first cell is absorbing: answering 1 is right almost always.
       cell: the cell that is asked for.
       window: L; None: one row.
-      steps_rise: training examples before the largest t drawn grows by one, from `steps[0]` up to `steps[1]`; 0: the whole
-        range throughout. A curriculum over the order of the training examples alone.
+      steps_rise: training examples before the largest t drawn grows by one, for each of the last growths up to `steps[1]`;
+        empty: the whole range throughout. A curriculum over the order of the training examples alone.
     """
 
     name: ClassVar[str] = "rule110"
@@ -55,7 +55,7 @@ class Rule110(Task):
     boundary: str = "periodic"
     cell: int = 0
     window: int | None = None
-    steps_rise: int = 0
+    steps_rise: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         self._set(
@@ -73,13 +73,13 @@ class Rule110(Task):
         else:
             steps = whole("steps", self.steps, 0)
         require(ranged or not self.steps_rise, f"steps_rise={self.steps_rise} needs a range of steps, such as steps=(1, {steps})")
-        whole("steps_rise", self.steps_rise, 0)
+        steps_rise = rising("steps_rise", self.steps_rise, steps[1] - steps[0] + 1 if ranged else 1)
         context = self.strings * (self.width + ranged)
         window = self.width + ranged if self.window is None else whole("window", self.window, 1)
         require(context % window == 0, f"window={window} must divide the {context} tokens before the queries")
         require(self.strings <= window, f"strings={self.strings} queries must fit into one window of {window} tokens")
         self._set(
-            steps=steps, window=window, answers=1, seq_len=context + self.strings,
+            steps=steps, steps_rise=steps_rise, window=window, answers=1, seq_len=context + self.strings,
             vocab_size=FIRST_DEPTH + (steps[1] - steps[0] + 1 if ranged else 0),
             predicts=(False,) * (context // window) + (True,),
         )
@@ -93,9 +93,7 @@ class Rule110(Task):
     def depths(self, split: int, index: Any) -> Any:
         """Returns how many values of t the example at `index` is drawn from (a number or an array)."""
         least, most = self._range
-        if split != TRAIN or not self.steps_rise:
-            return most - least + 1
-        return np.minimum(index // self.steps_rise, most - least) + 1
+        return risen(self.steps_rise, most - least + 1, index) if split == TRAIN else most - least + 1
 
     # The plain path: one example, to be read.
 

@@ -113,7 +113,7 @@ def test_held_out_states_are_never_trained_on():
 
 def test_the_largest_t_rises_with_the_training_examples_only():
     arguments = {"width": 16, "strings": 2, "steps": (2, 4)}
-    task, plain = tasks.get("rule110", **arguments, steps_rise=100), tasks.get("rule110", **arguments)
+    task, plain = tasks.get("rule110", **arguments, steps_rise=(100, 200)), tasks.get("rule110", **arguments)
     by_stage = [task.batch(0, "train", start, 100)["difficulty"]["steps"] for start in (0, 100, 200, 5000)]
     assert [sorted(set(t.ravel().tolist())) for t in by_stage] == [[2], [2, 3], [2, 3, 4], [2, 3, 4]]
     for split, start in (("test", 0), ("train", 200)):
@@ -121,4 +121,4 @@ def test_the_largest_t_rises_with_the_training_examples_only():
     for index in (0, 99, 100, 250):
         np.testing.assert_array_equal(task.example(0, "train", index)["tokens"], task.batch(0, "train", index, 1)["tokens"][0])
     with pytest.raises(UsageError, match="steps_rise"):
-        tasks.get("rule110", steps=4, steps_rise=10)
+        tasks.get("rule110", steps=4, steps_rise=(10,))
