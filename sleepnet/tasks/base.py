@@ -57,6 +57,11 @@ def risen(thresholds: tuple[int, ...], most: int, index: Any) -> Any:
     return passed + (most - len(thresholds))
 
 
+def tell_rise(thresholds: tuple[int, ...]) -> str:
+    """Returns a curriculum in words, for the end of a sentence; nothing where there is none."""
+    return f" (the largest may grow after {', '.join(f'{t:,}' for t in thresholds)} training examples)" if thresholds else ""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task(abc.ABC):
     """A benchmark: a pure function from (seed, split, index) to an example.

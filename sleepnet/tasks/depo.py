@@ -22,7 +22,7 @@ import numpy as np
 
 from sleepnet.tasks import _depo_arrays, philox
 from sleepnet.tasks._depo_arrays import ANS, BOS, EDGE, EDGES, FIRST_NAME, HOPS, NAMES, SIZE, STARTS
-from sleepnet.tasks.base import PAD, Task, choice, require, risen, rising, whole
+from sleepnet.tasks.base import PAD, Task, choice, require, risen, rising, tell_rise, whole
 from sleepnet.tasks.registry import register
 from sleepnet.tasks.splits import MAX_ATTEMPTS, TRAIN, belongs, empty_split, mix64_int
 
@@ -243,10 +243,10 @@ class Depo(Task):
         length = f"{least}" if least == most else f"{least} … {most}"
         return (
             f"One directed cycle over n distinct names. Its n edges come in random order, each as `name next_name` with "
-            f"nothing between them. A name has {length} tokens of {self.names} letters, written 1 … {self.names}; its last "
+            f"nothing between them. A name has {length} token{'s' * (most > 1)} of {self.names} letters, written 1 … {self.names}; its last "
             f"token is written {self.names} higher. Then up to {self.queries} queries `<query_k> name <ans> answer`, with "
-            f"distinct names: the answer is the name k steps on. Training: {size}; k drawn from 1 … {self.hops}. Validation "
-            f"and test: n = {self.nodes}; k drawn from {', '.join(map(str, self.test_hops))}. Edges fill {self.edge_tokens} "
+            f"distinct names: the answer is the name k steps on. Training: {size}; k drawn from 1 … {self.hops}"
+            f"{tell_rise(self.hops_rise)}. Validation and test: n = {self.nodes}; k drawn from {', '.join(map(str, self.test_hops))}. Edges fill {self.edge_tokens} "
             f"tokens, padded on the left; queries {self.seq_len - self.edge_tokens}, padded on the right."
         )
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from sleepnet.tasks import philox
 from sleepnet.tasks._automaton import history
-from sleepnet.tasks.base import PAD, Task, choice, require, risen, rising, whole
+from sleepnet.tasks.base import PAD, Task, choice, require, risen, rising, tell_rise, whole
 from sleepnet.tasks.registry import register
 from sleepnet.tasks.splits import MAX_ATTEMPTS, SPLITS, TRAIN, belongs, draw_members, empty_split, mix64, mix64_int
 
@@ -256,7 +256,7 @@ class Rule110(Task):
         return (
             f"{self.strings} independent rows of {self.width} random cells, then one `?` per row. The label of a `?` is cell "
             f"{self.cell} of its row after {depth} of rule {self.rule}, with a {self.boundary} boundary. One step replaces "
-            f"each cell by bit 4·left + 2·centre + right of {self.rule}, from its own neighbourhood."
+            f"each cell by bit 4·left + 2·centre + right of {self.rule}, from its own neighbourhood.{tell_rise(self.steps_rise)}"
         )
 
     def narrate(self, example: Mapping[str, Any]) -> str:

@@ -25,8 +25,7 @@ CASES = {
         {**SMALL, "pattern": "GG", "rule": "gated_hebbian", "mlp_width": 0, "window_positions": False, "heads": 2, "head_dim": 4},
         {"passes": 3, "carry": "hidden"},
     ),
-    "AA": ({**SMALL, "pattern": "AA", "heads": 2, "head_dim": 6}, {"passes": 2}),
-    "AA_sliding": ({**SMALL, "pattern": "AA", "rope_theta": 20.0}, {"passes": 2, "eviction": "sliding", "carry": "hidden"}),
+    "AA_sliding": ({**SMALL, "pattern": "AA", "heads": 2, "head_dim": 6, "rope_theta": 20.0}, {"passes": 2, "eviction": "sliding", "carry": "hidden"}),
     "GA_sliding_reset": ({**SMALL, "pattern": "GA", "beta_max": 2.0, "conv_width": 2}, {"passes": 3, "eviction": "sliding", "reset_fast_weights": True}),
 }
 each_case = pytest.mark.parametrize("case", CASES)
@@ -474,4 +473,4 @@ def test_a_sleep_of_no_passes_is_refused():
 
 def test_the_state_of_a_sequence_is_as_large_as_the_formula_says():
     state = types.SimpleNamespace(**{name: runner(name).model.init_state(3).fast_weights for name in CASES})
-    assert state.AG.nbytes == 3 * 8 * 8 * 4 and state.GG_hebbian.nbytes == 2 * 3 * 2 * 4 * 4 * 4 and state.AA.nbytes == 0
+    assert state.AG.nbytes == 3 * 8 * 8 * 4 and state.GG_hebbian.nbytes == 2 * 3 * 2 * 4 * 4 * 4 and state.AA_sliding.nbytes == 0

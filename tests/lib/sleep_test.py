@@ -74,8 +74,8 @@ def assert_close(got, wanted, rtol=2e-5):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * scale, err_msg=jax.tree_util.keystr(path))
 
 
-LOOPS = [{"carry": "hidden"}, {"carry": "reinject"}, {"carry": "hidden", "reset_fast_weights": True}, {"carry": "reinject", "reset_fast_weights": True}]
-loops = pytest.mark.parametrize("loop", LOOPS, ids=["hidden", "reinject", "hidden-reset", "reinject-reset"])
+LOOPS = [{"carry": "hidden"}, {"carry": "reinject"}, {"carry": "reinject", "reset_fast_weights": True}]
+loops = pytest.mark.parametrize("loop", LOOPS, ids=["hidden", "reinject", "reset"])
 
 
 @loops
@@ -83,8 +83,7 @@ loops = pytest.mark.parametrize("loop", LOOPS, ids=["hidden", "reinject", "hidde
 def test_values_are_those_of_a_plain_loop(loop, gradient):
     config = SleepConfig(gradient=gradient, gradient_passes=2, **loop)
     for passes in (1, 4):
-        got = jax.jit(functools.partial(ours, config, passes))(*ARGUMENTS)
-        assert_close(got, plain(config, passes, *ARGUMENTS), rtol=1e-6)
+        assert_close(ours(config, passes, *ARGUMENTS), plain(config, passes, *ARGUMENTS), rtol=1e-6)
 
 
 def test_loops_differ_from_the_second_pass_on():
@@ -93,7 +92,7 @@ def test_loops_differ_from_the_second_pass_on():
 
 
 @loops
-@pytest.mark.parametrize("passes", [1, 2, 5])
+@pytest.mark.parametrize("passes", [1, 4])
 def test_full_gradient_is_that_of_a_plain_loop(loop, passes):
     config = SleepConfig(**loop)
     assert_close(graded(functools.partial(ours, config, passes)), graded(functools.partial(plain, config, passes)))
@@ -125,7 +124,7 @@ def test_last_gradient_takes_earlier_passes_as_constants(loop, kept):
 
 
 @loops
-@pytest.mark.parametrize("passes", [2, 4])
+@pytest.mark.parametrize("passes", [3])
 def test_implicit_gradient_is_its_formula_with_dense_matrices(loop, passes):
     config = SleepConfig(gradient="implicit", **loop)
     end = plain(config, passes, *ARGUMENTS)[:2]
@@ -162,10 +161,9 @@ def test_implicit_gradient_becomes_exact_at_a_fixed_point(loop):
     assert many < 1e-4 and many < more < few and few > 1e-2
 
 
-@loops
 @pytest.mark.parametrize("gradient", ["full", "last"])
-def test_remat_recomputes_and_changes_nothing(loop, gradient):
-    config = SleepConfig(gradient=gradient, gradient_passes=2, **loop)
+def test_remat_recomputes_and_changes_nothing(gradient):
+    config = SleepConfig(gradient=gradient, gradient_passes=2)
     plainly, again = (functools.partial(ours, dataclasses.replace(config, remat=remat), 3) for remat in (False, True))
     assert_close(graded(again), graded(plainly), rtol=1e-6)
     count = lambda run: str(jax.make_jaxpr(jax.grad(lambda *a: jnp.sum(run(*a)[0])))(*ARGUMENTS)).count(" tanh ")

@@ -26,7 +26,7 @@ from sleepnet.train.loop import passes_at, train
 STEPS = 40
 VALUES = {
     "task": {"name": "depo", "arguments": {"nodes": 5, "hops": 2, "queries": 2, "names": 3, "name_tokens": (1, 2), "min_nodes": 2}},
-    "model": {"width": 8, "heads": 1, "head_dim": 8, "mlp_width": 8, "sleep": {"passes": 2}},
+    "model": {"pattern": "G", "width": 8, "heads": 1, "head_dim": 8, "mlp_width": 0, "sleep": {"passes": 2}},
     "optim": {"warmup": 2},
     "train": {
         "steps": STEPS, "batch_size": 8, "random_passes": (1, 2), "log_every": 1, "save_every": 10, "keep": 2, "eval_every": 20, "eval_examples": 8,
@@ -211,14 +211,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(whole,
     def make_step(*arguments):
         def step(state, batch, passes):
             if int(state.step) == 34:
-                state = dataclasses.replace(state, params=poisoned(state.params, "blocks.1.mixer.beta.kernel"))
+                state = dataclasses.replace(state, params=poisoned(state.params, "blocks.0.mixer.beta.kernel"))
             return real(*arguments)(state, batch, passes)
 
         return step
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "make_step", make_step)
-        with pytest.raises(FloatingPointError, match=r"step 34 \(batch 34 of seed 0\) is not finite, first in parameter blocks.1.mixer.beta.kernel;"):
+        with pytest.raises(FloatingPointError, match=r"step 34 \(batch 34 of seed 0\) is not finite, first in parameter blocks.0.mixer.beta.kernel;"):
             train(CONFIG, workdir, quiet=True)
     assert steps_in(workdir) == [30] and not (workdir / "result.json").exists()
     assert lines(workdir) == lines(whole)[:lines(workdir)[-1]["step"] + 1] and lines(workdir)[-1]["step"] == 34
