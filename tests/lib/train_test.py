@@ -27,7 +27,7 @@ STEPS = 40
 VALUES = {
     "task": {"name": "depo", "arguments": {"nodes": 5, "hops": 2, "queries": 2, "names": 3, "name_tokens": (1, 2), "min_nodes": 2}},
     "model": {"pattern": "G", "width": 8, "heads": 1, "head_dim": 8, "mlp_width": 0, "sleep": {"passes": 2}},
-    "optim": {"warmup": 2},
+    "optim": {"warmup": 2, "adam_rate": 0.01},
     "train": {
         "steps": STEPS, "batch_size": 8, "random_passes": (1, 2), "log_every": 1, "save_every": 10, "keep": 2, "eval_every": 20, "eval_examples": 8,
     },
