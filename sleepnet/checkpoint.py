@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from flax import nnx
 
@@ -70,7 +71,7 @@ def claim(workdir: Path, config: RunConfig, task: Task) -> None:
                     f"{workdir} belongs to another run: {key} is {old.get(key)!r} there and {new.get(key)!r} here; give another --workdir"
                 )
         return
-    if workdir.exists() and any(workdir.iterdir()):
+    if workdir.exists() and any(path.name != "task.json" and path.suffix != ".part" for path in workdir.iterdir()):
         raise UsageError(f"{workdir} is not empty and holds no run: give an empty or new --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(workdir / "task.json", spec)
@@ -137,9 +138,14 @@ class Checkpoints:
         restore_args = ocp.checkpoint_utils.construct_restore_args(item)
         try:
             args = ocp.args.Composite(state=ocp.args.PyTreeRestore(item, restore_args=restore_args, partial_restore=True))
-            return self.manager.restore(step, args=args).state["params"]
+            params = self.manager.restore(step, args=args).state["params"]
         except Exception as error:  # as above
             raise UsageError(self._damage(step, error)) from error
+        for (path, want), have in zip(jax.tree_util.tree_leaves_with_path(like), jax.tree.leaves(params), strict=True):
+            if want.shape != have.shape:
+                name = jax.tree_util.keystr(path, simple=True, separator=".")
+                raise UsageError(self._damage(step, ValueError(f"{name} is {have.shape} there and {want.shape} in the run's config")))
+        return params
 
     def _damage(self, step: int, error: Exception) -> str:
         others = [other for other in self.manager.all_steps() if other != step]
@@ -184,5 +190,4 @@ def load_model(workdir: str | Path) -> Loaded:
     graph, abstract = nnx.split(nnx.eval_shape(lambda: build.model_of(config, task)), nnx.Param)
     params = checkpoints.restore_parameters(step, nnx.to_pure_dict(abstract))
     checkpoints.close()
-    nnx.replace_by_pure_dict(abstract, params)
-    return Loaded(nnx.merge(graph, abstract), task, config, step)
+    return Loaded(nnx.merge(graph, jax.tree.map(jnp.asarray, params)), task, config, step)

@@ -27,7 +27,7 @@ class SleepConfig:
     """When and how a window is folded into the fast weights."""
 
     passes: int = 4  # N, passes over a window that sleeps
-    predict_passes: int = 1  # passes over a window that predicts; more makes a looped transformer of it
+    predict_passes: int = 1  # passes over a window that predicts, each from the window's first S; more than 1 loops at answering
     eviction: str = "hard"  # hard: the KV cache is emptied; sliding: the newest L − 1 entries stay
     carry: str = "reinject"  # what goes round the loop: hidden (the paper), or reinject (normalised, embedding added)
     loop_start: int = 0  # first block of the loop
@@ -70,6 +70,10 @@ class ModelConfig:
     def __post_init__(self):
         if not self.pattern or set(self.pattern) - set("AG"):
             raise UsageError(f"model.pattern={self.pattern!r} must be letters A (attention) and G (fast weights), for instance 'AGAG'")
+        for key in ("vocab_size", "window"):
+            _at_least(f"model.{key}", getattr(self, key), 0)
+        if not self.rope_theta > 0:
+            raise UsageError(f"model.rope_theta={self.rope_theta} must be positive")
         for key in ("width", "heads", "head_dim", "conv_width"):
             _at_least(f"model.{key}", getattr(self, key), 1)
         if self.head_dim % 2:
@@ -128,6 +132,10 @@ class OptimConfig:
         for key in ("decay", "final"):
             if not 0 <= getattr(self, key) <= 1:
                 raise UsageError(f"optim.{key}={getattr(self, key)} must lie between 0 and 1")
+        for key in ("momentum", "adam_b1", "adam_b2"):
+            if not 0 <= getattr(self, key) < 1:
+                raise UsageError(f"optim.{key}={getattr(self, key)} must lie in [0, 1)")
+        _at_least("optim.weight_decay", self.weight_decay, 0)
         _at_least("optim.warmup", self.warmup, 0)
         _at_least("optim.clip", self.clip, 0)
 
@@ -184,6 +192,9 @@ class RunConfig:
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
 
+    def __post_init__(self):
+        _at_least("seed", self.seed, 0)
+
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Any of the dataclasses above as plain JSON values (tuples become lists)."""
@@ -212,6 +223,9 @@ def from_dict(cls: type, values: Any, prefix: str = "") -> Any:
 
 
 def _convert(field: dataclasses.Field, value: Any, key: str) -> Any:
+    if dataclasses.is_dataclass(field.type) or field.type not in (int, float, bool, str, tuple[int, ...]):
+        if not hasattr(value, "items"):
+            raise UsageError(f"{key}={value!r} must be a section of keys and values")
     if dataclasses.is_dataclass(field.type):
         return from_dict(field.type, value, f"{key}.")
     if field.type is float and isinstance(value, int) and not isinstance(value, bool):
@@ -221,9 +235,9 @@ def _convert(field: dataclasses.Field, value: Any, key: str) -> Any:
             raise UsageError(f"{key}={value!r} must be a {'finite ' if field.type is float else ''}{field.type.__name__}")
         return value
     if field.type == tuple[int, ...]:
-        if isinstance(value, int):
+        if type(value) is int:
             return (value,)
-        if not all(type(item) is int for item in value):
+        if not isinstance(value, (list, tuple)) or not all(type(item) is int for item in value):
             raise UsageError(f"{key}={value!r} must be a tuple of integers")
         return tuple(value)
     return {name: _plain(item) for name, item in dict(value).items()}

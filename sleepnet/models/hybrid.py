@@ -2,6 +2,8 @@
 
 `forward` is Algorithm 1 of Lee et al. (arXiv 2605.26099) over a whole sequence; `wake` and `sleep` are its streaming form.
 """
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,9 +84,13 @@ class Hybrid(nnx.Module):
             if run == 1 or predicts[start // size]:
                 run = 1
                 chunk = tokens[:, start:start + size]
-                count = self.config.sleep.predict_passes if predicts[start // size] else passes
-                hidden, fast_weights, survivors = self._read(chunk, fast_weights, survivors, count)
-                logits.append(self._logits(hidden) if predicts[start // size] else self._no_logits(chunk))
+                if predicts[start // size]:
+                    count = self.config.sleep.predict_passes
+                    hidden, fast_weights, survivors = self._read(chunk, fast_weights, survivors, count, causal=True)
+                    logits.append(self._logits(hidden))
+                else:
+                    _, fast_weights, survivors = self._read(chunk, fast_weights, survivors, passes)
+                    logits.append(self._no_logits(chunk))
             else:
                 chunk = tokens[:, start:start + run * size]
                 fast_weights, survivors = self._scan_sleep(chunk, fast_weights, survivors, passes)
@@ -140,12 +146,16 @@ class Hybrid(nnx.Module):
             hidden = hidden + jax.lax.dynamic_slice_in_dim(self.positions[...], first, tokens.shape[1])[None]
         return hidden.astype(jnp.dtype(self.config.dtype))
 
-    def _read(self, tokens, fast_weights, survivors, passes, newest=None):
-        """Reads one window `passes` times.
+    def _read(self, tokens, fast_weights, survivors, passes, newest=None, causal=False):
+        """Reads one window `passes` times; `causal` where it predicts.
+
+        A pass that began with the S of the pass before would have read the whole window, the answers included: where
+        something is predicted, every pass begins with the window's first S.
 
         Returns hidden [B, T, D] of the last pass, S, and the P KV entries before slot `newest` (the window's end if None).
         """
         config = self.config
+        rules = dataclasses.replace(config.sleep, reset_fast_weights=True) if causal else config.sleep
         graph, params = nnx.split(self, nnx.Param)
         start, stop = config.loop
         valid = tokens != PAD
@@ -166,7 +176,7 @@ class Hybrid(nnx.Module):
         hidden, fast_weights, entries = span(0, start)((params, context), hidden, fast_weights)
         context = (valid, *entries, context[3])
         hidden, fast_weights, entries = sleeping.run_passes(
-            span(start, stop), (params, context), hidden, fast_weights, self.loop_gain[...], passes=passes, config=config.sleep
+            span(start, stop), (params, context), hidden, fast_weights, self.loop_gain[...], passes=passes, config=rules
         )
         context = (valid, *entries, context[3])
         hidden, fast_weights, entries = span(stop, len(config.pattern))((params, context), hidden, fast_weights)

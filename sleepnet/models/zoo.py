@@ -122,8 +122,9 @@ def load(name: str) -> tuple[Hybrid, Task]:
     return create(name), task
 
 
-def save(name: str, model: Hybrid, task: Task, card: dict[str, Any], folder: Path = CHECKPOINTS) -> Path:
+def save(name: str, model: Hybrid, task: Task, card: dict[str, Any], folder: Path | None = None) -> Path:
     """Writes a trained model where `create` and `load` find it; `card` says how it was made and what it scores."""
+    folder = CHECKPOINTS if folder is None else folder
     flat, _ = jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(nnx.split(model, nnx.Param)[1]))
     weights = {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in flat}
     (folder / name).mkdir(parents=True, exist_ok=True)

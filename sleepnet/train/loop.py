@@ -69,23 +69,25 @@ def _run(config, workdir, task, model, checkpoints, quiet):
     metrics = Metrics(workdir, start=start, steps=settings.steps, quiet=quiet)
     spent = sum(costs[passes_at(config, step)] for step in range(start))
     pending = []
-    for step in range(start, settings.steps):
-        passes = passes_at(config, step)
-        state, numbers = step_once(state, jax.device_put(next(iterator)), passes)
-        spent += costs[passes]
-        pending.append(numbers)
-        done = step + 1
-        if done % settings.log_every == 0 or done % settings.save_every == 0 or done == settings.steps:
-            _stop_if_bad(config, task, graph, state, source, workdir)
-        if done % settings.log_every == 0 or done == settings.steps:
-            metrics.write(done, "train", _summary(pending, done, task, settings.batch_size, spent))
-            pending = []
-        if settings.eval_every and (done % settings.eval_every == 0 or done == settings.steps):
-            metrics.write(done, "validation", _validate(config, graph, state, task, done, spent))
-        if done % settings.save_every == 0 or done == settings.steps:
-            checkpoints.save(done, state, iterator.get_state())
-    checkpoints.wait()
-    metrics.close()
+    try:
+        for step in range(start, settings.steps):
+            passes = passes_at(config, step)
+            state, numbers = step_once(state, jax.device_put(next(iterator)), passes)
+            spent += costs[passes]
+            pending.append(numbers)
+            done = step + 1
+            if done % settings.log_every == 0 or done % settings.save_every == 0 or done == settings.steps:
+                _stop_if_bad(config, task, graph, optimizer, state, source, workdir)
+            if done % settings.log_every == 0 or done == settings.steps:
+                metrics.write(done, "train", _summary(pending, done, task, settings.batch_size, spent))
+                pending = []
+            if settings.eval_every and (done % settings.eval_every == 0 or done == settings.steps):
+                metrics.write(done, "validation", _validate(config, graph, state, task, done, spent))
+            if done % settings.save_every == 0 or done == settings.steps:
+                checkpoints.save(done, state, iterator.get_state())
+        checkpoints.wait()
+    finally:
+        metrics.close()
     result = {
         "steps": settings.steps,
         "tokens": settings.steps * settings.batch_size * task.seq_len,
@@ -133,12 +135,12 @@ def _validate(config: RunConfig, graph, state, task, step: int, spent: int) -> d
     return values | {"tokens": step * settings.batch_size * task.seq_len, "flops": spent}
 
 
-def _stop_if_bad(config, task, graph, state, source, workdir) -> None:
-    """Raises FloatingPointError once a step had a loss or gradient that was not finite."""
+def _stop_if_bad(config, task, graph, optimizer, state, source, workdir) -> None:
+    """Raises FloatingPointError once a step had a loss, gradient or update that was not finite."""
     bad_step = int(state.bad_step)
     if bad_step < 0:
         return
-    name = first_bad_tensor(graph, state.params, source[bad_step], passes_at(config, bad_step), task.predicts)
+    name = first_bad_tensor(graph, optimizer, state, source[bad_step], passes_at(config, bad_step), task.predicts)
     raise FloatingPointError(
         f"step {bad_step} (batch {bad_step} of seed {config.seed}) is not finite, first in {name}; the last good checkpoint is kept in "
         f"{workdir / 'checkpoints'}. Lower optim.learning_rate or optim.clip and start in a new workdir"

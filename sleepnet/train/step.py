@@ -23,7 +23,7 @@ class TrainState:
       params: nested dict of float32 arrays.
       opt_state: the optimiser's.
       step: int32 scalar, steps taken.
-      bad_step: int32 scalar, the first step with a loss or gradient that was not finite, −1 without one. From there on the
+      bad_step: int32 scalar, the first step with a loss, gradient or update that was not finite, −1 without one. From there on the
         state stands still, so the tensor at fault can be looked up.
     """
 
@@ -59,7 +59,7 @@ def make_step(
         norm = optax.global_norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         moved = TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1, state.bad_step)
-        good = jnp.isfinite(loss) & jnp.isfinite(norm) & (state.bad_step < 0)
+        good = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(optax.global_norm(moved.params)) & (state.bad_step < 0)
         stopped = dataclasses.replace(state, bad_step=jnp.where(state.bad_step < 0, state.step, state.bad_step))
         _, tokens, exact = losses.grade(logits, batch["targets"], batch["answer"], answers)
         metrics = {
@@ -73,11 +73,21 @@ def make_step(
     return step
 
 
-def first_bad_tensor(graph: nnx.GraphDef, params: Any, batch: Batch, passes: int, predicts: tuple[bool, ...]) -> str:
-    """The name of the first tensor that is not finite: parameters, then logits, then gradients, each in tree order."""
-    compute = jax.jit(jax.value_and_grad(lambda p: loss_and_logits(graph, p, batch, passes, predicts), has_aux=True))
-    (loss, logits), grads = compute(params)
-    for kind, tree in (("parameter", params), ("logits", logits), ("loss", loss), ("gradient of", grads)):
+def first_bad_tensor(
+    graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState, batch: Batch, passes: int, predicts: tuple[bool, ...]
+) -> str:
+    """The name of the first tensor that is not finite: parameters, logits, loss, gradients, updated parameters, each in tree order."""
+
+    @jax.jit
+    def compute(state):
+        value_and_grad = jax.value_and_grad(lambda p: loss_and_logits(graph, p, batch, passes, predicts), has_aux=True)
+        (loss, logits), grads = value_and_grad(state.params)
+        updates, _ = optimizer.update(grads, state.opt_state, state.params)
+        return loss, logits, grads, optax.apply_updates(state.params, updates)
+
+    loss, logits, grads, moved = compute(state)
+    kinds = ("parameter", state.params), ("logits", logits), ("loss", loss), ("gradient of", grads), ("update of", moved)
+    for kind, tree in kinds:
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             if not bool(jnp.all(jnp.isfinite(leaf))):
                 return f"{kind} {jax.tree_util.keystr(path, simple=True, separator='.')}".strip()

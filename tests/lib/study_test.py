@@ -450,7 +450,7 @@ def test_the_command_line(run_study, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    ([], "--config=FILE and --workdir=DIR are needed"),
+    ([], "--config=FILE is needed"),
     (["--report_only"], "--report_only needs --workdir=DIR, or --results=FOLDER and --out=DIR"),
     (["--config=TINY", "--workdir=W", "--only=onse"], "did you mean 'once'"),
     (["--config=TINY", "--workdir=W", "--seeds=x"], "--seeds=x must be whole numbers"),
