@@ -131,6 +131,35 @@ def test_a_folder_of_other_things_is_refused(tmp_path):
     refused(tmp_path, "is not empty and holds no run: give an empty or new --workdir", lambda: train(CONFIG, tmp_path, quiet=True))
 
 
+def test_a_folder_whose_claim_was_killed_half_way_can_be_claimed_again(tmp_path):
+    folder = tmp_path / "run"
+    claim(folder, CONFIG, TASK)
+    (folder / "config.json").unlink()
+    (folder / ".config.json.1.part").write_text("{")
+    claim(folder, CONFIG, TASK)
+    assert json.loads((folder / "config.json").read_text())["seed"] == CONFIG.seed
+
+
+def test_parameters_of_other_shapes_are_refused(workdir):
+    known = json.loads((workdir / "config.json").read_text())
+    known["model"]["mlp_width"] += 8
+    (workdir / "config.json").write_text(json.dumps(known))
+    refused(workdir, r"checkpoints/4 is damaged, or another model's \(blocks.0.mlp", lambda: load_model(workdir))
+
+
+def test_a_loaded_model_runs_under_jit(workdir):
+    model = load_model(workdir).model
+    tokens = jnp.ones((1, TASK.seq_len), jnp.int32)
+    assert jax.eval_shape(lambda t: model.forward(t, predicts=TASK.predicts), tokens).shape == (1, TASK.seq_len, TASK.vocab_size)
+
+
+def test_a_disk_without_room_is_refused_before_the_save(workdir, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
+    checkpoints = Checkpoints(workdir)
+    refused(workdir, "no space left on the disk, the checkpoint of step 9 takes .*the same command goes on from step 4", lambda: checkpoints.save(9, {"params": params_at(9)}, {"next_index": 9}))
+    checkpoints.close()
+
+
 def test_a_folder_without_checkpoint_says_so(tmp_path):
     with pytest.raises(UsageError, match="holds no run"):
         load_model(tmp_path)

@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -189,23 +190,7 @@ def poisoned(params, name):
     return jax.tree_util.tree_map_with_path(spoil, params)
 
 
-@pytest.fixture
-def metrics_closed(monkeypatch):
-    """Closes what a run that stops by an error leaves open."""
-    made = []
-
-    class Recorded(loop.Metrics):
-        def __init__(self, *arguments, **keywords):
-            super().__init__(*arguments, **keywords)
-            made.append(self)
-
-    monkeypatch.setattr(loop, "Metrics", Recorded)
-    yield
-    for metrics in made:
-        metrics.close()
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(whole, tmp_path, monkeypatch, metrics_closed):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(whole, tmp_path, monkeypatch):
     workdir, real = copied(whole, tmp_path / "run", without=(40,)), loop.make_step
 
     def make_step(*arguments):
@@ -234,7 +219,7 @@ def config_file(folder: Path) -> Path:
     return path
 
 
-def test_a_loss_that_is_not_finite_is_one_line_on_the_command_line(tmp_path, monkeypatch, capsys, metrics_closed):
+def test_a_loss_that_is_not_finite_is_one_line_on_the_command_line(tmp_path, monkeypatch, capsys):
     real = build.model_of
 
     def model_of(config, task):
@@ -250,6 +235,14 @@ def test_a_loss_that_is_not_finite_is_one_line_on_the_command_line(tmp_path, mon
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count("\n") == 1 and "Traceback" not in error
     assert error.startswith("error: step 0 (batch 0 of seed 0) is not finite, first in parameter head.kernel;")
+    assert steps_in(tmp_path / "run") == []
+
+
+def test_an_update_that_is_not_finite_is_never_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.optim, "optimizer", lambda config, steps: optax.scale(float("inf")))
+    config = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, log_every=1, save_every=1, keep=1))
+    with pytest.raises(FloatingPointError, match=r"step 0 .* is not finite, first in update of "):
+        train(config, tmp_path / "run", quiet=True)
     assert steps_in(tmp_path / "run") == []
 
 
