@@ -1,7 +1,9 @@
 """One run of the quickstart's sleeping arm, alone: Depo on 8 one-token names, k ≤ 4, N = 4.
 
 Command:   python -m sleepnet.train --config=experiments/depo_cpu.py --workdir=runs/depo
-Score:     see README.md here
+Hardware:  one CPU core
+Wall time: 300 s
+Score:     k = 4 .999 exact on held-out cycles; chance .062
 """
 import importlib.util
 from pathlib import Path

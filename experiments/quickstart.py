@@ -5,6 +5,9 @@ k = 1 … 4 steps on. Training asks k = 1 alone for 300 steps, k ≤ 2 up to ste
 
 Two arms:  python -m sleepnet.study --config=experiments/quickstart.py
 All arms:  python -m sleepnet.study --config=experiments/quickstart.py:all_arms --seeds=0,1
+Hardware:  two CPU cores
+Wall time: 374 s, installation included
+Score:     k = 4, exact, held-out cycles: N = 4 .999, N = 1 with as much compute .318; chance .062, a guess in context .143
 """
 from sleepnet import config as run_config
 from sleepnet.errors import UsageError

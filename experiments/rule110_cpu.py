@@ -3,6 +3,8 @@
 Training starts with t = 1 alone and lets t grow to 6 by step 1500, in every arm alike.
 
 Command:   python -m sleepnet.study --config=experiments/rule110_cpu.py
+Hardware:  two CPU cores
+Score:     not run to the end yet
 """
 from sleepnet import config as run_config
 from sleepnet.study import spec
