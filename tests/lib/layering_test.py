@@ -134,9 +134,8 @@ def test_files_stay_readable():
 
 def test_the_top_of_the_repository_stays_small():
     listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True)
-    if listed.returncode:
-        pytest.skip("not a git checkout")
-    top = {line.split("/")[0] for line in listed.stdout.splitlines()}
+    made_here = {"runs", "build", "dist", "sleepnet.egg-info", "shared"}  # in an unpacked archive there is no index to ask
+    top = {line.split("/")[0] for line in listed.stdout.splitlines()} or {path.name for path in ROOT.iterdir()} - made_here
     allowed = {"setup.py", "README.md", "LICENSE", "sleepnet", "kernels", "experiments", "tests", "tools"}
     others = {name for name in top - allowed if not name.startswith(".") and not name.endswith((".lock", "lock.txt"))}
     assert not others and allowed - {"experiments", "tools"} <= top
