@@ -4,7 +4,8 @@
   python -m sleepnet.study --workdir=runs/STUDY --report_only
   python -m sleepnet.study --results=experiments/results/STUDY --report_only --out=report
 
-What has finished is not run again, what was killed goes on, and arms or seeds can be added to a study later.
+What has finished is not run again, what was killed goes on, and arms or seeds can be added to a study later. Outcomes in --results count
+as finished, in a new workdir too: a matrix can grow from place to place.
 """
 import os
 import re
@@ -30,7 +31,7 @@ _JOBS = flags.DEFINE_integer("jobs", 0, "runs at a time; 0: as many as there are
 _CORES = flags.DEFINE_integer("cores_per_run", 1, "CPU cores of each run; the results may depend on it, never on --jobs", flag_values=FLAGS)
 _SEEDS = flags.DEFINE_list("seeds", None, "seeds instead of the config's, for instance 0,1", flag_values=FLAGS)
 _ONLY = flags.DEFINE_list("only", None, "names of the arms to run; all if not given", flag_values=FLAGS)
-_RESULTS = flags.DEFINE_string("results", None, "a folder that gets each finished run's outcome, small enough to keep", flag_values=FLAGS)
+_RESULTS = flags.DEFINE_string("results", None, "a folder of finished runs' outcomes, small enough to keep: those there are not run again, new ones are added", flag_values=FLAGS)
 _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "make the report again from --workdir, or from --results alone", flag_values=FLAGS)
 _OUT = flags.DEFINE_string("out", None, "folder of the report; the workdir if not given", flag_values=FLAGS)
 
@@ -47,7 +48,10 @@ def main(argv: list[str]) -> int:
     workdir = Path(_WORKDIR.value or _default_workdir())
     runs = ledger.runs(workdir, spec, _ONLY.value or ())
     with ledger.lock(workdir):
-        ledger.claim(workdir, spec, _command())
+        commands = _kept(spec)
+        ledger.claim(workdir, spec, [*commands, _command()])
+        if _RESULTS.value and (adopted := ledger.adopt(Path(_RESULTS.value), runs)):
+            console.print(f"{len(adopted)} finished runs taken from {_RESULTS.value}", highlight=False, soft_wrap=True)
         waiting = [run for run in runs if not ledger.finished(run)]
         failures = _run(console, waiting, len(runs) - len(waiting))
         _report(console, workdir)
@@ -55,6 +59,18 @@ def main(argv: list[str]) -> int:
         what = f"error: run {failure.run.name} ended with status {failure.status}; the end of {failure.run.log}:"
         print(f"{what}\n{failure.tail}\n", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _kept(spec: StudySpec) -> list[str]:
+    """The commands that made the outcomes in --results.
+
+    Raises:
+      UsageError: they are of another study.
+    """
+    if not _RESULTS.value or not (Path(_RESULTS.value) / "study.json").exists():
+        return []
+    ledger.check(Path(_RESULTS.value), spec, "results")
+    return ledger.read_study(Path(_RESULTS.value))[1]
 
 
 def _config_path() -> str:

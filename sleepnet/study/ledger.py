@@ -79,22 +79,38 @@ def lock(workdir: Path) -> TextIO:
     return file
 
 
-def claim(workdir: Path, spec: StudySpec, command: str) -> None:
+def claim(workdir: Path, spec: StudySpec, commands: Iterable[str]) -> None:
     """Makes `workdir` this study's folder, or sees that it already is; new arms and seeds join it.
 
     Raises:
       UsageError: it belongs to another study (names the first key that differs) or holds other things.
     """
-    path, new, commands = workdir / "study.json", plain(specs.to_dict(spec)), []
+    check(workdir, spec, "workdir")
+    if not (workdir / "study.json").exists() and any(child.name != ".lock" for child in workdir.iterdir()):
+        raise UsageError(f"{workdir} is not empty and holds no study: give an empty or new --workdir")
+    join(workdir, spec, commands)
+
+
+def check(folder: Path, spec: StudySpec, flag: str) -> None:
+    """Sees that `folder`, given as --`flag`, may hold outcomes of this study: it is free, or holds the same study.
+
+    Raises:
+      UsageError: it belongs to another study; names the first key that differs.
+    """
+    if (folder / "study.json").exists():
+        difference = _difference(read_json(folder / "study.json")["spec"], plain(specs.to_dict(spec)))
+        if difference:
+            raise UsageError(f"{folder} belongs to another study: {difference}; give another --{flag}")
+
+
+def join(folder: Path, spec: StudySpec, commands: Iterable[str]) -> None:
+    """Writes the study to `folder`, its seeds and commands added to those that are there."""
+    path, new, before = folder / "study.json", plain(specs.to_dict(spec)), []
     if path.exists():
         known = read_json(path)
-        old, commands = known["spec"], known["commands"]
-        if difference := _difference(old, new):
-            raise UsageError(f"{workdir} belongs to another study: {difference}; give another --workdir")
-        new["seeds"] = sorted({*old["seeds"], *new["seeds"]})
-    elif any(child.name != ".lock" for child in workdir.iterdir()):
-        raise UsageError(f"{workdir} is not empty and holds no study: give an empty or new --workdir")
-    write_json(path, {"spec": new, "commands": list(dict.fromkeys([*commands, command]))})
+        before = known["commands"]
+        new["seeds"] = sorted({*known["spec"]["seeds"], *new["seeds"]})
+    write_json(path, {"spec": new, "commands": list(dict.fromkeys([*before, *commands]))})
 
 
 def read_study(folder: Path) -> tuple[StudySpec, list[str]]:
@@ -148,14 +164,30 @@ def finished(run: Run) -> bool:
     Raises:
       UsageError: it is the outcome of another configuration.
     """
-    if not run.outcome.exists():
-        return False
-    old, new = flatten(read_json(run.outcome)["config"]), flatten(plain(to_dict(run.config)))
+    return run.outcome.exists() and _of(run, run.outcome, "workdir")
+
+
+def adopt(results: Path, runs: Iterable[Run]) -> list[Run]:
+    """Takes the outcomes of runs that are not finished from a folder of results; returns the runs that had one there.
+
+    Raises:
+      UsageError: an outcome there is of another configuration.
+    """
+    adopted = []
+    for run in runs:
+        kept = results / f"{run.arm}-seed{run.seed}.json"
+        if kept.exists() and not finished(run) and _of(run, kept, "results"):
+            write_json(run.outcome, read_json(kept))
+            adopted.append(run)
+    return adopted
+
+
+def _of(run: Run, path: Path, flag: str) -> bool:
+    """Sees that an outcome is the run's; it lies in the folder given as --`flag`."""
+    old, new = flatten(read_json(path)["config"]), flatten(plain(to_dict(run.config)))
     for key in sorted({*old, *new} - {"resume"}):
         if old.get(key) != new.get(key):
-            raise UsageError(
-                f"{run.outcome} was made with {key}={old.get(key)!r}, this study asks for {new.get(key)!r}: give another --workdir"
-            )
+            raise UsageError(f"{path} was made with {key}={old.get(key)!r}, this study asks for {new.get(key)!r}: give another --{flag}")
     return True
 
 

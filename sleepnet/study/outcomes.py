@@ -8,7 +8,7 @@ from typing import Any
 from sleepnet.config import to_dict
 from sleepnet.errors import UsageError
 from sleepnet.files import write_json
-from sleepnet.study import resolve
+from sleepnet.study import ledger, resolve
 from sleepnet.study.ledger import plain, read_json
 from sleepnet.study.spec import StudySpec, flatten
 
@@ -92,10 +92,10 @@ def load(folder: Path, spec: StudySpec) -> list[Outcome]:
 
 
 def collect(outcomes: Iterable[Outcome], spec: StudySpec, commands: list[str], folder: Path) -> None:
-    """Writes ARM-seedK.json for each outcome, and study.json, to `folder`: all that a report is made from."""
+    """Writes ARM-seedK.json for each outcome, and study.json, to `folder`: all that a report is made from, and more may join it."""
     for outcome in outcomes:
         write_json(folder / f"{outcome.arm}-seed{outcome.seed}.json", dataclasses.asdict(outcome))
-    write_json(folder / "study.json", {"spec": to_dict(spec), "commands": commands})
+    ledger.join(folder, spec, commands)
 
 
 def score(outcomes: Iterable[Outcome], passes: int, axis: str = "all", value: Any = None, metric: str = "exact") -> Score | None:

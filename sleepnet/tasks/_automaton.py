@@ -4,8 +4,8 @@ import functools
 import numpy as np
 
 
-def history(cells: np.ndarray, *, rule: int, steps: int, boundary: str, cell: int) -> np.ndarray:
-    """Returns one cell of each row after 0, 1, … `steps` applications of a rule: uint8 [steps + 1, rows].
+def history(cells: np.ndarray, *, rule: int, steps: int, boundary: str, wanted: np.ndarray) -> np.ndarray:
+    """Returns some cells of each row after 0, 1, … `steps` applications of a rule: uint8 [steps + 1, wanted, rows].
 
     `cells` is uint8 [rows, width]. Beyond the ends lie the other end (`boundary="periodic"`) or zeros ("zero").
     """
@@ -14,13 +14,13 @@ def history(cells: np.ndarray, *, rule: int, steps: int, boundary: str, cell: in
     packed = np.packbits(np.ascontiguousarray(padded.T), axis=1).view(np.uint64)
     around = np.zeros((width + 2, packed.shape[1]), np.uint64)
     around[1:-1] = packed
-    seen = [around[1 + cell].copy()]
+    seen = [around[1 + wanted]]
     for _ in range(steps):
         if boundary == "periodic":
             around[0], around[-1] = around[-2], around[1]
         around[1:-1] = _apply(rule, around[:-2], around[1:-1], around[2:])
-        seen.append(around[1 + cell].copy())
-    return np.unpackbits(np.stack(seen).view(np.uint8), axis=1)[:, :rows]
+        seen.append(around[1 + wanted])
+    return np.unpackbits(np.stack(seen).view(np.uint8), axis=2)[..., :rows]
 
 
 def _apply(rule: int, left: np.ndarray, centre: np.ndarray, right: np.ndarray) -> np.ndarray:

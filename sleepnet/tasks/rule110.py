@@ -7,6 +7,12 @@ number. With `steps=(lo, hi)` each example draws its own number, written as a de
 
     0 1 1 … | 1 0 0 … | … | ? ? ? ?             T = strings·width + strings,      L = width
     <t> 0 1 1 … | <t> 1 0 0 … | … | ? ? ? ?     T = strings·(width + 1) + strings, L = width + 1
+
+With `cells` above 1 that many neighbouring cells of every row are asked for, a window per row: its i-th token asks for the
+i-th of them, and the token itself says of which row. On a ring all cells are alike, so the question is no easier than with
+one cell; there are more labels to learn it from.
+
+    … | ?1 ?1 ?1 … | ?2 ?2 ?2 … | …             T = strings·L + (strings - 1)·L + cells
 """
 import dataclasses
 import functools
@@ -21,7 +27,7 @@ from sleepnet.tasks.base import PAD, Task, choice, require, risen, rising, tell_
 from sleepnet.tasks.registry import register
 from sleepnet.tasks.splits import MAX_ATTEMPTS, SPLITS, TRAIN, belongs, draw_members, empty_split, mix64, mix64_int
 
-ZERO, ONE, QUERY, FIRST_DEPTH = 1, 2, 3, 4
+ZERO, ONE, QUERY = 1, 2, 3
 _CELLS, _DEPTH = range(2)  # streams
 _ENUMERABLE = 24  # up to this width, baselines are scored on every state of the test split
 _SAMPLE = 2**18
@@ -30,7 +36,7 @@ _SAMPLE = 2**18
 @register
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rule110(Task):
-    """Predict one cell of an elementary cellular automaton after `steps` steps. One answer group: all rows' labels.
+    """Predict cells of an elementary cellular automaton after `steps` steps. An answer group is one cell, of all rows.
 
     Attributes:
       rule: the automaton's number, 0 … 255.
@@ -38,7 +44,8 @@ class Rule110(Task):
       strings: rows of an example.
       steps: how often the rule is applied: a number, or (lo, hi), drawn uniformly per example and shown as a token.
       boundary: "periodic", or "zero". With zeros Rule 110's first cell is absorbing: answering 1 is right almost always.
-      cell: the cell that is asked for.
+      cell: the cell that is asked for, or the first of them.
+      cells: how many are asked for, counted to the right round the ring.
       window: L; None: one row.
       steps_rise: training examples before the largest t drawn grows by one, for each of the last growths up to `steps[1]`;
         empty: the whole range throughout. A curriculum over the order of the training examples alone.
@@ -54,6 +61,7 @@ class Rule110(Task):
     steps: int | tuple[int, int] = 32
     boundary: str = "periodic"
     cell: int = 0
+    cells: int = 1
     window: int | None = None
     steps_rise: tuple[int, ...] = ()
 
@@ -64,7 +72,8 @@ class Rule110(Task):
             strings=whole("strings", self.strings, 1),
             boundary=choice("boundary", self.boundary, ("periodic", "zero")),
         )
-        self._set(cell=whole("cell", self.cell, 0, self.width - 1))
+        self._set(cell=whole("cell", self.cell, 0, self.width - 1), cells=whole("cells", self.cells, 1, self.width))
+        require(self.cells == 1 or self.boundary == "periodic", f"cells={self.cells} needs boundary='periodic', where all cells are alike")
         ranged = isinstance(self.steps, (list, tuple))
         if ranged:
             require(len(self.steps) == 2, f"steps={self.steps!r} must be a number, or a range (least, most)")
@@ -74,14 +83,16 @@ class Rule110(Task):
             steps = whole("steps", self.steps, 0)
         require(ranged or not self.steps_rise, f"steps_rise={self.steps_rise} needs a range of steps, such as steps=(1, {steps})")
         steps_rise = rising("steps_rise", self.steps_rise, steps[1] - steps[0] + 1 if ranged else 1)
-        context = self.strings * (self.width + ranged)
-        window = self.width + ranged if self.window is None else whole("window", self.window, 1)
+        self._set(steps=steps, steps_rise=steps_rise)
+        context, window = self._context, self.width + ranged if self.window is None else whole("window", self.window, 1)
         require(context % window == 0, f"window={window} must divide the {context} tokens before the queries")
-        require(self.strings <= window, f"strings={self.strings} queries must fit into one window of {window} tokens")
+        key, queries = ("strings", self.strings) if self.cells == 1 else ("cells", self.cells)
+        require(queries <= window, f"{key}={queries} queries must fit into one window of {window} tokens")
+        self._set(window=window)
         self._set(
-            steps=steps, steps_rise=steps_rise, window=window, answers=1, seq_len=context + self.strings,
-            vocab_size=FIRST_DEPTH + (steps[1] - steps[0] + 1 if ranged else 0),
-            predicts=(False,) * (context // window) + (True,),
+            answers=self.cells, seq_len=int(self._asked[-1, -1]) + 1,
+            vocab_size=self._first_depth + (steps[1] - steps[0] + 1 if ranged else 0),
+            predicts=(False,) * (context // window) + (True,) * (1 if self.cells == 1 else self.strings),
         )
         self._check_splits(2**self.width)
 
@@ -89,6 +100,37 @@ class Rule110(Task):
     def _range(self) -> tuple[int, int]:
         """(least, most) steps."""
         return self.steps if isinstance(self.steps, tuple) else (self.steps, self.steps)
+
+    @property
+    def _ranged(self) -> bool:
+        """Whether t is drawn, and so written before every row."""
+        return isinstance(self.steps, tuple)
+
+    @property
+    def _context(self) -> int:
+        """Tokens before the queries."""
+        return self.strings * (self.width + self._ranged)
+
+    @property
+    def _query(self) -> np.ndarray:
+        """Each row's query token, [strings]: one for all where the place in the window tells the row."""
+        return np.full(self.strings, QUERY) if self.cells == 1 else QUERY + np.arange(self.strings)
+
+    @property
+    def _first_depth(self) -> int:
+        """The token of the least t."""
+        return int(self._query[-1]) + 1
+
+    @property
+    def _asked(self) -> np.ndarray:
+        """The positions of the queries, [strings, cells]."""
+        apart = 1 if self.cells == 1 else self.window
+        return self._context + apart * np.arange(self.strings)[:, None] + np.arange(self.cells)
+
+    @property
+    def _wanted(self) -> np.ndarray:
+        """The cells asked for, [cells]."""
+        return (self.cell + np.arange(self.cells)) % self.width
 
     def depths(self, split: int, index: Any) -> Any:
         """Returns how many values of t the example at `index` is drawn from (a number or an array)."""
@@ -101,23 +143,25 @@ class Rule110(Task):
         key, index = self._key(seed, split), whole("index", index, 0, philox.MASK64)
         least = self._range[0]
         steps = least + philox.below(next(philox.stream(key, index, _DEPTH)), int(self.depths(key[1], index)))
-        tokens, labels = [], []
+        tokens = np.full(self.seq_len, PAD, np.int32)
+        targets, answer = np.full(self.seq_len, PAD, np.int32), np.full(self.seq_len, -1, np.int32)
+        unit = self.width + self._ranged
         for string in range(self.strings):
             cells = self._state(key, index, string)
-            if isinstance(self.steps, tuple):
-                tokens.append(FIRST_DEPTH + steps - least)
-            tokens += [ONE if cell else ZERO for cell in cells]
+            depth = [self._first_depth + steps - least] if self._ranged else []
+            tokens[string * unit : (string + 1) * unit] = depth + [ONE if cell else ZERO for cell in cells]
             for _ in range(steps):
                 cells = self._step(cells)
-            labels.append(ONE if cells[self.cell] else ZERO)
-        context = len(tokens)
-        is_query = np.arange(context + self.strings) >= context
+            for group, position in enumerate(self._asked[string]):
+                tokens[position] = self._query[string]
+                targets[position] = ONE if cells[(self.cell + group) % self.width] else ZERO
+                answer[position] = group
         return {
-            "tokens": np.array(tokens + [QUERY] * self.strings, np.int32),
-            "targets": np.array([PAD] * context + labels, np.int32),
-            "loss_mask": is_query,
-            "answer": np.where(is_query, 0, -1).astype(np.int32),
-            "difficulty": {"steps": np.array([steps], np.int32)},
+            "tokens": tokens,
+            "targets": targets,
+            "loss_mask": answer >= 0,
+            "answer": answer,
+            "difficulty": {"steps": np.full(self.cells, steps, np.int32)},
         }
 
     def _state(self, key: tuple[int, int], index: int, string: int) -> list[int]:
@@ -153,25 +197,26 @@ class Rule110(Task):
             depths = np.broadcast_to(self.depths(key[1], index.astype(np.int64)), B).astype(np.uint64)
             steps += philox.multiply_high(words, depths).astype(np.int64)
         cells = self._cells(self._states(key, index))
-        seen = self._history(cells.reshape(-1, self.width))
-        label = seen[np.repeat(steps, self.strings), np.arange(B * self.strings)].reshape(B, self.strings)
+        seen = self._history(cells.reshape(-1, self.width), self._wanted)
+        label = seen[np.repeat(steps, self.strings), :, np.arange(B * self.strings)].reshape(B, self.strings, self.cells)
 
         rows = ZERO + cells.astype(np.int32)
-        if isinstance(self.steps, tuple):
-            depth = np.broadcast_to((FIRST_DEPTH + steps - least)[:, None, None], (B, self.strings, 1))
+        if self._ranged:
+            depth = np.broadcast_to((self._first_depth + steps - least)[:, None, None], (B, self.strings, 1))
             rows = np.concatenate([depth.astype(np.int32), rows], -1)
-        context = self.seq_len - self.strings
-        tokens = np.full((B, self.seq_len), QUERY, np.int32)
-        tokens[:, :context] = rows.reshape(B, -1)
+        tokens = np.full((B, self.seq_len), PAD, np.int32)
+        tokens[:, : rows[0].size] = rows.reshape(B, -1)
+        tokens[:, self._asked] = self._query[:, None]
         targets = np.full((B, self.seq_len), PAD, np.int32)
-        targets[:, context:] = ZERO + label.astype(np.int32)
-        is_query = np.broadcast_to(np.arange(self.seq_len) >= context, tokens.shape).copy()
+        targets[:, self._asked] = ZERO + label.astype(np.int32)
+        answer = np.full((B, self.seq_len), -1, np.int32)
+        answer[:, self._asked] = np.arange(self.cells)
         return {
             "tokens": tokens,
             "targets": targets,
-            "loss_mask": is_query,
-            "answer": np.where(is_query, 0, -1).astype(np.int32),
-            "difficulty": {"steps": steps[:, None].astype(np.int32)},
+            "loss_mask": answer >= 0,
+            "answer": answer,
+            "difficulty": {"steps": np.repeat(steps[:, None], self.cells, 1).astype(np.int32)},
         }
 
     def _states(self, key: tuple[int, int], index: np.ndarray) -> np.ndarray:
@@ -191,9 +236,9 @@ class Rule110(Task):
         """Unpacks states, uint64 [..., words], to cells, uint8 [..., width]."""
         return np.unpackbits(state.astype(">u8").view(np.uint8), axis=-1)[..., : self.width]
 
-    def _history(self, cells: np.ndarray) -> np.ndarray:
-        """Returns the cell asked for after 0, 1, … steps: uint8 [most + 1, rows]."""
-        return history(cells, rule=self.rule, steps=self._range[1], boundary=self.boundary, cell=self.cell)
+    def _history(self, cells: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """Returns the cells wanted after 0, 1, … steps: uint8 [most + 1, wanted, rows]."""
+        return history(cells, rule=self.rule, steps=self._range[1], boundary=self.boundary, wanted=wanted)
 
     # What guessing scores.
 
@@ -204,7 +249,7 @@ class Rule110(Task):
     def _baselines(self) -> dict[str, Any]:
         trained = self._states((0, SPLITS["train"]), np.arange(_SAMPLE // self.strings))
         groups = [self._cells(trained).reshape(-1, self.width), self._test_cells()]
-        labels = [self._history(cells) for cells in groups]
+        labels = [self._history(cells, self._wanted[:1])[:, 0] for cells in groups]  # on a ring the others have its law
         codes = [self._seven_cells(cells) for cells in groups]
 
         def fitted(codes: list[np.ndarray], t: int) -> float:
@@ -248,25 +293,32 @@ class Rule110(Task):
     # For readers.
 
     def token(self, number: int) -> str:
-        return ("PAD", "0", "1", "?")[number] if number < FIRST_DEPTH else f"<t={self._range[0] + number - FIRST_DEPTH}>"
+        if number >= self._first_depth:
+            return f"<t={self._range[0] + number - self._first_depth}>"
+        return ("PAD", "0", "1")[number] if number < QUERY else "?" if self.cells == 1 else f"?{number - QUERY + 1}"
 
     def explain(self) -> str:
         least, most = self._range
         depth = f"{least} steps" if least == most else f"t steps, t drawn from {least} … {most} and written before every row"
+        queries, asked = "then one `?` per row", f"The label of a `?` is cell {self.cell} of its row"
+        if self.cells > 1:
+            queries = f"then a window per row of {self.cells} queries, `?1` for row 1"
+            asked = f"The label of a row's i-th query is its cell {self.cell} + i, round the ring, i from 0,"
         return (
-            f"{self.strings} independent rows of {self.width} random cells, then one `?` per row. The label of a `?` is cell "
-            f"{self.cell} of its row after {depth} of rule {self.rule}, with a {self.boundary} boundary. One step replaces "
-            f"each cell by bit 4·left + 2·centre + right of {self.rule}, from its own neighbourhood.{tell_rise(self.steps_rise)}"
+            f"{self.strings} independent rows of {self.width} random cells, {queries}. {asked} after {depth} of rule {self.rule}, "
+            f"with a {self.boundary} boundary. One step replaces each cell by bit 4·left + 2·centre + right of {self.rule}, from "
+            f"its own neighbourhood.{tell_rise(self.steps_rise)}"
         )
 
     def narrate(self, example: Mapping[str, Any]) -> str:
-        unit, steps = self.width + isinstance(self.steps, tuple), int(example["difficulty"]["steps"][0])
+        unit, steps = self.width + self._ranged, int(example["difficulty"]["steps"][0])
+        after = f"after {steps} step{'s' * (steps != 1)}"
+        what = f"its cell {self.cell} is" if self.cells == 1 else f"its {self.cells} cells from cell {self.cell} on are"
         lines = []
-        for string, label in enumerate(example["targets"][-self.strings :]):
+        for string, positions in enumerate(self._asked):
             row = example["tokens"][string * unit : (string + 1) * unit][-self.width :]
-            cells = "".join(map(self.token, row))
-            after = f"after {steps} step{'s' * (steps != 1)} its cell {self.cell} is {self.token(label)}"
-            lines.append(f"Row {string + 1} is {cells}; {after}.")
+            cells, labels = ("".join(map(self.token, values)) for values in (row, example["targets"][positions]))
+            lines.append(f"Row {string + 1} is {cells}; {after} {what} {labels}.")
         return "\n".join(lines)
 
 

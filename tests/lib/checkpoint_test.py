@@ -193,7 +193,7 @@ def damage(workdir, step, how):
 @pytest.mark.parametrize("how", ["arrays", "tree", "gone"])
 def test_a_damaged_checkpoint_is_refused_by_name_with_the_fix(workdir, how):
     damage(workdir, 4, how)
-    match = rf"checkpoint .*checkpoints/4 is damaged, or another model's \(.+\); remove that folder to go on from step 2"
+    match = r"checkpoint .*checkpoints/4 is damaged, or another model's \(.+\); remove that folder to go on from step 2"
     refused(workdir, match, lambda: load_model(workdir))
     refused(workdir, match, lambda: train(CONFIG, workdir, quiet=True))
     shutil.rmtree(workdir / "checkpoints/4")
