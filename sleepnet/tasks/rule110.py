@@ -8,11 +8,11 @@ number. With `steps=(lo, hi)` each example draws its own number, written as a de
     0 1 1 … | 1 0 0 … | … | ? ? ? ?             T = strings·width + strings,      L = width
     <t> 0 1 1 … | <t> 1 0 0 … | … | ? ? ? ?     T = strings·(width + 1) + strings, L = width + 1
 
-With `cells` above 1 that many neighbouring cells of every row are asked for, a window per row: its i-th token asks for the
-i-th of them, and the token itself says of which row. On a ring all cells are alike, so the question is no easier than with
-one cell; there are more labels to learn it from.
+With `cells` above 1 that many neighbouring cells of every row are asked for, in a window per row: its i-th token asks for
+the i-th of them. The row is told by its name, which stands before it and asks for it. On a ring all cells are alike, so a
+cell is no easier to tell than with one query; there are more labels to learn from.
 
-    … | ?1 ?1 ?1 … | ?2 ?2 ?2 … | …             T = strings·L + (strings - 1)·L + cells
+    <t> #1 0 1 1 … | <t> #2 1 0 0 … | … | #1 #1 #1 … | #2 #2 #2 … | …     L = width + 2, T = (2·strings - 1)·L + cells
 """
 import dataclasses
 import functools
@@ -46,7 +46,7 @@ class Rule110(Task):
       boundary: "periodic", or "zero". With zeros Rule 110's first cell is absorbing: answering 1 is right almost always.
       cell: the cell that is asked for, or the first of them.
       cells: how many are asked for, counted to the right round the ring.
-      window: L; None: one row.
+      window: L; None: one row, with its name and t where they are written.
       steps_rise: training examples before the largest t drawn grows by one, for each of the last growths up to `steps[1]`;
         empty: the whole range throughout. A curriculum over the order of the training examples alone.
     """
@@ -84,7 +84,7 @@ class Rule110(Task):
         require(ranged or not self.steps_rise, f"steps_rise={self.steps_rise} needs a range of steps, such as steps=(1, {steps})")
         steps_rise = rising("steps_rise", self.steps_rise, steps[1] - steps[0] + 1 if ranged else 1)
         self._set(steps=steps, steps_rise=steps_rise)
-        context, window = self._context, self.width + ranged if self.window is None else whole("window", self.window, 1)
+        context, window = self._context, self._unit if self.window is None else whole("window", self.window, 1)
         require(context % window == 0, f"window={window} must divide the {context} tokens before the queries")
         key, queries = ("strings", self.strings) if self.cells == 1 else ("cells", self.cells)
         require(queries <= window, f"{key}={queries} queries must fit into one window of {window} tokens")
@@ -107,13 +107,18 @@ class Rule110(Task):
         return isinstance(self.steps, tuple)
 
     @property
+    def _unit(self) -> int:
+        """Tokens of a row: t, its name, its cells."""
+        return self._ranged + (self.cells > 1) + self.width
+
+    @property
     def _context(self) -> int:
         """Tokens before the queries."""
-        return self.strings * (self.width + self._ranged)
+        return self.strings * self._unit
 
     @property
     def _query(self) -> np.ndarray:
-        """Each row's query token, [strings]: one for all where the place in the window tells the row."""
+        """Each row's query token, [strings]: its name, or one for all where the place in the window tells the row."""
         return np.full(self.strings, QUERY) if self.cells == 1 else QUERY + np.arange(self.strings)
 
     @property
@@ -145,11 +150,10 @@ class Rule110(Task):
         steps = least + philox.below(next(philox.stream(key, index, _DEPTH)), int(self.depths(key[1], index)))
         tokens = np.full(self.seq_len, PAD, np.int32)
         targets, answer = np.full(self.seq_len, PAD, np.int32), np.full(self.seq_len, -1, np.int32)
-        unit = self.width + self._ranged
         for string in range(self.strings):
             cells = self._state(key, index, string)
-            depth = [self._first_depth + steps - least] if self._ranged else []
-            tokens[string * unit : (string + 1) * unit] = depth + [ONE if cell else ZERO for cell in cells]
+            head = [self._first_depth + steps - least] * self._ranged + [self._query[string]] * (self.cells > 1)
+            tokens[string * self._unit : (string + 1) * self._unit] = head + [ONE if cell else ZERO for cell in cells]
             for _ in range(steps):
                 cells = self._step(cells)
             for group, position in enumerate(self._asked[string]):
@@ -200,12 +204,14 @@ class Rule110(Task):
         seen = self._history(cells.reshape(-1, self.width), self._wanted)
         label = seen[np.repeat(steps, self.strings), :, np.arange(B * self.strings)].reshape(B, self.strings, self.cells)
 
-        rows = ZERO + cells.astype(np.int32)
-        if self._ranged:
-            depth = np.broadcast_to((self._first_depth + steps - least)[:, None, None], (B, self.strings, 1))
-            rows = np.concatenate([depth.astype(np.int32), rows], -1)
         tokens = np.full((B, self.seq_len), PAD, np.int32)
-        tokens[:, : rows[0].size] = rows.reshape(B, -1)
+        rows = tokens[:, : self._context].reshape(B, self.strings, self._unit)
+        if self._ranged:
+            rows[:, :, 0] = (self._first_depth + steps - least)[:, None]
+        if self.cells > 1:
+            rows[:, :, -self.width - 1] = self._query
+        rows[:, :, -self.width :] = ZERO + cells
+        tokens[:, : self._context] = rows.reshape(B, -1)
         tokens[:, self._asked] = self._query[:, None]
         targets = np.full((B, self.seq_len), PAD, np.int32)
         targets[:, self._asked] = ZERO + label.astype(np.int32)
@@ -295,14 +301,14 @@ class Rule110(Task):
     def token(self, number: int) -> str:
         if number >= self._first_depth:
             return f"<t={self._range[0] + number - self._first_depth}>"
-        return ("PAD", "0", "1")[number] if number < QUERY else "?" if self.cells == 1 else f"?{number - QUERY + 1}"
+        return ("PAD", "0", "1")[number] if number < QUERY else "?" if self.cells == 1 else f"#{number - QUERY + 1}"
 
     def explain(self) -> str:
         least, most = self._range
         depth = f"{least} steps" if least == most else f"t steps, t drawn from {least} … {most} and written before every row"
         queries, asked = "then one `?` per row", f"The label of a `?` is cell {self.cell} of its row"
         if self.cells > 1:
-            queries = f"then a window per row of {self.cells} queries, `?1` for row 1"
+            queries = f"row 1 named `#1` before it, then a window per row of {self.cells} queries, `#1` for row 1"
             asked = f"The label of a row's i-th query is its cell {self.cell} + i, round the ring, i from 0,"
         return (
             f"{self.strings} independent rows of {self.width} random cells, {queries}. {asked} after {depth} of rule {self.rule}, "
@@ -311,12 +317,12 @@ class Rule110(Task):
         )
 
     def narrate(self, example: Mapping[str, Any]) -> str:
-        unit, steps = self.width + self._ranged, int(example["difficulty"]["steps"][0])
+        steps = int(example["difficulty"]["steps"][0])
         after = f"after {steps} step{'s' * (steps != 1)}"
         what = f"its cell {self.cell} is" if self.cells == 1 else f"its {self.cells} cells from cell {self.cell} on are"
         lines = []
         for string, positions in enumerate(self._asked):
-            row = example["tokens"][string * unit : (string + 1) * unit][-self.width :]
+            row = example["tokens"][string * self._unit : (string + 1) * self._unit][-self.width :]
             cells, labels = ("".join(map(self.token, values)) for values in (row, example["targets"][positions]))
             lines.append(f"Row {string + 1} is {cells}; {after} {what} {labels}.")
         return "\n".join(lines)

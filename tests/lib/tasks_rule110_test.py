@@ -38,17 +38,19 @@ def test_labels_agree_with_cellpylib(rule):
 
 def test_all_cells_agree_with_cellpylib():
     task = tasks.get("rule110", width=11, strings=3, steps=(0, 5), cell=9, cells=4)
-    assert (task.seq_len, task.window, task.predicts, task.answers) == (36 + 24 + 4, 12, (False,) * 3 + (True,) * 3, 4)
+    assert (task.seq_len, task.window, task.predicts, task.answers) == (39 + 26 + 4, 13, (False,) * 3 + (True,) * 3, 4)
     batch = task.batch(0, "train", 0, 40)
     for tokens, targets, answer, steps in zip(batch["tokens"], batch["targets"], batch["answer"], batch["difficulty"]["steps"]):
         assert len(set(steps.tolist())) == 1
         for string in range(3):
-            row = tokens[string * 12 + 1 : string * 12 + 12] - 1
+            depth, name, *row = [task.token(int(token)) for token in tokens[string * 13 : string * 13 + 13]]
+            assert (depth, name) == (f"<t={steps[0]}>", f"#{string + 1}")
+            row = np.array(row, int)
             after = cellpylib.evolve(
                 row[None], timesteps=int(steps[0]) + 1, memoize=False, apply_rule=lambda n, c, t: cellpylib.nks_rule(n, 110)
             )[-1]
-            at = 36 + 12 * string + np.arange(4)
-            assert [task.token(int(t)) for t in tokens[at]] == [f"?{string + 1}"] * 4
+            at = 39 + 13 * string + np.arange(4)
+            assert [task.token(int(t)) for t in tokens[at]] == [f"#{string + 1}"] * 4
             assert (targets[at] - 1).tolist() == after[[9, 10, 0, 1]].tolist()
             assert answer[at].tolist() == [0, 1, 2, 3]
     assert ((batch["answer"] >= 0).sum(1) == 12).all() and (batch["loss_mask"] == (batch["answer"] >= 0)).all()

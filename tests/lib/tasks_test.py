@@ -30,7 +30,7 @@ GOLDEN = {
     "rule110": "1:465487d564ea1d2f",
     "rule110-range": "1:5463d2ee9d154f5b",
     "rule110-wide": "1:4fd58fe579f7a5d2",
-    "rule110-all-cells": "1:228a423d7295813c",
+    "rule110-all-cells": "1:58e02d4bd0e4c314",
     "depo": "1:7730dd958e4d01b5",
     "depo-small": "1:8785ed2428d34be2",
     "depo-all-names": "1:b901ebbb43b38997",
