@@ -5,6 +5,7 @@ k = 1 … 4 steps on. Training asks k = 1 alone for 300 steps, k ≤ 2 up to ste
 
 Two arms:  python -m sleepnet.study --config=experiments/quickstart.py
 All arms:  python -m sleepnet.study --config=experiments/quickstart.py:all_arms --seeds=0,1
+And rates: python -m sleepnet.study --config=experiments/quickstart.py:rates (all arms, and the controls at rates of their own)
 Hardware:  two CPU cores
 Wall time: 374 s, installation included
 Score:     k = 4, exact, held-out cycles: N = 4 .999, N = 1 with as much compute .318; chance .062, a guess in context .143
@@ -35,16 +36,28 @@ MORE = (
 )
 
 
+# The base's rate was chosen on sleep4: what do the controls do with others?
+RATES = tuple(
+    dict(name=f"{name}_rate_{word}", label=f"{label}, {word} the rate", overrides={**overrides, "optim.learning_rate": rate, "optim.adam_rate": 0.15 * rate}, **rest)
+    for name, label, overrides, rest in (
+        ("once_matched", "N = 1, as much compute", ONE_PASS, dict(match="sleep4")),
+        ("paper_loop", "N = 4, the paper's loop", {"model.sleep.passes": 4, "model.sleep.carry": "hidden"}, {}),
+    )
+    for word, rate in (("half", 7.5e-3), ("twice", 3e-2))
+)
+ARMS = {"two_arms": QUICK, "all_arms": QUICK + MORE, "rates": QUICK + MORE + RATES}
+
+
 def get_config(arms: str = "two_arms"):
-    """The study's configuration; `arms` is two_arms or all_arms."""
-    if arms not in ("two_arms", "all_arms"):
-        raise UsageError(f"experiments/quickstart.py:{arms}: there is two_arms and all_arms")
+    """The study's configuration; `arms` is two_arms, all_arms or rates."""
+    if arms not in ARMS:
+        raise UsageError(f"experiments/quickstart.py:{arms}: there is {', '.join(ARMS)}")
     config = spec.default()
     config.title = "Multi-hop retrieval, asleep and awake"
     config.question = "Can a model that read its context once answer k = 4 hops, or does it take N = 4 passes of sleep, at equal compute?"
     config.seeds = (0,)
     config.base = base()
-    config.arms = list(QUICK + MORE if arms == "all_arms" else QUICK)
+    config.arms = list(ARMS[arms])
     config.reference = "sleep4"
     config.claim = dict(arm="sleep4", axis="k", value=4, at_least=0.95, against="once_matched", at_most=0.60)
     return config
