@@ -1,6 +1,7 @@
-"""Rule-110 at a size that a CPU trains and nobody learns by heart: 2 strings of 16 cells (2^16 states each), t = 1 … 6 mixed.
+"""Rule-110 at a size that a CPU trains: a ring of 16 cells, t = 1 … 6 mixed, every cell asked for (2^16 states, six depths).
 
-Training starts with t = 1 alone and lets t grow to 6 by step 1500, in every arm alike.
+Held-out states; in training no arm but N = 1 sees more than half of all (state, t). Training starts with t = 1 alone and lets t
+grow to 6 by step 1,000, in every arm alike. One row: with two, the second was written over the first (see README.md).
 
 Command:   python -m sleepnet.study --config=experiments/rule110_cpu.py
 Hardware:  two CPU cores
@@ -32,7 +33,9 @@ def base():
     """The run that every arm starts from."""
     config = run_config.default()
     config.task.name = "rule110"
-    config.task.arguments = dict(width=16, strings=2, steps=(1, 6), steps_rise=tuple(step * BATCH for step in (300, 700, 1100, 1500, 1500)))
+    config.task.arguments = dict(
+        width=16, strings=1, cells=16, steps=(1, 6), steps_rise=tuple(step * BATCH for step in (200, 400, 600, 800, 1000))
+    )
     config.model.pattern = "AG"
     config.optim.learning_rate = 1.5e-2
     config.optim.adam_rate = 2.25e-3

@@ -9,9 +9,10 @@ number. With `steps=(lo, hi)` each example draws its own number, written as a de
     <t> 0 1 1 … | <t> 1 0 0 … | … | ? ? ? ?     T = strings·(width + 1) + strings, L = width + 1
 
 With `cells` above 1 that many neighbouring cells of every row are asked for, in a window per row: its i-th token asks for
-the i-th of them. The row is told by its name, which stands before it and asks for it. On a ring all cells are alike, so a
+the i-th of them. Of several rows each is told by its name, which stands before it and asks for it. On a ring all cells are alike, so a
 cell is no easier to tell than with one query; there are more labels to learn from.
 
+    <t> 0 1 1 … | ? ? ? …                                                 L = width + 1, T = L + cells
     <t> #1 0 1 1 … | <t> #2 1 0 0 … | … | #1 #1 #1 … | #2 #2 #2 … | …     L = width + 2, T = (2·strings - 1)·L + cells
 """
 import dataclasses
@@ -107,9 +108,14 @@ class Rule110(Task):
         return isinstance(self.steps, tuple)
 
     @property
+    def _named(self) -> bool:
+        """Whether rows have names, since the place in the window can't tell them apart."""
+        return self.cells > 1 and self.strings > 1
+
+    @property
     def _unit(self) -> int:
         """Tokens of a row: t, its name, its cells."""
-        return self._ranged + (self.cells > 1) + self.width
+        return self._ranged + self._named + self.width
 
     @property
     def _context(self) -> int:
@@ -119,7 +125,7 @@ class Rule110(Task):
     @property
     def _query(self) -> np.ndarray:
         """Each row's query token, [strings]: its name, or one for all where the place in the window tells the row."""
-        return np.full(self.strings, QUERY) if self.cells == 1 else QUERY + np.arange(self.strings)
+        return QUERY + np.arange(self.strings) * self._named
 
     @property
     def _first_depth(self) -> int:
@@ -152,7 +158,7 @@ class Rule110(Task):
         targets, answer = np.full(self.seq_len, PAD, np.int32), np.full(self.seq_len, -1, np.int32)
         for string in range(self.strings):
             cells = self._state(key, index, string)
-            head = [self._first_depth + steps - least] * self._ranged + [self._query[string]] * (self.cells > 1)
+            head = [self._first_depth + steps - least] * self._ranged + [self._query[string]] * self._named
             tokens[string * self._unit : (string + 1) * self._unit] = head + [ONE if cell else ZERO for cell in cells]
             for _ in range(steps):
                 cells = self._step(cells)
@@ -208,7 +214,7 @@ class Rule110(Task):
         rows = tokens[:, : self._context].reshape(B, self.strings, self._unit)
         if self._ranged:
             rows[:, :, 0] = (self._first_depth + steps - least)[:, None]
-        if self.cells > 1:
+        if self._named:
             rows[:, :, -self.width - 1] = self._query
         rows[:, :, -self.width :] = ZERO + cells
         tokens[:, : self._context] = rows.reshape(B, -1)
@@ -301,19 +307,22 @@ class Rule110(Task):
     def token(self, number: int) -> str:
         if number >= self._first_depth:
             return f"<t={self._range[0] + number - self._first_depth}>"
-        return ("PAD", "0", "1")[number] if number < QUERY else "?" if self.cells == 1 else f"#{number - QUERY + 1}"
+        return ("PAD", "0", "1")[number] if number < QUERY else f"#{number - QUERY + 1}" if self._named else "?"
 
     def explain(self) -> str:
         least, most = self._range
-        depth = f"{least} steps" if least == most else f"t steps, t drawn from {least} … {most} and written before every row"
+        steps = f"{least} steps" if least == most else "t steps"
+        drawn = "" if least == most else f" t is drawn from {least} … {most} and written before every row{tell_rise(self.steps_rise)}."
         queries, asked = "then one `?` per row", f"The label of a `?` is cell {self.cell} of its row"
         if self.cells > 1:
-            queries = f"row 1 named `#1` before it, then a window per row of {self.cells} queries, `#1` for row 1"
-            asked = f"The label of a row's i-th query is its cell {self.cell} + i, round the ring, i from 0,"
+            queries = f"then {self.cells} queries `?`"
+            asked = f"The label of the i-th query is cell {self.cell} + i of its row, round the ring, i from 0,"
+        if self._named:
+            queries = f"row 1 named `#1` before it, then a window per row with its name as the query, {self.cells} times"
         return (
-            f"{self.strings} independent rows of {self.width} random cells, {queries}. {asked} after {depth} of rule {self.rule}, "
+            f"{self.strings} independent row{'s' * (self.strings > 1)} of {self.width} random cells, {queries}. {asked} after {steps} of rule {self.rule}, "
             f"with a {self.boundary} boundary. One step replaces each cell by bit 4·left + 2·centre + right of {self.rule}, from "
-            f"its own neighbourhood.{tell_rise(self.steps_rise)}"
+            f"its own neighbourhood.{drawn}"
         )
 
     def narrate(self, example: Mapping[str, Any]) -> str:
