@@ -43,7 +43,7 @@ def base():
     config.train.steps = STEPS
     config.train.batch_size = BATCH
     config.train.save_every = 250
-    config.train.eval_every = 250
+    config.train.eval_every = 100
     config.train.keep = 1
     config.eval.examples = 6000
     return config
