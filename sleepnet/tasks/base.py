@@ -106,6 +106,11 @@ class Task(abc.ABC):
         """Returns the examples at these indices, stacked, by the vectorised path."""
 
     @abc.abstractmethod
+    def solve(self, tokens: np.ndarray) -> np.ndarray:
+        """Returns what must be predicted at each position, int32 [T], read from the tokens alone by a plain solver that shares
+        no code with the generator; PAD where nothing is asked. It equals `targets` wherever there is a loss."""
+
+    @abc.abstractmethod
     def baselines(self) -> dict[str, Any]:
         """Returns what guessing scores on the test split.
 

@@ -220,6 +220,26 @@ class Depo(Task):
     def batch_at(self, seed: int, split: str, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
         return _depo_arrays.batch(self, self._key(seed, split), self._indices(indices))
 
+    def solve(self, tokens: np.ndarray) -> np.ndarray:
+        last, query = FIRST_NAME + self.names, FIRST_NAME + 2 * self.names
+        words, targets = tokens.tolist(), np.full(len(tokens), PAD, np.int32)
+        first = next(t for t, word in enumerate(words) if word >= query)
+        nodes, name = [], []
+        for word in words[:first]:
+            name += [word] * (word != PAD)
+            if word >= last:
+                nodes.append(tuple(name))
+                name = []
+        after = dict(zip(nodes[::2], nodes[1::2], strict=True))
+        for t in range(first, len(words)):
+            if words[t] >= query:
+                end = next(e for e in range(t, len(words)) if last <= words[e] < query)
+                node = tuple(words[t + 1 : end + 1])
+                for _ in range(words[t] - query + 1):
+                    node = after[node]
+                targets[end : end + 1 + len(node)] = [ANS, *node]
+        return targets
+
     def baselines(self) -> dict[str, Any]:
         return self._baselines
 

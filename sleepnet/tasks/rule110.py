@@ -15,6 +15,7 @@ cell is no easier to tell than with one query; there are more labels to learn fr
     <t> 0 1 1 … | ? ? ? …                                                 L = width + 1, T = L + cells
     <t> #1 0 1 1 … | <t> #2 1 0 0 … | … | #1 #1 #1 … | #2 #2 #2 … | …     L = width + 2, T = (2·strings - 1)·L + cells
 """
+import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -251,6 +252,25 @@ class Rule110(Task):
     def _history(self, cells: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         """Returns the cells wanted after 0, 1, … steps: uint8 [most + 1, wanted, rows]."""
         return history(cells, rule=self.rule, steps=self._range[1], boundary=self.boundary, wanted=wanted)
+
+    def solve(self, tokens: np.ndarray) -> np.ndarray:
+        table = {f"{code:03b}": bit for code, bit in zip(range(7, -1, -1), f"{self.rule:08b}")}
+        words, targets = [self.token(token) for token in tokens.tolist()], np.full(len(tokens), PAD, np.int32)
+        steps = next((int(word[3:-1]) for word in words if word.startswith("<t=")), self.steps)
+        read = [t for t, word in enumerate(words) if word in ("0", "1")]
+        text, rows = "".join(words[t] for t in read), []
+        for row in (text[a : a + self.width] for a in range(0, len(text), self.width)):
+            for _ in range(steps):
+                around = f"{row[-1]}{row}{row[0]}" if self.boundary == "periodic" else f"0{row}0"
+                row = "".join(table[around[c : c + 3]] for c in range(self.width))
+            rows.append(row)
+        asked = collections.Counter()  # how often each query stood further left
+        for t in range(read[-1] + 1, len(words)):
+            if words[t] != "PAD":
+                row, cell = (asked[words[t]], 0) if self.cells == 1 else (int(words[t].strip("?#") or 1) - 1, asked[words[t]])
+                asked[words[t]] += 1
+                targets[t] = (ZERO, ONE)[int(rows[row][(self.cell + cell) % self.width])]
+        return targets
 
     # What guessing scores.
 

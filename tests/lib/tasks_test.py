@@ -138,6 +138,17 @@ def test_batch_equals_examples(case, split):
 
 
 @every_case
+@pytest.mark.parametrize("split", splits.SPLITS)
+def test_the_solver_agrees_from_the_tokens_alone(case, split):
+    task = make(case)
+    batch = task.batch(13, split, 200, 12)
+    for tokens, targets, loss_mask in zip(batch["tokens"], batch["targets"], batch["loss_mask"]):
+        solved = task.solve(tokens)
+        assert solved.shape == (task.seq_len,) and solved.dtype == np.int32
+        np.testing.assert_array_equal(solved[loss_mask], targets[loss_mask])
+
+
+@every_case
 def test_a_batch_does_not_depend_on_how_it_is_cut(case):
     task = make(case)
     for split in splits.SPLITS:
