@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from sleepnet.config import RunConfig, to_dict
+from sleepnet.config import RunConfig, from_dict, to_dict
 from sleepnet.errors import UsageError, nearest
 from sleepnet.files import write_json
 from sleepnet.study import resolve, spec as specs
@@ -53,6 +53,11 @@ class Run:
 def plain(value: Any) -> Any:
     """`value` as it comes back from a JSON file."""
     return json.loads(json.dumps(value))
+
+
+def whole(config: dict[str, Any]) -> dict[str, Any]:
+    """A run's configuration from a file, with the defaults of keys that are newer than the file."""
+    return plain(to_dict(from_dict(RunConfig, config)))
 
 
 def read_json(path: Path) -> Any:
@@ -98,7 +103,8 @@ def check(folder: Path, spec: StudySpec, flag: str) -> None:
       UsageError: it belongs to another study; names the first key that differs.
     """
     if (folder / "study.json").exists():
-        difference = _difference(read_json(folder / "study.json")["spec"], plain(specs.to_dict(spec)))
+        known = specs.parse(read_json(folder / "study.json")["spec"])  # keys that are newer than it get their defaults
+        difference = _difference(plain(specs.to_dict(known)), plain(specs.to_dict(spec)))
         if difference:
             raise UsageError(f"{folder} belongs to another study: {difference}; give another --{flag}")
 
@@ -184,7 +190,7 @@ def adopt(results: Path, runs: Iterable[Run]) -> list[Run]:
 
 def _of(run: Run, path: Path, flag: str) -> bool:
     """Sees that an outcome is the run's; it lies in the folder given as --`flag`."""
-    old, new = flatten(read_json(path)["config"]), flatten(plain(to_dict(run.config)))
+    old, new = flatten(whole(read_json(path)["config"])), flatten(plain(to_dict(run.config)))
     for key in sorted({*old, *new} - {"resume"}):
         if old.get(key) != new.get(key):
             raise UsageError(f"{path} was made with {key}={old.get(key)!r}, this study asks for {new.get(key)!r}: give another --{flag}")

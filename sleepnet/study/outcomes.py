@@ -83,7 +83,7 @@ def load(folder: Path, spec: StudySpec) -> list[Outcome]:
         paths = [*folder.glob(f"{arm.name}/seed*/outcome.json"), *folder.glob(f"{arm.name}-seed*.json")]
         outcomes = [_read(path) for path in paths]
         for path, outcome in zip(paths, outcomes):
-            have = flatten(outcome.config)
+            have = flatten(ledger.whole(outcome.config))
             for key in sorted({*expected, *have} - free):
                 if have.get(key) != expected.get(key):
                     raise UsageError(f"{path} was made with {key}={have.get(key)!r}, the study says {expected.get(key)!r}: not its outcome")

@@ -89,6 +89,16 @@ def test_a_report_before_anything_has_finished(tmp_path):
     assert "not decided" in (tmp_path / "report.md").read_text()
 
 
+def test_outcomes_older_than_a_key_are_taken_to_have_its_default(written, tmp_path):
+    study, folder = written
+    for path in (folder / "results").iterdir():
+        values = json.loads(path.read_text())
+        del (values["spec"]["base"] if path.name == "study.json" else values["config"])["model"]["beta_max"]
+        (tmp_path / path.name).write_text(json.dumps(values))
+    ledger.check(tmp_path, study, "results")
+    assert [run.arm for run in outcomes.load(tmp_path, study)] == [run.arm for run in outcomes.load(folder / "results", study)]
+
+
 def test_foreign_outcomes_are_refused(written, tmp_path):
     study, folder = written
     other = spec(ARMS[:4], base={"model": {"width": 32}})
