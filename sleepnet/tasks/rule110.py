@@ -18,21 +18,16 @@ cell is no easier to tell than with one query; there are more labels to learn fr
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from sleepnet.tasks import philox
-from sleepnet.tasks._automaton import history
+from sleepnet.tasks import _rule110_arrays, philox
+from sleepnet.tasks._rule110_arrays import CELLS, DEPTH, ONE, QUERY, ZERO
 from sleepnet.tasks.base import PAD, Task, choice, require, risen, rising, tell_rise, whole
 from sleepnet.tasks.registry import register
-from sleepnet.tasks.splits import MAX_ATTEMPTS, SPLITS, TRAIN, belongs, draw_members, empty_split, mix64, mix64_int
-
-ZERO, ONE, QUERY = 1, 2, 3
-_CELLS, _DEPTH = range(2)  # streams
-_ENUMERABLE = 24  # up to this width, baselines are scored on every state of the test split
-_SAMPLE = 2**18
+from sleepnet.tasks.splits import MAX_ATTEMPTS, TRAIN, belongs, empty_split, mix64_int
 
 
 @register
@@ -86,85 +81,85 @@ class Rule110(Task):
         require(ranged or not self.steps_rise, f"steps_rise={self.steps_rise} needs a range of steps, such as steps=(1, {steps})")
         steps_rise = rising("steps_rise", self.steps_rise, steps[1] - steps[0] + 1 if ranged else 1)
         self._set(steps=steps, steps_rise=steps_rise)
-        context, window = self._context, self._unit if self.window is None else whole("window", self.window, 1)
+        context, window = self.context, self.unit if self.window is None else whole("window", self.window, 1)
         require(context % window == 0, f"window={window} must divide the {context} tokens before the queries")
         key, queries = ("strings", self.strings) if self.cells == 1 else ("cells", self.cells)
         require(queries <= window, f"{key}={queries} queries must fit into one window of {window} tokens")
         self._set(window=window)
         self._set(
-            answers=self.cells, seq_len=int(self._asked[-1, -1]) + 1,
-            vocab_size=self._first_depth + (steps[1] - steps[0] + 1 if ranged else 0),
+            answers=self.cells, seq_len=int(self.asked[-1, -1]) + 1,
+            vocab_size=self.first_depth + (steps[1] - steps[0] + 1 if ranged else 0),
             predicts=(False,) * (context // window) + (True,) * (1 if self.cells == 1 else self.strings),
         )
         self._check_splits(2**self.width)
 
     @property
-    def _range(self) -> tuple[int, int]:
+    def step_range(self) -> tuple[int, int]:
         """(least, most) steps."""
         return self.steps if isinstance(self.steps, tuple) else (self.steps, self.steps)
 
     @property
-    def _ranged(self) -> bool:
+    def ranged(self) -> bool:
         """Whether t is drawn, and so written before every row."""
         return isinstance(self.steps, tuple)
 
     @property
-    def _named(self) -> bool:
+    def named(self) -> bool:
         """Whether rows have names, since the place in the window can't tell them apart."""
         return self.cells > 1 and self.strings > 1
 
     @property
-    def _unit(self) -> int:
+    def unit(self) -> int:
         """Tokens of a row: t, its name, its cells."""
-        return self._ranged + self._named + self.width
+        return self.ranged + self.named + self.width
 
     @property
-    def _context(self) -> int:
+    def context(self) -> int:
         """Tokens before the queries."""
-        return self.strings * self._unit
+        return self.strings * self.unit
 
     @property
-    def _query(self) -> np.ndarray:
+    def query(self) -> np.ndarray:
         """Each row's query token, [strings]: its name, or one for all where the place in the window tells the row."""
-        return QUERY + np.arange(self.strings) * self._named
+        return QUERY + np.arange(self.strings) * self.named
 
     @property
-    def _first_depth(self) -> int:
+    def first_depth(self) -> int:
         """The token of the least t."""
-        return int(self._query[-1]) + 1
+        return int(self.query[-1]) + 1
 
     @property
-    def _asked(self) -> np.ndarray:
+    def asked(self) -> np.ndarray:
         """The positions of the queries, [strings, cells]."""
         apart = 1 if self.cells == 1 else self.window
-        return self._context + apart * np.arange(self.strings)[:, None] + np.arange(self.cells)
+        return self.context + apart * np.arange(self.strings)[:, None] + np.arange(self.cells)
 
     @property
-    def _wanted(self) -> np.ndarray:
+    def wanted(self) -> np.ndarray:
         """The cells asked for, [cells]."""
         return (self.cell + np.arange(self.cells)) % self.width
 
     def depths(self, split: int, index: Any) -> Any:
         """Returns how many values of t the example at `index` is drawn from (a number or an array)."""
-        least, most = self._range
+        least, most = self.step_range
         return risen(self.steps_rise, most - least + 1, index) if split == TRAIN else most - least + 1
 
     # The plain path: one example, to be read.
 
     def example(self, seed: int, split: str, index: int) -> dict[str, Any]:
         key, index = self._key(seed, split), whole("index", index, 0, philox.MASK64)
-        least = self._range[0]
-        steps = least + philox.below(next(philox.stream(key, index, _DEPTH)), int(self.depths(key[1], index)))
+        least = self.step_range[0]
+        steps = least + philox.below(next(philox.stream(key, index, DEPTH)), int(self.depths(key[1], index)))
         tokens = np.full(self.seq_len, PAD, np.int32)
         targets, answer = np.full(self.seq_len, PAD, np.int32), np.full(self.seq_len, -1, np.int32)
         for string in range(self.strings):
             cells = self._state(key, index, string)
-            head = [self._first_depth + steps - least] * self._ranged + [self._query[string]] * self._named
-            tokens[string * self._unit : (string + 1) * self._unit] = head + [ONE if cell else ZERO for cell in cells]
+            head = [self.first_depth + steps - least] * self.ranged + [self.query[string]] * self.named
+            tokens[string * self.unit : (string + 1) * self.unit] = head + [ONE if cell else ZERO for cell in cells]
             for _ in range(steps):
                 cells = self._step(cells)
-            for group, position in enumerate(self._asked[string]):
-                tokens[position] = self._query[string]
+            for group, position in enumerate(self.asked[string]):
+                tokens[position] = self.query[string]
                 targets[position] = ONE if cells[(self.cell + group) % self.width] else ZERO
                 answer[position] = group
         return {
@@ -179,7 +174,7 @@ class Rule110(Task):
         """Returns the first state of the split that this row's words give."""
         length = -(-self.width // 64)
         for attempt in range(MAX_ATTEMPTS):
-            words = philox.stream(key, index, _CELLS, attempt)
+            words = philox.stream(key, index, CELLS, attempt)
             row = [next(words) for _ in range((string + 1) * length)][-length:]
             bits = "".join(f"{word:064b}" for word in row)[: self.width]
             fingerprint = 0
@@ -197,61 +192,8 @@ class Rule110(Task):
             for left, centre, right in zip(around, around[1:], around[2:])
         ]
 
-    # The vectorised path: the same words, read for many examples at once.
-
     def batch_at(self, seed: int, split: str, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
-        key, index = self._key(seed, split), self._indices(indices)
-        B, (least, most) = len(index), self._range
-        steps = np.full(B, least)
-        if most > least:
-            words = philox.words(key, index, _DEPTH, 0, 1)[:, 0]
-            depths = np.broadcast_to(self.depths(key[1], index.astype(np.int64)), B).astype(np.uint64)
-            steps += philox.multiply_high(words, depths).astype(np.int64)
-        cells = self._cells(self._states(key, index))
-        seen = self._history(cells.reshape(-1, self.width), self._wanted)
-        label = seen[np.repeat(steps, self.strings), :, np.arange(B * self.strings)].reshape(B, self.strings, self.cells)
-
-        tokens = np.full((B, self.seq_len), PAD, np.int32)
-        rows = tokens[:, : self._context].reshape(B, self.strings, self._unit)
-        if self._ranged:
-            rows[:, :, 0] = (self._first_depth + steps - least)[:, None]
-        if self._named:
-            rows[:, :, -self.width - 1] = self._query
-        rows[:, :, -self.width :] = ZERO + cells
-        tokens[:, : self._context] = rows.reshape(B, -1)
-        tokens[:, self._asked] = self._query[:, None]
-        targets = np.full((B, self.seq_len), PAD, np.int32)
-        targets[:, self._asked] = ZERO + label.astype(np.int32)
-        answer = np.full((B, self.seq_len), -1, np.int32)
-        answer[:, self._asked] = np.arange(self.cells)
-        return {
-            "tokens": tokens,
-            "targets": targets,
-            "loss_mask": answer >= 0,
-            "answer": answer,
-            "difficulty": {"steps": np.repeat(steps[:, None], self.cells, 1).astype(np.int32)},
-        }
-
-    def _states(self, key: tuple[int, int], index: np.ndarray) -> np.ndarray:
-        """Returns the rows' first states, packed: uint64 [B, strings, words], cell 0 in the highest bit."""
-        length = -(-self.width // 64)
-        last = np.uint64(philox.MASK64 << (64 * length - self.width) & philox.MASK64)
-
-        def propose(row: np.ndarray, attempt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            state = philox.words(key, index[row], _CELLS, attempt, self.strings * length)
-            state = state.reshape(len(row), self.strings, length).copy()
-            state[..., -1] &= last
-            return state, fingerprints(state)
-
-        return draw_members(propose, len(index), key[1], self.strings * length)
-
-    def _cells(self, state: np.ndarray) -> np.ndarray:
-        """Unpacks states, uint64 [..., words], to cells, uint8 [..., width]."""
-        return np.unpackbits(state.astype(">u8").view(np.uint8), axis=-1)[..., : self.width]
-
-    def _history(self, cells: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        """Returns the cells wanted after 0, 1, … steps: uint8 [most + 1, wanted, rows]."""
-        return history(cells, rule=self.rule, steps=self._range[1], boundary=self.boundary, wanted=wanted)
+        return _rule110_arrays.batch(self, self._key(seed, split), self._indices(indices))
 
     def solve(self, tokens: np.ndarray) -> np.ndarray:
         table = {f"{code:03b}": bit for code, bit in zip(range(7, -1, -1), f"{self.rule:08b}")}
@@ -272,72 +214,29 @@ class Rule110(Task):
                 targets[t] = (ZERO, ONE)[int(rows[row][(self.cell + cell) % self.width])]
         return targets
 
-    # What guessing scores.
-
     def baselines(self) -> dict[str, Any]:
         return self._baselines
 
     @functools.cached_property
     def _baselines(self) -> dict[str, Any]:
-        trained = self._states((0, SPLITS["train"]), np.arange(_SAMPLE // self.strings))
-        groups = [self._cells(trained).reshape(-1, self.width), self._test_cells()]
-        labels = [self._history(cells, self._wanted[:1])[:, 0] for cells in groups]  # on a ring the others have its law
-        codes = [self._seven_cells(cells) for cells in groups]
-
-        def fitted(codes: list[np.ndarray], t: int) -> float:
-            """The likelier label of each code among training rows, scored on the test rows."""
-            count, one = np.bincount(codes[0], minlength=256), np.bincount(codes[0], weights=labels[0][t], minlength=256)
-            return float(((2 * one > count)[codes[1]] == labels[1][t]).mean())
-
-        return {
-            "chance": self._score("Every label by the toss of a coin.", lambda t: 0.5),
-            "constant": self._score("The likelier label at this depth, always.", lambda t: fitted([c * 0 for c in codes], t)),
-            "seven_cells": self._score(
-                "The likelier label given the depth and the seven cells around the one asked for.",
-                lambda t: fitted(codes, t),
-            ),
-        }
-
-    def _seven_cells(self, cells: np.ndarray) -> np.ndarray:
-        """Numbers what stands in the cell asked for and the three either side; beyond a zero boundary stands nothing."""
-        around = np.pad(cells, ((0, 0), (3, 3)), mode="wrap" if self.boundary == "periodic" else "constant")
-        return np.packbits(around[:, self.cell : self.cell + 7], axis=1)[:, 0]
-
-    def _score(self, meaning: str, right: Callable[[int], float]) -> dict[str, Any]:
-        """Scores a guess that gets each label right with probability `right(t)`: the rows are independent."""
-        least, most = self._range
-        by = {t: {"label": p, "exact": p**self.strings} for t in range(least, most + 1) for p in [right(t)]}
-        mean = {metric: sum(score[metric] for score in by.values()) / len(by) for metric in ("label", "exact")}
-        return {"meaning": meaning, **mean, "by": {"steps": by}}
-
-    def _test_cells(self) -> np.ndarray:
-        """Returns all states of the test split, or a sample of all states where they are too many: uint8 [rows, width]."""
-        if self.width > _ENUMERABLE:
-            length = -(-self.width // 64)
-            words = philox.words((0, SPLITS["test"]), np.arange(_SAMPLE), _CELLS, 0, length)
-            return self._cells(words)
-        parts = []
-        for a in range(0, 2**self.width, 2**20):
-            state = np.arange(a, min(a + 2**20, 2**self.width), dtype=np.uint64)[:, None] << np.uint64(64 - self.width)
-            parts.append(self._cells(state[belongs(fingerprints(state), SPLITS["test"])]))
-        return np.concatenate(parts)
+        return _rule110_arrays.baselines(self)
 
     # For readers.
 
     def token(self, number: int) -> str:
-        if number >= self._first_depth:
-            return f"<t={self._range[0] + number - self._first_depth}>"
-        return ("PAD", "0", "1")[number] if number < QUERY else f"#{number - QUERY + 1}" if self._named else "?"
+        if number >= self.first_depth:
+            return f"<t={self.step_range[0] + number - self.first_depth}>"
+        return ("PAD", "0", "1")[number] if number < QUERY else f"#{number - QUERY + 1}" if self.named else "?"
 
     def explain(self) -> str:
-        least, most = self._range
+        least, most = self.step_range
         steps = f"{least} steps" if least == most else "t steps"
         drawn = "" if least == most else f" t is drawn from {least} … {most} and written before every row{tell_rise(self.steps_rise)}."
         queries, asked = "then one `?` per row", f"The label of a `?` is cell {self.cell} of its row"
         if self.cells > 1:
             queries = f"then {self.cells} queries `?`"
             asked = f"The label of the i-th query is cell {self.cell} + i of its row, round the ring, i from 0,"
-        if self._named:
+        if self.named:
             queries = f"row 1 named `#1` before it, then a window per row with its name as the query, {self.cells} times"
         return (
             f"{self.strings} independent row{'s' * (self.strings > 1)} of {self.width} random cells, {queries}. {asked} after {steps} of rule {self.rule}, "
@@ -350,16 +249,8 @@ class Rule110(Task):
         after = f"after {steps} step{'s' * (steps != 1)}"
         what = f"its cell {self.cell} is" if self.cells == 1 else f"its {self.cells} cells from cell {self.cell} on are"
         lines = []
-        for string, positions in enumerate(self._asked):
-            row = example["tokens"][string * self._unit : (string + 1) * self._unit][-self.width :]
+        for string, positions in enumerate(self.asked):
+            row = example["tokens"][string * self.unit : (string + 1) * self.unit][-self.width :]
             cells, labels = ("".join(map(self.token, values)) for values in (row, example["targets"][positions]))
             lines.append(f"Row {string + 1} is {cells}; {after} {what} {labels}.")
         return "\n".join(lines)
-
-
-def fingerprints(state: np.ndarray) -> np.ndarray:
-    """Returns the 64-bit fingerprint of packed states, uint64 [..., words], by which they are assigned to splits."""
-    fingerprint = np.zeros(state.shape[:-1], np.uint64)
-    for w in range(state.shape[-1]):
-        fingerprint = mix64(fingerprint ^ state[..., w])
-    return fingerprint
