@@ -25,6 +25,8 @@ CASES = {
     "depo-small": ("depo", {"nodes": 10, "hops": 4, "nodes_law": "fixed", "name_tokens": (1, 1), "test_hops": (1, 2, 3, 4)}),
     "depo-all-names": ("depo", {"nodes": 9, "names": 9, "hops": 20, "name_tokens": (1, 1), "window": 45}),
     "depo-long-names": ("depo", {"nodes": 7, "names": 3, "queries": 9, "name_tokens": (5, 7), "min_nodes": 2}),
+    "mqar": ("mqar", {}),
+    "mqar-range": ("mqar", {"vocabulary": 30, "length": 40, "pairs": (2, 6), "queries": 2, "noise": "pad", "window": 6}),
 }
 GOLDEN = {
     "rule110": "1:465487d564ea1d2f",
@@ -35,6 +37,8 @@ GOLDEN = {
     "depo-small": "1:8785ed2428d34be2",
     "depo-all-names": "1:b901ebbb43b38997",
     "depo-long-names": "1:8bbdec0347ce5c78",
+    "mqar": "1:4fdff39e6c8f0f08",
+    "mqar-range": "1:b2b7daf14812a4d9",
 }
 
 every_case = pytest.mark.parametrize("case", CASES)
