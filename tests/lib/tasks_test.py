@@ -27,6 +27,9 @@ CASES = {
     "depo-long-names": ("depo", {"nodes": 7, "names": 3, "queries": 9, "name_tokens": (5, 7), "min_nodes": 2}),
     "mqar": ("mqar", {}),
     "mqar-range": ("mqar", {"vocabulary": 30, "length": 40, "pairs": (2, 6), "queries": 2, "noise": "pad", "window": 6}),
+    "group": ("group", {}),
+    "group-running": ("group", {"group": "A5", "length": (3, 7), "running": True, "window": 4}),
+    "group-sum": ("group", {"group": "Z60", "length": (2, 5), "length_rise": (1002, 1010), "window": 2}),
 }
 GOLDEN = {
     "rule110": "1:465487d564ea1d2f",
@@ -39,6 +42,9 @@ GOLDEN = {
     "depo-long-names": "1:8bbdec0347ce5c78",
     "mqar": "1:4fdff39e6c8f0f08",
     "mqar-range": "1:b2b7daf14812a4d9",
+    "group": "1:52fbfe952373cce0",
+    "group-running": "1:5c6821f2f925c8c4",
+    "group-sum": "1:2d37d5aee2069bc2",
 }
 
 every_case = pytest.mark.parametrize("case", CASES)

@@ -1,0 +1,273 @@
+"""Group: the product of a word of group elements. Depth with a tiny memory.
+
+The word problem of a finite group (Barrington; Merrill, Petty and Sabharwal, The Illusion of State, arXiv 2404.08819). k random
+elements are written one token each; the label of the query `?` is their product g1·g2·…·gk, g1 applied first:
+
+    PAD … PAD g1 g2 … gk | ?          T = context + 1, the context being whole windows of L that sleep
+    g1 g2 … gk                        `running=True`: what must be predicted at gi is g1·…·gi; nothing sleeps
+
+In S5 (all 120 permutations of five things) and A5 (its 60 even ones) the word problem is complete for NC¹: no fixed number
+of parallel steps is known to do. In Z60 (adding modulo 60) order does not count, and counting is enough.
+"""
+import dataclasses
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sleepnet.tasks import philox
+from sleepnet.tasks.base import PAD, Task, choice, require, risen, rising, tell_rise, whole
+from sleepnet.tasks.registry import register
+from sleepnet.tasks.splits import MAX_ATTEMPTS, TRAIN, belongs, draw_members, empty_split, mix64, mix64_int
+
+_LENGTH, _ELEMENTS = range(2)  # streams
+_GROUPS = ("S5", "A5", "Z60")
+_CYCLIC = 60
+_SHORTEST = 2  # one element alone is no product, and gives too few words to hold some out
+
+
+@register
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Group(Task):
+    """Multiply k elements of a group. An answer group is one product, graded by `k`.
+
+    Elements are the tokens from 1 on: permutations in the order of their spelling (the word `21345` swaps 1 and 2), or 0 … 59.
+    An instance, of which no other split has the same, is the whole word; `running` answers its beginnings too, and the short
+    ones among these do recur.
+
+    Attributes:
+      group: "S5", "A5" or "Z60".
+      length: k: a number, or (least, most), drawn uniformly per example. With `running` words have the most, and products of
+        fewer than the least are learned but not graded.
+      running: ask for the product so far at every element instead of once after the sleep.
+      length_rise: training examples before the largest k drawn grows by one, for each of the last growths up to `length[1]`;
+        empty: the whole range throughout. A curriculum over the order of the training examples alone.
+      window: L; None: the longest word.
+    """
+
+    name: ClassVar[str] = "group"
+    version: ClassVar[int] = 1
+    difficulty_axes: ClassVar[tuple[str, ...]] = ("k",)
+
+    group: str = "S5"
+    length: int | tuple[int, int] = (2, 20)
+    running: bool = False
+    length_rise: tuple[int, ...] = ()
+    window: int | None = None
+
+    def __post_init__(self) -> None:
+        choice("group", self.group, _GROUPS)
+        length = self.length if isinstance(self.length, (list, tuple)) else (self.length, self.length)
+        require(len(length) == 2, f"length={self.length!r} must be a number, or a range (least, most)")
+        least = whole("length", length[0], _SHORTEST)
+        most = whole("length", length[1], least)
+        require(isinstance(self.running, bool), f"running={self.running!r} must be True or False")
+        rise = rising("length_rise", self.length_rise, most - least + 1)
+        require(not (rise and self.running), "length_rise needs running=False: running words have all one length")
+        window = whole("window", most if self.window is None else self.window, 1)
+        windows = -(-most // window)
+        predicts = (True,) * windows if self.running else (False,) * windows + (True,)
+        self._set(
+            length=most if least == most else (least, most), length_rise=rise, window=window, predicts=predicts,
+            vocab_size=self._size + 2, seq_len=most if self.running else windows * window + 1,
+            answers=most - least + 1 if self.running else 1,
+        )
+        self._check_splits(self._size**least)
+
+    @property
+    def _range(self) -> tuple[int, int]:
+        """(least, most) elements."""
+        return self.length if isinstance(self.length, tuple) else (self.length, self.length)
+
+    @property
+    def _size(self) -> int:
+        """How many elements the group has."""
+        return {"S5": 120, "A5": 60, "Z60": _CYCLIC}[self.group]
+
+    @property
+    def _context(self) -> int:
+        """Tokens of the word, padding included."""
+        return self.seq_len - (not self.running)
+
+    @property
+    def _query(self) -> int:
+        """The token `?`."""
+        return self._size + 1
+
+    def lengths(self, split: int, index: Any) -> Any:
+        """Returns how many values of k the example at `index` is drawn from (a number or an array)."""
+        least, most = self._range
+        if self.running:
+            return 1
+        return risen(self.length_rise, most - least + 1, index) if split == TRAIN else most - least + 1
+
+    # The plain path: one example, to be read.
+
+    def example(self, seed: int, split: str, index: int) -> dict[str, Any]:
+        key, index = self._key(seed, split), whole("index", index, 0, philox.MASK64)
+        least, most = self._range
+        k = philox.below(next(philox.stream(key, index, _LENGTH)), int(self.lengths(key[1], index))) + (most if self.running else least)
+        word = self._word(key, index, k)
+        products = list(itertools.accumulate(word, lambda a, b: int(_table(self.group)[a, b])))
+        if self.running:
+            answers, difficulty = [at - least for at in range(1, most + 1)], list(range(least, most + 1))
+            tokens, targets, mask, answer = word, products, [True] * most, [max(a, -1) for a in answers]
+        else:
+            context = self._context
+            tokens, targets = [-1] * (context - k) + word + [self._query - 1], [-1] * context + products[-1:]
+            mask, answer, difficulty = [False] * context + [True], [-1] * context + [0], [k]
+        return {
+            "tokens": np.array(tokens, np.int32) + np.int32(1),
+            "targets": np.array(targets, np.int32) + np.int32(1),
+            "loss_mask": np.array(mask),
+            "answer": np.array(answer, np.int32),
+            "difficulty": {"k": np.array(difficulty, np.int32)},
+        }
+
+    def _word(self, key: tuple[int, int], index: int, k: int) -> list[int]:
+        """Returns the first word of the split that this example's words give: the numbers of its elements."""
+        most = self._range[1]
+        for attempt in range(MAX_ATTEMPTS):
+            words = itertools.islice(philox.stream(key, index, _ELEMENTS, attempt), most - k, most)
+            elements = [philox.below(word, self._size) for word in words]
+            fingerprint = 0
+            for element in elements:
+                fingerprint = mix64_int(fingerprint ^ (element + 1))
+            if belongs(fingerprint, key[1]):
+                return elements
+        raise empty_split(key[1])
+
+    # The vectorised path: the same words, read for many examples at once.
+
+    def batch_at(self, seed: int, split: str, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
+        key, index = self._key(seed, split), self._indices(indices)
+        B, (least, most) = len(index), self._range
+        k = np.full(B, most if self.running else least)
+        if most > least and not self.running:
+            lengths = np.broadcast_to(self.lengths(key[1], index.astype(np.int64)), B).astype(np.uint64)
+            k += philox.multiply_high(philox.words(key, index, _LENGTH, 0, 1)[:, 0], lengths).astype(np.int64)
+        word_BxK = self._words(key, index, k)
+        tokens = np.full((B, self.seq_len), PAD, np.int32)
+        tokens[:, self._context - most : self._context] = word_BxK
+        targets, answer = np.full((B, self.seq_len), PAD, np.int32), np.full((B, self.seq_len), -1, np.int32)
+
+        # PAD multiplies as the neutral element
+        table, product = np.pad(_table(self.group) + 1, (1, 0)), np.zeros(B, np.int64)
+        table[0], table[:, 0] = np.arange(len(table)), np.arange(len(table))
+        for place in range(most):
+            product = table[product, word_BxK[:, place]]
+            if self.running:
+                targets[:, place] = product
+        if self.running:
+            answer[:, least - 1 :] = np.arange(most - least + 1)
+            k = np.broadcast_to(np.arange(least, most + 1), (B, self.answers))
+        else:
+            tokens[:, -1], targets[:, -1], answer[:, -1] = self._query, product, 0
+        return {
+            "tokens": tokens,
+            "targets": targets,
+            "loss_mask": targets > PAD,
+            "answer": answer,
+            "difficulty": {"k": k.reshape(B, self.answers).astype(np.int32)},
+        }
+
+    def _words(self, key: tuple[int, int], index: np.ndarray, k: np.ndarray) -> np.ndarray:
+        """Returns the words' tokens, padded on the left: int64 [B, most]."""
+        most = self._range[1]
+
+        def propose(row: np.ndarray, attempt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            words = philox.words(key, index[row], _ELEMENTS, attempt, most)
+            tokens = 1 + philox.multiply_high(words, np.uint64(self._size))
+            tokens[np.arange(most) < most - k[row][:, None]] = PAD
+            fingerprint = np.zeros(len(row), np.uint64)
+            for column in tokens.T:
+                fingerprint = np.where(column == PAD, fingerprint, mix64(fingerprint ^ column))
+            return tokens[:, None].astype(np.int64), fingerprint[:, None]
+
+        return draw_members(propose, len(index), key[1], most)[:, 0]
+
+    def solve(self, tokens: np.ndarray) -> np.ndarray:
+        targets, at = [], list(range(5)) if self.group != "Z60" else 0
+        number = {self.token(token): token for token in range(self.vocab_size)}
+        for word in map(self.token, tokens.tolist()):
+            if word not in ("PAD", "?"):
+                # where each of five things lies, or what the sum is
+                at = (at + int(word)) % _CYCLIC if self.group == "Z60" else [int(word[place]) - 1 for place in at]
+            spelled = str(at) if self.group == "Z60" else "".join(str(place + 1) for place in at)
+            targets.append(number[spelled] if self.running or word == "?" else PAD)
+        return np.array(targets, np.int32)
+
+    # What guessing scores.
+
+    def baselines(self) -> dict[str, Any]:
+        return self._baselines
+
+    @functools.cached_property
+    def _baselines(self) -> dict[str, Any]:
+        least, most = self._range
+        # of the products that only the order of a word tells apart: S5 and A5 have A5's 60, Z60 has one
+        unordered = 1 if self.group == "Z60" else 60
+        return {
+            name: {"meaning": meaning, **score, "by": {"k": {k: score for k in range(least, most + 1)}}}
+            for name, meaning, right in (
+                ("chance", "Any element, alike.", 1 / self._size),
+                ("constant", "One element, always: all are alike.", 1 / self._size),
+                ("last", "The last element of the word.", 1 / self._size),
+                ("unordered", "Any element that agrees with the product but for the order of the factors (in S5: of its sign).", 1 / unordered),
+            )
+            for score in [{"label": right, "exact": right}]
+        }
+
+    # For readers.
+
+    def token(self, number: int) -> str:
+        return "PAD" if number == PAD else "?" if number == self._query else _spelling(self.group)[number - 1]
+
+    def explain(self) -> str:
+        least, most = self._range
+        elements = {
+            "S5": "the 120 permutations of 1 … 5 (23145 takes 1 to 2, 2 to 3 and 3 to 1)",
+            "A5": "the 60 even permutations of 1 … 5 (23145 takes 1 to 2, 2 to 3 and 3 to 1)",
+            "Z60": "the numbers 0 … 59, added modulo 60",
+        }[self.group]
+        if self.running:
+            return (
+                f"A word of {most} random elements of {self.group}, {elements}. At every element the product so far must be "
+                f"predicted, the first applied first; products of {least} … {most} elements are graded. Nothing sleeps."
+            )
+        k = f"{most}" if least == most else f"k of {least} … {most}"
+        return (
+            f"A word of {k} random elements of {self.group}, {elements}, padded on the left; then one `?`, whose label is their "
+            f"product, the first applied first.{tell_rise(self.length_rise)}"
+        )
+
+    def narrate(self, example: Mapping[str, Any]) -> str:
+        word = [self.token(int(token)) for token in example["tokens"] if token not in (PAD, self._query)]
+        return f"{' · '.join(word)} = {self.token(int(example['targets'][-1]))}"
+
+
+@functools.cache
+def _spelling(group: str) -> tuple[str, ...]:
+    """The elements' words, in their order."""
+    if group == "Z60":
+        return tuple(map(str, range(_CYCLIC)))
+    return tuple("".join(str(image + 1) for image in p) for p in _permutations(group))
+
+
+@functools.cache
+def _permutations(group: str) -> tuple[tuple[int, ...], ...]:
+    """The images of 0 … 4 under each permutation, in their order."""
+    inversions = lambda p: sum(a > b for a, b in itertools.combinations(p, 2))
+    return tuple(p for p in itertools.permutations(range(5)) if group == "S5" or inversions(p) % 2 == 0)
+
+
+@functools.cache
+def _table(group: str) -> np.ndarray:
+    """The number of a·b, a applied first: int64 [elements, elements]."""
+    if group == "Z60":
+        return np.add.outer(np.arange(_CYCLIC), np.arange(_CYCLIC)) % _CYCLIC
+    known = _permutations(group)
+    number = {p: i for i, p in enumerate(known)}
+    return np.array([[number[tuple(b[image] for image in a)] for b in known] for a in known])

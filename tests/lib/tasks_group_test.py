@@ -1,0 +1,154 @@
+"""group against sympy's permutations and groups, against the fold of a word by hand, and its layout."""
+import functools
+
+import numpy as np
+import pytest
+from sympy.combinatorics import Permutation
+from sympy.combinatorics.named_groups import AlternatingGroup, SymmetricGroup
+
+from sleepnet import tasks
+from sleepnet.errors import UsageError
+
+GROUPS = {"S5": SymmetricGroup(5), "A5": AlternatingGroup(5)}
+
+
+def words(task, tokens):
+    return [task.token(int(token)) for token in tokens]
+
+
+def element(word):
+    """A permutation from its spelling."""
+    return Permutation([int(letter) - 1 for letter in word])
+
+
+def product(group, word):
+    """The spelling of the product of spelled elements, the first applied first."""
+    if group == "Z60":
+        return str(sum(map(int, word)) % 60)
+    total = functools.reduce(lambda a, b: a * b, map(element, word))
+    return "".join(str(total(i) + 1) for i in range(5))
+
+
+@pytest.mark.parametrize("group", ["S5", "A5", "Z60"])
+def test_elements_are_those_of_the_group(group):
+    task = tasks.get("group", group=group)
+    spelled = [task.token(number) for number in range(task.vocab_size)]
+    assert spelled[0] == "PAD" and spelled[-1] == "?"
+    if group == "Z60":
+        assert spelled[1:-1] == [str(i) for i in range(60)]
+    else:
+        assert {element(word) for word in spelled[1:-1]} == set(GROUPS[group].elements)
+        assert spelled[1:-1] == sorted(set(spelled[1:-1])) and len(spelled) == GROUPS[group].order() + 2
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("group", ["S5", "A5", "Z60"])
+def test_products_agree_with_sympy(group, split):
+    for task in (tasks.get("group", group=group), tasks.get("group", group=group, length=(2, 9), window=4)):
+        batch = task.batch(5, split, 0, 60)
+        for tokens, targets, k in zip(batch["tokens"], batch["targets"], batch["difficulty"]["k"]):
+            read = words(task, tokens)
+            word = read[read.count("PAD") : -1]
+            assert read[-1] == "?" and "PAD" not in word and len(word) == k[0]
+            assert task.token(int(targets[-1])) == product(group, word)
+            np.testing.assert_array_equal(task.solve(tokens), targets)
+
+
+def test_the_order_of_a_product():
+    task = tasks.get("group")
+    number = {task.token(token): token for token in range(task.vocab_size)}
+    # 1 goes to 2 by the first, and 2 to 3 by the second
+    tokens = np.array([0] * 18 + [number["21345"], number["13245"], number["?"]])
+    assert task.token(int(task.solve(tokens)[-1])) == "31245" == product("S5", ["21345", "13245"])
+
+
+@pytest.mark.parametrize("group", ["S5", "Z60"])
+def test_running_products_agree_with_sympy(group):
+    task = tasks.get("group", group=group, length=(3, 7), running=True, window=4)
+    assert (task.seq_len, task.predicts, task.answers) == (7, (True, True), 5)
+    batch = task.batch(0, "test", 0, 40)
+    assert batch["loss_mask"].all() and (batch["answer"] == [-1, -1, 0, 1, 2, 3, 4]).all()
+    assert (batch["difficulty"]["k"] == [3, 4, 5, 6, 7]).all()
+    for tokens, targets in zip(batch["tokens"], batch["targets"]):
+        word = words(task, tokens)
+        assert words(task, targets) == [product(group, word[: i + 1]) for i in range(7)]
+        np.testing.assert_array_equal(task.solve(tokens), targets)
+
+
+def test_layout():
+    task = tasks.get("group")
+    assert (task.seq_len, task.window, task.vocab_size, task.predicts, task.answers) == (21, 20, 122, (False, True), 1)
+    task = tasks.get("group", length=10, window=4, group="A5")
+    assert (task.seq_len, task.window, task.vocab_size, task.predicts) == (13, 4, 62, (False, False, False, True))
+
+
+def test_laws_of_k_and_of_elements():
+    task, size = tasks.get("group", group="A5", length=(3, 6)), 8000
+    batch = task.batch(2, "train", 0, size)
+    assert np.bincount(batch["difficulty"]["k"][:, 0])[3:] == pytest.approx(size / 4, abs=5 * np.sqrt(size * 3 / 16))
+    for field, part in (("tokens", slice(3, 6)), ("targets", slice(6, 7))):
+        drawn = batch[field][:, part]
+        share = np.bincount(drawn.ravel(), minlength=61)[1:61] / drawn.size
+        assert share == pytest.approx(1 / 60, abs=5 * np.sqrt(1 / 60 / drawn.size))
+
+
+def test_the_largest_k_rises_with_the_training_examples_only():
+    task, plain = tasks.get("group", length=(2, 4), length_rise=(100, 200)), tasks.get("group", length=(2, 4))
+    by_stage = [task.batch(0, "train", start, 100)["difficulty"]["k"] for start in (0, 100, 200, 5000)]
+    assert [sorted(set(k.ravel().tolist())) for k in by_stage] == [[2], [2, 3], [2, 3, 4], [2, 3, 4]]
+    np.testing.assert_array_equal(task.batch(0, "test", 0, 50)["tokens"], plain.batch(0, "test", 0, 50)["tokens"])
+    for index in (0, 99, 100, 250):
+        np.testing.assert_array_equal(task.example(0, "train", index)["tokens"], task.batch(0, "train", index, 1)["tokens"][0])
+
+
+def test_held_out_words_are_never_trained_on():
+    seen = {}
+    for split, size in (("train", 40_000), ("validation", 1000), ("test", 1000)):
+        task = tasks.get("group", group="Z60", length=2)
+        seen[split] = set(map(tuple, task.batch(0, split, 0, size)["tokens"][:, :2].tolist()))
+    assert sum(map(len, seen.values())) == len(set.union(*seen.values())) == 3600
+    # whatever the padding before them
+    longer = tasks.get("group", group="Z60", length=(2, 5)).batch(1, "test", 0, 1000)
+    short = longer["tokens"][longer["difficulty"]["k"][:, 0] == 2]
+    assert len(short) > 100 and set(map(tuple, short[:, 3:5].tolist())) <= seen["test"]
+
+
+@pytest.mark.parametrize("group", ["S5", "A5", "Z60"])
+def test_baselines_are_what_the_guesses_score(group):
+    task, size = tasks.get("group", group=group, length=(2, 3)), 4000
+    batch, baselines = task.batch(0, "train", 0, size), task.baselines()
+    labels, elements = batch["targets"][:, -1], task.vocab_size - 2
+    bound = 5 * np.sqrt(1 / elements / size)
+    share = np.bincount(labels, minlength=elements + 2)[1:-1] / size
+    assert share == pytest.approx(baselines["constant"]["exact"], abs=bound) and baselines["chance"]["exact"] == 1 / elements
+    assert (batch["tokens"][:, -2] == labels).mean() == pytest.approx(baselines["last"]["label"], abs=bound)
+    # what is left of an element when order does not count is its coset of the commutators
+    alike = 1 if group == "Z60" else GROUPS[group].derived_subgroup().order()
+    assert baselines["unordered"]["label"] == 1 / alike
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"group": "S6"}, "did you mean 'S5'"),
+        ({"length": 1}, "length=1 must be a whole number of at least 2"),
+        ({"length": (5, 4)}, "length=4 must be a whole number of at least 5"),
+        ({"length": (5,)}, "must be a number, or a range"),
+        ({"running": 1}, "running=1 must be True or False"),
+        ({"running": True, "length_rise": (5,)}, "length_rise needs running=False"),
+        ({"length": 5, "length_rise": (5,)}, "length_rise"),
+        ({"window": 0}, "window=0 must be a whole number"),
+    ],
+)
+def test_impossible_requests_name_the_fix(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        tasks.get("group", **arguments)
+
+
+def test_words_for_readers():
+    task = tasks.get("group", group="Z60", length=3)
+    example = task.example(0, "test", 0)
+    *word, _ = words(task, example["tokens"])
+    assert task.narrate(example) == f"{' · '.join(word)} = {product('Z60', word)}"
+    assert "?→" in task.describe() and "added modulo 60" in task.explain()
+    assert "Nothing sleeps" in tasks.get("group", running=True).describe()
