@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -109,6 +109,10 @@ class Task(abc.ABC):
     def solve(self, tokens: np.ndarray) -> np.ndarray:
         """Returns what must be predicted at each position, int32 [T], read from the tokens alone by a plain solver that shares
         no code with the generator; PAD where nothing is asked. It equals `targets` wherever there is a loss."""
+
+    def instances(self, tokens: np.ndarray) -> set[Hashable]:
+        """Returns the instances that an example's tokens hold, by which splits differ: the whole example unless a task knows better."""
+        return {tokens.tobytes()}
 
     @abc.abstractmethod
     def baselines(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -223,15 +223,8 @@ class Depo(Task):
     def solve(self, tokens: np.ndarray) -> np.ndarray:
         last, query = FIRST_NAME + self.names, FIRST_NAME + 2 * self.names
         words, targets = tokens.tolist(), np.full(len(tokens), PAD, np.int32)
-        first = next(t for t, word in enumerate(words) if word >= query)
-        nodes, name = [], []
-        for word in words[:first]:
-            name += [word] * (word != PAD)
-            if word >= last:
-                nodes.append(tuple(name))
-                name = []
-        after = dict(zip(nodes[::2], nodes[1::2], strict=True))
-        for t in range(first, len(words)):
+        after = self._read_edges(words)
+        for t in range(len(words)):
             if words[t] >= query:
                 end = next(e for e in range(t, len(words)) if last <= words[e] < query)
                 node = tuple(words[t + 1 : end + 1])
@@ -239,6 +232,19 @@ class Depo(Task):
                     node = after[node]
                 targets[end : end + 1 + len(node)] = [ANS, *node]
         return targets
+
+    def _read_edges(self, words: list[int]) -> dict[tuple[int, ...], tuple[int, ...]]:
+        """Returns which name stands beside which before the first query."""
+        nodes, name = [], []
+        for word in itertools.takewhile(lambda word: word < FIRST_NAME + 2 * self.names, words):
+            name += [word] * (word != PAD)
+            if word >= FIRST_NAME + self.names:
+                nodes.append(tuple(name))
+                name = []
+        return dict(zip(nodes[::2], nodes[1::2], strict=True))
+
+    def instances(self, tokens: np.ndarray) -> set[Hashable]:
+        return {frozenset(self._read_edges(tokens.tolist()).items())}
 
     def baselines(self) -> dict[str, Any]:
         return self._baselines

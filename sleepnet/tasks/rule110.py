@@ -18,7 +18,7 @@ cell is no easier to tell than with one query; there are more labels to learn fr
 import collections
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -196,23 +196,35 @@ class Rule110(Task):
         return _rule110_arrays.batch(self, self._key(seed, split), self._indices(indices))
 
     def solve(self, tokens: np.ndarray) -> np.ndarray:
-        table = {f"{code:03b}": bit for code, bit in zip(range(7, -1, -1), f"{self.rule:08b}")}
-        words, targets = [self.token(token) for token in tokens.tolist()], np.full(len(tokens), PAD, np.int32)
+        table = {tuple(f"{code:03b}"): bit for code, bit in zip(range(7, -1, -1), f"{self.rule:08b}")}
+        words, targets = self._words(tokens), np.full(len(tokens), PAD, np.int32)
         steps = next((int(word[3:-1]) for word in words if word.startswith("<t=")), self.steps)
-        read = [t for t, word in enumerate(words) if word in ("0", "1")]
-        text, rows = "".join(words[t] for t in read), []
-        for row in (text[a : a + self.width] for a in range(0, len(text), self.width)):
+        rows = self._read_rows(words)
+        for i, row in enumerate(rows):
             for _ in range(steps):
                 around = f"{row[-1]}{row}{row[0]}" if self.boundary == "periodic" else f"0{row}0"
-                row = "".join(table[around[c : c + 3]] for c in range(self.width))
-            rows.append(row)
+                row = "".join(map(table.__getitem__, zip(around, around[1:], around[2:])))
+            rows[i] = row
         asked = collections.Counter()  # how often each query stood further left
-        for t in range(read[-1] + 1, len(words)):
+        last_cell = max(t for t, word in enumerate(words) if word in "01")
+        for t in range(last_cell + 1, len(words)):
             if words[t] != "PAD":
                 row, cell = (asked[words[t]], 0) if self.cells == 1 else (int(words[t].strip("?#") or 1) - 1, asked[words[t]])
                 asked[words[t]] += 1
                 targets[t] = (ZERO, ONE)[int(rows[row][(self.cell + cell) % self.width])]
         return targets
+
+    def instances(self, tokens: np.ndarray) -> set[Hashable]:
+        return set(self._read_rows(self._words(tokens)))
+
+    def _words(self, tokens: np.ndarray) -> list[str]:
+        """Returns tokens as a reader would write them."""
+        return [self.token(token) for token in tokens.tolist()]
+
+    def _read_rows(self, words: list[str]) -> list[str]:
+        """Returns the rows of cells."""
+        text = "".join(word for word in words if word in "01")
+        return [text[a : a + self.width] for a in range(0, len(text), self.width)]
 
     def baselines(self) -> dict[str, Any]:
         return self._baselines
