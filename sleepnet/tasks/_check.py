@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from sleepnet.tasks._screen import Step
-from sleepnet.tasks.base import PAD, Task
+from sleepnet.tasks.base import FIELDS, PAD, Task
 from sleepnet.tasks.splits import SPLITS
 
-FIELDS = {"tokens": np.int32, "targets": np.int32, "loss_mask": np.bool_, "answer": np.int32}
 _BATCH = 256
 _PLAIN = 64  # examples of a split that the plain path draws again: it is some hundred times as slow
 

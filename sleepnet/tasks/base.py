@@ -16,6 +16,7 @@ from sleepnet.tasks.philox import MASK64
 from sleepnet.tasks.splits import SPLITS
 
 PAD = 0  # in every task's vocabulary: no content, no state write, no label
+FIELDS = {"tokens": np.int32, "targets": np.int32, "loss_mask": np.bool_, "answer": np.int32}  # of an example, each [T]
 _SURELY_ENOUGH = 10_000  # instances: a bucket of 1/64 of them is empty with probability 1e-68
 
 
