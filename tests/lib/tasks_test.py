@@ -1,4 +1,4 @@
-"""The contract every task keeps, the random words below it, and the command line above it.
+"""The contract every task keeps, and the random words below it.
 
 The golden hashes are made by running this file: `python tests/lib/tasks_test.py` prints them.
 """
@@ -12,8 +12,7 @@ import pytest
 
 from sleepnet import tasks
 from sleepnet.errors import UsageError
-from sleepnet.tasks import base, philox, registry, splits
-from sleepnet.tasks.__main__ import main
+from sleepnet.tasks import _check, base, philox, registry, splits
 
 FIELDS = ("tokens", "targets", "loss_mask", "answer")
 CASES = {
@@ -30,6 +29,8 @@ CASES = {
     "group": ("group", {}),
     "group-running": ("group", {"group": "A5", "length": (3, 7), "running": True, "window": 4}),
     "group-sum": ("group", {"group": "Z60", "length": (2, 5), "length_rise": (1002, 1010), "window": 2}),
+    "selective_copy": ("selective_copy", {}),
+    "selective_copy-range": ("selective_copy", {"length": 31, "copies": (3, 7), "letters": 30, "window": 10}),
 }
 GOLDEN = {
     "rule110": "1:465487d564ea1d2f",
@@ -45,6 +46,8 @@ GOLDEN = {
     "group": "1:52fbfe952373cce0",
     "group-running": "1:5c6821f2f925c8c4",
     "group-sum": "1:2d37d5aee2069bc2",
+    "selective_copy": "1:a98619a1a5fe2c78",
+    "selective_copy-range": "1:2eb6f71743452a2e",
 }
 
 every_case = pytest.mark.parametrize("case", CASES)
@@ -159,6 +162,18 @@ def test_the_solver_agrees_from_the_tokens_alone(case, split):
 
 
 @every_case
+def test_the_solver_notices_a_wrong_target(case):
+    task = make(case)
+    batch = task.batch(13, "train", 900, 4)
+    for row in range(4):
+        assert _check.disagreement(task, pick(batch, row)) is None
+        for place in np.flatnonzero(batch["loss_mask"][row]):
+            wrong = pick(batch, row) | {"targets": batch["targets"][row].copy()}
+            wrong["targets"][place] += 1 if wrong["targets"][place] < task.vocab_size - 1 else -1
+            assert f"position {place}: " in _check.disagreement(task, wrong)
+
+
+@every_case
 def test_a_batch_does_not_depend_on_how_it_is_cut(case):
     task = make(case)
     for split in splits.SPLITS:
@@ -251,21 +266,6 @@ def test_impossible_examples():
 def test_a_name_is_taken_once():
     with pytest.raises(ValueError, match="two tasks"):
         registry.register(type(tasks.get("depo")))
-
-
-def test_command_line(capsys):
-    assert main(["list"]) == 0
-    listed = capsys.readouterr().out
-    assert all(any(line.startswith(name) for line in listed.splitlines()) for name in tasks.names())
-    assert main(["describe", "rule110", "--arguments", "width=12", "steps=1,3"]) == 0
-    text = capsys.readouterr().out
-    assert "steps=[1, 3]" in text and "window 1, sleeps: <t=" in text and "?→" in text and "seven_cells" in text
-    assert main(["sample", "depo", "-n", "2", "--split", "train", "--arguments", "nodes=5"]) == 0
-    assert capsys.readouterr().out.count("Query 1:") == 2
-    for wrong in (["sample", "depo", "--split", "tets"], ["describe", "deep"], ["describe", "depo", "--arguments", "nodes"]):
-        assert main(wrong) == 2
-        out, err = capsys.readouterr()
-        assert out == "" and err.count("\n") == 1
 
 
 def test_tasks_need_no_jax():
