@@ -1,21 +1,39 @@
-"""`python -m sleepnet.tasks`: the benchmarks, for a reader."""
+"""`python -m sleepnet.tasks`: the benchmarks, for a reader; checked, counted, and written to disk."""
 import argparse
 import ast
+import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from sleepnet.errors import UsageError
+from sleepnet.tasks import exported
+from sleepnet.tasks.base import Task, choice, whole
 from sleepnet.tasks.describe import mark
 from sleepnet.tasks.registry import get, names, task_class
+from sleepnet.tasks.splits import SPLITS
 
 _EXAMPLES = """examples:
   python -m sleepnet.tasks list
   python -m sleepnet.tasks describe rule110
   python -m sleepnet.tasks describe depo --arguments nodes=10 hops=4 name_tokens=1,1
   python -m sleepnet.tasks sample depo -n 3 --seed 1 --split train --arguments nodes=5 names=3
+  python -m sleepnet.tasks check rule110 -n 20000 --arguments steps=1,8
+  python -m sleepnet.tasks stats depo --arguments nodes=10 hops=4
+  python -m sleepnet.tasks export depo --format array_record --split train -n 100000 --out data/depo --arguments nodes=10
 
-An example is a pure function of (task and its arguments, seed, split, index). Splits: train, validation, test.
-`describe` shows every argument with its value."""
+An example is a pure function of (task and its arguments, seed, split, index). Splits: train, validation, test; no two share an
+instance. `describe` shows every argument with its value. `check` compares fresh examples with a solver that reads the tokens
+alone. In Python, `sleepnet.tasks.exported.load(FOLDER)` reads an export back, bit for bit.
+
+exit status: 0; 1 where `check` finds something wrong; 2 for a request that can't be met, told in one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A wrong command line is told in one line, too."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
 
 
 def _value(text: str) -> Any:
@@ -34,27 +52,101 @@ def _arguments(pairs: list[str]) -> dict[str, Any]:
     return {key: _value(value) for key, value in (pair.split("=", 1) for pair in pairs)}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m sleepnet.tasks", description="The benchmarks: what they ask, and what their examples look like.",
-        epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="list | describe | sample")
-    commands.add_parser("list", help="one line per task")
-    for command, text in (
-        ("describe", "a task in words, its sizes, its baselines and one example, marked"),
-        ("sample", "some examples, marked and in words"),
-    ):
-        sub = commands.add_parser(
-            command, help=text, description=text, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+def _describe(task: Task, options: argparse.Namespace) -> int:
+    print(task.describe())
+    return 0
+
+
+def _sample(task: Task, options: argparse.Namespace) -> int:
+    for index in range(options.start, options.start + options.n):
+        text = mark(task, task.example(options.seed, options.split, index))
+        print(f"example {index} of seed {options.seed}, split {options.split}:\n{text}\n")
+    return 0
+
+
+def _check(task: Task, options: argparse.Namespace) -> int:
+    from sleepnet.tasks._check import Fault, check
+    from sleepnet.tasks._screen import bar
+
+    splits = tuple(SPLITS) if options.split is None else (choice("split", options.split, tuple(SPLITS)),)
+    try:
+        with bar("examples", options.n * len(SPLITS)) as step:
+            report = check(task, count=options.n, splits=splits, seed=options.seed, progress=step)
+    except Fault as fault:
+        print(f"{task.name} is wrong: {fault}", file=sys.stderr)
+        if fault.example is not None:
+            print(_marked(task, fault.example))
+        return 1
+    print(f"{task.name}, version {task.version}, spec {task.spec_hash[:12]}, split {', '.join(splits)}, seed {options.seed}\n{report}")
+    return 0
+
+
+def _marked(task: Task, example: Mapping[str, Any]) -> str:
+    """Returns an example in words, or as numbers where it is too wrong for words."""
+    try:
+        return mark(task, example)
+    except (LookupError, ValueError, TypeError):
+        rows = {name: value for name, value in example.items() if name != "difficulty"} | example["difficulty"]
+        return "\n".join(f"{name}: {value.tolist()}" for name, value in rows.items())
+
+
+def _stats(task: Task, options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from sleepnet.tasks import _stats
+    from sleepnet.tasks._screen import bar
+
+    with bar("examples", options.n * len(_stats.SPLITS)) as step:
+        found = _stats.collect(task, count=options.n, seed=options.seed, progress=step)
+    _stats.show(task, found, count=options.n, seed=options.seed, console=Console(highlight=False))
+    return 0
+
+
+def _export(task: Task, options: argparse.Namespace) -> int:
+    from sleepnet.tasks._screen import bar
+
+    with bar("examples", options.n) as step:
+        folder = exported.write(
+            task, options.out, format=options.format, split=options.split, count=options.n, seed=options.seed, progress=step
         )
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    print(f"{options.out} holds {options.n:,} examples of split {options.split}, seed {options.seed}: {sum(f.stat().st_size for f in files):,} bytes")
+    return 0
+
+
+COMMANDS = {
+    "describe": (_describe, "a task in words, its sizes, its baselines and one example, marked", {}),
+    "sample": (_sample, "some examples, marked and in words", {"-n": 1, "--seed": 0, "--split": "test", "--start": 0}),
+    "check": (_check, "fresh examples against an independent solver, the plain path and the contract", {"-n": 5000, "--seed": 0, "--split": None}),
+    "stats": (_stats, "difficulties, lengths, labels and baselines in numbers", {"-n": 2000, "--seed": 0}),
+    "export": (_export, "examples into a folder, with a manifest", {"--format": ..., "-n": ..., "--out": ..., "--seed": 0, "--split": "test"}),
+}
+HELP = {
+    "-n": {"type": int, "metavar": "N", "help": "how many examples"},
+    "--seed": {"type": int, "help": "of the examples"},
+    "--split": {"help": "train, validation or test"},
+    "--start": {"type": int, "metavar": "I", "help": "index of the first example"},
+    "--format": {"help": ", ".join(exported.FORMATS)},
+    "--out": {"metavar": "DIR", "help": "a folder, new or empty"},
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    style = {"epilog": _EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    text = "The benchmarks: what they ask, what their examples look like, whether they are right; and examples on disk."
+    parser = _Parser(prog="python -m sleepnet.tasks", description=text, **style)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("list", help="one line per task")
+    for command, (_, text, flags) in COMMANDS.items():
+        sub = commands.add_parser(command, help=text, description=text, **style)
         sub.add_argument("name", help="a task, as `list` shows it")
         sub.add_argument("--arguments", nargs="*", default=[], metavar="K=V", help="the task's arguments, e.g. nodes=10 hops=4")
-        if command == "sample":
-            sub.add_argument("-n", type=int, default=1, metavar="N", help="how many examples (default 1)")
-            sub.add_argument("--seed", type=int, default=0, help="default 0")
-            sub.add_argument("--split", default="test", help="train, validation or test (default test)")
-            sub.add_argument("--start", type=int, default=0, metavar="I", help="index of the first example (default 0)")
+        for flag, default in flags.items():
+            given = {"required": True} if default is ... else {"default": default}
+            note = "" if default is ... else f" (default {'all of them' if default is None else default})"
+            if command in ("check", "stats") and flag == "-n":
+                note = f" of each split{note}"
+            sub.add_argument(flag, **given, **(HELP[flag] | {"help": HELP[flag]["help"] + note}))
     return parser
 
 
@@ -64,19 +156,20 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if options.command == "list":
             for name in names():
-                print(f"{name:10} {(task_class(name).__doc__ or '').splitlines()[0]}")
+                print(f"{name:14} {(task_class(name).__doc__ or '').splitlines()[0]}")
             return 0
-        task = get(options.name, **_arguments(options.arguments))
-        if options.command == "describe":
-            print(task.describe())
-        else:
-            for index in range(options.start, options.start + options.n):
-                text = mark(task, task.example(options.seed, options.split, index))
-                print(f"example {index} of seed {options.seed}, split {options.split}:\n{text}\n")
+        for key, least in (("n", 1), ("start", 0), ("seed", 0)):
+            if hasattr(options, key):
+                whole("-n" if key == "n" else f"--{key}", getattr(options, key), least)
+        return COMMANDS[options.command][0](get(options.name, **_arguments(options.arguments)), options)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes
+        return 141
     except UsageError as error:
         print(f"python -m sleepnet.tasks: {error}", file=sys.stderr)
-        return 2
-    return 0
+    except OSError as error:
+        print(f"python -m sleepnet.tasks: {error.filename}: {error.strerror}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

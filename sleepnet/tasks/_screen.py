@@ -12,6 +12,7 @@ Step = Callable[[int], None]  # called with how many more are done
 def bar(text: str, total: int) -> Iterator[Step]:
     """A progress bar on stderr with the time left, gone when it is done; on a terminal only."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
         line = shown.add_task(text, total=total)
         yield lambda more: shown.advance(line, more)
