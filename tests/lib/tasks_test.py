@@ -29,6 +29,8 @@ CASES = {
     "group": ("group", {}),
     "group-running": ("group", {"group": "A5", "length": (3, 7), "running": True, "window": 4}),
     "group-sum": ("group", {"group": "Z60", "length": (2, 5), "length_rise": (1002, 1010), "window": 2}),
+    "selective_copy": ("selective_copy", {}),
+    "selective_copy-range": ("selective_copy", {"length": 31, "copies": (3, 7), "letters": 30, "window": 10}),
 }
 GOLDEN = {
     "rule110": "1:465487d564ea1d2f",
@@ -44,6 +46,8 @@ GOLDEN = {
     "group": "1:52fbfe952373cce0",
     "group-running": "1:5c6821f2f925c8c4",
     "group-sum": "1:2d37d5aee2069bc2",
+    "selective_copy": "1:a98619a1a5fe2c78",
+    "selective_copy-range": "1:2eb6f71743452a2e",
 }
 
 every_case = pytest.mark.parametrize("case", CASES)
