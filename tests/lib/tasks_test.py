@@ -31,6 +31,8 @@ CASES = {
     "group-sum": ("group", {"group": "Z60", "length": (2, 5), "length_rise": (1002, 1010), "window": 2}),
     "selective_copy": ("selective_copy", {}),
     "selective_copy-range": ("selective_copy", {"length": 31, "copies": (3, 7), "letters": 30, "window": 10}),
+    "khop": ("khop", {}),
+    "khop-many": ("khop", {"length": 30, "letters": 3, "hops": (2, 9), "queries": 5, "hops_rise": (1003, 1010), "window": 10}),
 }
 GOLDEN = {
     "rule110": "1:465487d564ea1d2f",
@@ -48,6 +50,8 @@ GOLDEN = {
     "group-sum": "1:2d37d5aee2069bc2",
     "selective_copy": "1:a98619a1a5fe2c78",
     "selective_copy-range": "1:2eb6f71743452a2e",
+    "khop": "1:bbe4f9f40f4425f8",
+    "khop-many": "1:2f682c41d81c7038",
 }
 
 every_case = pytest.mark.parametrize("case", CASES)
