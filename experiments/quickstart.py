@@ -14,7 +14,7 @@ from sleepnet import config as run_config
 from sleepnet.errors import UsageError
 from sleepnet.study import spec
 
-STEPS, BATCH = 3200, 32
+STEPS, BATCH = 2600, 32
 ONE_PASS = {"model.sleep.passes": 1}
 
 QUICK = (
@@ -32,6 +32,11 @@ MORE = (
         overrides={**ONE_PASS, "model.sleep.predict_passes": 4},
     ),
     dict(name="hebbian", label="N = 4, Hebbian instead of delta", overrides={"model.sleep.passes": 4, "model.rule": "gated_hebbian"}),
+    dict(
+        name="mamba2_start",
+        label="N = 4, S decaying at first as in Mamba-2",
+        overrides={"model.sleep.passes": 4, "model.decay_start": "mamba2"},
+    ),
     dict(name="paper_loop", label="N = 4, the paper's loop (hidden state carried)", overrides={"model.sleep.passes": 4, "model.sleep.carry": "hidden"}),
 )
 
@@ -75,7 +80,7 @@ def base():
     config.model.pattern = "AG"
     config.optim.learning_rate = 1.5e-2
     config.optim.adam_rate = 2.25e-3
-    config.optim.decay = 0.4
+    config.optim.decay = 0.3
     config.train.steps = STEPS
     config.train.batch_size = BATCH
     config.train.save_every = 300

@@ -10,7 +10,7 @@ Score:     not run to the end yet
 from sleepnet import config as run_config
 from sleepnet.study import spec
 
-STEPS, BATCH = 3000, 64
+STEPS, BATCH = 3000, 32
 
 
 def get_config():

@@ -23,7 +23,7 @@ from sleepnet.models.hybrid import Hybrid
 from sleepnet.tasks.base import Task
 
 # Keys that may change between two legs of one run without changing what it computes.
-FREE = ("resume", "train.log_every", "train.keep", "train.eval_every", "train.eval_examples", "eval.")
+FREE = ("resume", "train.log_every", "train.keep", "train.eval_every", "train.eval_examples", "eval.", "mesh.")
 
 _SPARE_BYTES = 1 << 20  # of a checkpoint's own metadata, and of what else the run writes before the next one
 

@@ -60,6 +60,7 @@ class ModelConfig:
     conv_width: int = 4  # W of the short convolution in a fast-weight block
     rule: str = "gated_delta"  # fast-weight rule: gated_delta or gated_hebbian
     beta_max: float = 1.0  # write strength lies in (0, beta_max)
+    decay_start: str = "windows"  # what heads forget before training: windows (little in a window), or mamba2
     rope_theta: float = 10000.0
     window_positions: bool = True  # add a learned embedding of a token's place in its window; RoPE alone knows only distances
     output_scale: float = 0.5  # of the initial weights of every projection back into the residual stream
@@ -80,6 +81,7 @@ class ModelConfig:
             raise UsageError(f"model.head_dim={self.head_dim} must be even: RoPE turns pairs of channels")
         _at_least("model.mlp_width", self.mlp_width, 0)
         _choice("model.rule", self.rule, ("gated_delta", "gated_hebbian"))
+        _choice("model.decay_start", self.decay_start, ("windows", "mamba2"))
         _choice("model.dtype", self.dtype, ("float32", "bfloat16"))
         if not 0 < self.beta_max <= 2:
             raise UsageError(f"model.beta_max={self.beta_max} must lie in (0, 2]: beyond 2 the delta rule diverges")
@@ -181,6 +183,23 @@ class EvalConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis of the mesh; one of them may be −1 and fills what is left."""
+
+    data: int = -1  # splits the batch
+    fsdp: int = 1  # splits the batch, and the parameters
+    tensor: int = 1  # splits heads and MLP widths
+
+    def __post_init__(self):
+        sizes = {"mesh.data": self.data, "mesh.fsdp": self.fsdp, "mesh.tensor": self.tensor}
+        for key, size in sizes.items():
+            if size != -1:
+                _at_least(key, size, 1)
+        if list(sizes.values()).count(-1) > 1:
+            raise UsageError(f"{' and '.join(key for key, size in sizes.items() if size == -1)} are both -1: one axis can fill the mesh")
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """One training run."""
 
@@ -191,6 +210,7 @@ class RunConfig:
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
 
     def __post_init__(self):
         _at_least("seed", self.seed, 0)

@@ -2,6 +2,7 @@
 from typing import Any
 
 import grain
+import numpy as np
 
 from sleepnet.tasks.base import Task
 
@@ -9,16 +10,20 @@ KEYS = ("tokens", "targets", "loss_mask", "answer")
 
 
 class BatchSource:
-    """Batch i of a run: examples i · batch_size … of the training split, by the task's vectorised path."""
+    """Batch i of a run: examples i · batch_size … of the training split, by the task's vectorised path.
 
-    def __init__(self, task: Task, *, seed: int, batch_size: int, steps: int):
+    `rows` are the rows of each batch that are drawn here, all if None: which examples a batch holds does not depend on them.
+    """
+
+    def __init__(self, task: Task, *, seed: int, batch_size: int, steps: int, rows: np.ndarray | None = None):
         self.task, self.seed, self.batch_size, self.steps = task, seed, batch_size, steps
+        self.rows = np.arange(batch_size) if rows is None else rows
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        batch = self.task.batch(self.seed, "train", int(index) * self.batch_size, self.batch_size)
+        batch = self.task.batch_at(self.seed, "train", int(index) * self.batch_size + self.rows)
         return {key: batch[key] for key in KEYS}
 
 

@@ -5,6 +5,7 @@ from einops import rearrange
 from flax import nnx
 
 from sleepnet.config import ModelConfig
+from sleepnet.mesh import BATCH, constrain
 from sleepnet.models.linear import Linear, together
 from sleepnet.models.norms import rms_norm
 from sleepnet.models.rope import rope
@@ -47,7 +48,7 @@ class Attention(nnx.Module):
         self.q = Linear(config.width, inner, rngs=rngs)
         self.k = Linear(config.width, inner, rngs=rngs)
         self.v = Linear(config.width, inner, rngs=rngs)
-        self.out = Linear(inner, config.width, rngs=rngs, scale=config.output_scale)
+        self.out = Linear(inner, config.width, rngs=rngs, scale=config.output_scale, axes=("tensor", None))
         self.q_scale = nnx.Param(jnp.ones((config.head_dim,), jnp.float32))
         self.k_scale = nnx.Param(jnp.ones((config.head_dim,), jnp.float32))
         self.config = config
@@ -55,7 +56,7 @@ class Attention(nnx.Module):
     def project(self, x_BxTxD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries, keys (both before RoPE) and values, [B, T, H, D] each."""
         heads = lambda x: rearrange(x, "b t (h d) -> b t h d", h=self.config.heads)
-        q, k, v = (heads(x) for x in together(x_BxTxD, self.q, self.k, self.v))
+        q, k, v = (constrain(heads(x), BATCH, None, "tensor", None) for x in together(x_BxTxD, self.q, self.k, self.v))
         return rms_norm(q, self.q_scale[...]), rms_norm(k, self.k_scale[...]), v
 
     def read(self, q, k_BxMxHxD, v_BxMxHxD, valid_BxM, first) -> jax.Array:

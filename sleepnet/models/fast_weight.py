@@ -6,10 +6,25 @@ from flax import nnx
 from sleepnet_kernels import causal_conv1d, gated_delta_rule, gated_hebbian_rule
 
 from sleepnet.config import ModelConfig
+from sleepnet.mesh import BATCH, constrain, over_batch_and_heads
 from sleepnet.models.linear import Linear, together
 from sleepnet.models.norms import l2_norm, rms_norm
 
 RULES = {"gated_delta": gated_delta_rule, "gated_hebbian": gated_hebbian_rule}
+
+
+def decay_start(config: ModelConfig, rngs: nnx.Rngs) -> tuple[jax.Array, jax.Array]:
+    """The first values of exp(a) and softplus(b), [H] each; their product is what a head forgets per token, in nats.
+
+    `windows`: exp(a) = 1; 1/8 … 1/128 in a whole window, geometric over the heads. S is written N times and must outlive that.
+    `mamba2`:  exp(a) 1 … 16, linear over the heads; softplus(b) 0.001 … 0.1, log-uniform (Dao and Gu, arXiv 2405.21060). A head that
+               starts with a large product forgets most of S within a window, and whether any other remembers is luck.
+    """
+    heads = config.heads
+    if config.decay_start == "windows":
+        return jnp.ones((heads,), jnp.float32), 1.0 / (config.window * jnp.geomspace(8.0, 128.0, heads, dtype=jnp.float32))
+    step = jnp.exp(jax.random.uniform(rngs.params(), (heads,), jnp.float32, jnp.log(1e-3), jnp.log(1e-1)))
+    return jnp.linspace(1.0, 16.0, heads, dtype=jnp.float32), step
 
 
 class FastWeightMixer(nnx.Module):
@@ -24,11 +39,10 @@ class FastWeightMixer(nnx.Module):
         make = lambda outputs: Linear(config.width, outputs, rngs=rngs)
         self.q, self.k, self.v, self.gate = make(inner), make(inner), make(inner), make(inner)
         self.decay, self.beta = make(config.heads), make(config.heads)
-        self.out = Linear(inner, config.width, rngs=rngs, scale=config.output_scale)
+        self.out = Linear(inner, config.width, rngs=rngs, scale=config.output_scale, axes=("tensor", None))
         self.conv = nnx.Param(jax.random.normal(rngs.params(), (config.conv_width, 3 * inner), jnp.float32) * config.conv_width**-0.5)
-        # Mamba-2's start: rates exp(a) spread over 1 … 16, steps softplus(b) over 0.001 … 0.1
-        self.decay_rate = nnx.Param(jnp.log(jnp.linspace(1.0, 16.0, config.heads, dtype=jnp.float32)))
-        step = jnp.exp(jax.random.uniform(rngs.params(), (config.heads,), jnp.float32, jnp.log(1e-3), jnp.log(1e-1)))
+        rate, step = decay_start(config, rngs)
+        self.decay_rate = nnx.Param(jnp.log(rate))
         self.decay_bias = nnx.Param(step + jnp.log(-jnp.expm1(-step)))
         self.out_scale = nnx.Param(jnp.ones((config.head_dim,), jnp.float32))
         self.config = config
@@ -43,15 +57,14 @@ class FastWeightMixer(nnx.Module):
         mixed = jnp.concatenate(mixed, axis=-1)
         mixed = jnp.where(mask_BxTx1, mixed, jnp.zeros_like(mixed))
         mixed, tail_BxWxC = causal_conv1d(mixed, self.conv[...].astype(mixed.dtype), initial_state=tail_BxWxC)
-        q, k, v = jnp.split(jax.nn.silu(mixed), 3, axis=-1)
-        q, k, v = l2_norm(heads(q)), l2_norm(heads(k)), heads(v)
+        q, k, v = (constrain(heads(x), BATCH, None, "tensor", None) for x in jnp.split(jax.nn.silu(mixed), 3, axis=-1))
+        q, k = l2_norm(q), l2_norm(k)
         k, v = (jnp.where(mask_BxTx1[..., None], a, jnp.zeros_like(a)) for a in (k, v))
         step = jax.nn.softplus(step.astype(jnp.float32) + self.decay_bias[...][None, None])
         log_decay = jnp.where(mask_BxTx1, -jnp.exp(self.decay_rate[...])[None, None] * step, 0.0)
         beta = self.config.beta_max * jax.nn.sigmoid(beta.astype(jnp.float32))
         beta = jnp.where(mask_BxTx1, beta, 0.0)
-        read, fast_weights_BxHxKxV = RULES[self.config.rule](
-            q, k, v, log_decay=log_decay, beta=beta, initial_state=fast_weights_BxHxKxV
-        )
+        rule = over_batch_and_heads(RULES[self.config.rule])
+        read, fast_weights_BxHxKxV = rule(q, k, v, log_decay=log_decay, beta=beta, initial_state=fast_weights_BxHxKxV)
         read = rms_norm(read, self.out_scale[...]) * jax.nn.silu(heads(gate))
         return self.out(rearrange(read, "b t h d -> b t (h d)")), fast_weights_BxHxKxV, tail_BxWxC

@@ -11,6 +11,7 @@ from flax import nnx
 
 from sleepnet import sleep as sleeping
 from sleepnet.config import ModelConfig
+from sleepnet.mesh import BATCH, constrain
 from sleepnet.models.attention import Attention
 from sleepnet.models.fast_weight import FastWeightMixer
 from sleepnet.models.linear import Linear
@@ -53,7 +54,7 @@ class Hybrid(nnx.Module):
         self.blocks = nnx.List([Block(kind, config, rngs) for kind in config.pattern])
         self.loop_gain = nnx.Param(jnp.full((config.width,), config.loop_gain, jnp.float32))
         self.final_norm = RMSNorm(config.width)
-        self.head = Linear(config.width, config.vocab_size, rngs=rngs)
+        self.head = Linear(config.width, config.vocab_size, rngs=rngs, axes=(None, None))
 
     # Whole sequences
 
@@ -141,9 +142,9 @@ class Hybrid(nnx.Module):
 
     def _embed(self, tokens, first=0):
         """Embeddings of tokens that stand at `first` … of the window."""
-        hidden = self.embedding[...][tokens]
+        hidden = constrain(self.embedding[...])[tokens]
         if self.config.window_positions:
-            hidden = hidden + jax.lax.dynamic_slice_in_dim(self.positions[...], first, tokens.shape[1])[None]
+            hidden = hidden + jax.lax.dynamic_slice_in_dim(constrain(self.positions[...]), first, tokens.shape[1])[None]
         return hidden.astype(jnp.dtype(self.config.dtype))
 
     def _read(self, tokens, fast_weights, survivors, passes, newest=None, causal=False):
@@ -202,7 +203,7 @@ class Hybrid(nnx.Module):
                 mixed = block.mixer.read(q, keys[layer], values[layer], cache.valid, slot)
             else:
                 mixed, states[layer], tails[layer] = block.mixer(x, valid, states[layer], tails[layer])
-            hidden = block.feed(hidden + mixed)
+            hidden = constrain(block.feed(hidden + mixed), BATCH, None, None)
         return hidden, FastWeights(tuple(states)), tuple(tails), KvCache(tuple(keys), tuple(values), cache.valid)
 
     # Streaming

@@ -3,6 +3,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from sleepnet.mesh import Axis, constrain, splits_heads
+
 
 @jax.custom_vjp
 def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -28,17 +30,23 @@ matmul.defvjp(_forward, _backward)
 
 
 class Linear(nnx.Module):
-    """Weights ~ N(0, scale² / inputs)."""
+    """Weights ~ N(0, scale² / inputs). On a mesh, whatever way they are stored, the product is done with `axes` cut alone."""
 
-    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs, scale: float = 1.0):
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs, scale: float = 1.0, axes: tuple[Axis, Axis] = (None, "tensor")):
         self.kernel = nnx.Param(jax.random.normal(rngs.params(), (inputs, outputs), jnp.float32) * (scale * inputs**-0.5))
+        self.axes = axes
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return matmul(x, self.kernel[...].astype(x.dtype))
+        return matmul(x, constrain(self.kernel[...], *self.axes).astype(x.dtype))
 
 
 def together(x: jax.Array, *layers: Linear) -> list[jax.Array]:
-    """`[layer(x) for layer in layers]` as one product: separate matrices for the optimiser, one for the machine."""
-    kernels = [layer.kernel[...] for layer in layers]
+    """`[layer(x) for layer in layers]` as one product: separate matrices for the optimiser, one for the machine.
+
+    Where the mesh cuts their columns, joining them would move them between devices: they stay apart.
+    """
+    if splits_heads():
+        return [layer(x) for layer in layers]
+    kernels = [constrain(layer.kernel[...], *layer.axes) for layer in layers]
     ends = [sum(kernel.shape[1] for kernel in kernels[:i]) for i in range(1, len(kernels))]
     return jnp.split(matmul(x, jnp.concatenate(kernels, axis=1).astype(x.dtype)), ends, axis=-1)

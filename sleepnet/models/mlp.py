@@ -12,7 +12,7 @@ class GatedMlp(nnx.Module):
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.gate = Linear(config.width, config.mlp_width, rngs=rngs)
         self.up = Linear(config.width, config.mlp_width, rngs=rngs)
-        self.down = Linear(config.mlp_width, config.width, rngs=rngs, scale=config.output_scale)
+        self.down = Linear(config.mlp_width, config.width, rngs=rngs, scale=config.output_scale, axes=("tensor", None))
 
     def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
         gate, up = together(x_BxTxD, self.gate, self.up)

@@ -1,5 +1,6 @@
 """A training run: data, steps, metrics, checkpoints, from wherever its folder stands to the end."""
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from sleepnet import build, checkpoint, data, optim
+from sleepnet import build, checkpoint, data, mesh as meshes, optim, sharding
 from sleepnet.config import RunConfig
 from sleepnet.errors import UsageError
 from sleepnet.eval.runner import evaluate
@@ -42,28 +43,36 @@ def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dic
     workdir = Path(workdir)
     task = build.task_of(config)
     model = build.model_of(config, task)
+    mesh = meshes.make(config.mesh)
+    sharding.check(config, mesh)
     checkpoint.claim(workdir, config, task)
     if (workdir / "result.json").exists():
         return json.loads((workdir / "result.json").read_text())
     checkpoints = checkpoint.Checkpoints(workdir, keep=config.train.keep)
     try:
-        return _run(config, workdir, task, model, checkpoints, quiet)
+        with meshes.use(mesh):
+            return _run(config, workdir, task, model, mesh, checkpoints, quiet)
     finally:
         checkpoints.close()
 
 
-def _run(config, workdir, task, model, checkpoints, quiet):
+def _run(config, workdir, task, model, mesh, checkpoints, quiet):
     settings = config.train
     graph, params = nnx.split(model, nnx.Param)
     params = nnx.to_pure_dict(params)
     optimizer = optim.optimizer(config.optim, settings.steps)
-    state, start = jax.jit(lambda p: init_state(p, optimizer))(params), 0
+    begin = lambda params: init_state(params, optimizer)
+    shardings = sharding.shardings(jax.eval_shape(begin, params), mesh)
+    state, start = jax.jit(begin, out_shardings=shardings)(params), 0
+    if mesh.size > 1 and not quiet:
+        print(*(f"sharding: {line}" for line in sharding.uncut(state.params, mesh)), sep="\n", file=sys.stderr)
     latest = checkpoints.latest()
     if latest is not None:
         state, position = checkpoints.restore(latest, state)
         start = position["next_index"]
     step_once = make_step(graph, optimizer, task.predicts, task.answers)
-    source = data.BatchSource(task, seed=config.seed, batch_size=settings.batch_size, steps=settings.steps)
+    rows = sharding.rows(mesh, settings.batch_size)
+    source = data.BatchSource(task, seed=config.seed, batch_size=settings.batch_size, steps=settings.steps, rows=rows)
     iterator = data.batches(source, start)
     costs = {n: flops.train_flops(model.config, task.predicts, task.seq_len, n) * settings.batch_size for n in _all_passes(config)}
     metrics = Metrics(workdir, start=start, steps=settings.steps, quiet=quiet)
@@ -72,12 +81,13 @@ def _run(config, workdir, task, model, checkpoints, quiet):
     try:
         for step in range(start, settings.steps):
             passes = passes_at(config, step)
-            state, numbers = step_once(state, jax.device_put(next(iterator)), passes)
+            batch = sharding.place(mesh, next(iterator), settings.batch_size, rows)
+            state, numbers = step_once(state, batch, passes)
             spent += costs[passes]
             pending.append(numbers)
             done = step + 1
             if done % settings.log_every == 0 or done % settings.save_every == 0 or done == settings.steps:
-                _stop_if_bad(config, task, graph, optimizer, state, source, workdir)
+                _stop_if_bad(config, task, graph, optimizer, state, lambda step: sharding.place(mesh, source[step], settings.batch_size, rows), workdir)
             if done % settings.log_every == 0 or done == settings.steps:
                 metrics.write(done, "train", _summary(pending, done, task, settings.batch_size, spent))
                 pending = []
@@ -135,12 +145,12 @@ def _validate(config: RunConfig, graph, state, task, step: int, spent: int) -> d
     return values | {"tokens": step * settings.batch_size * task.seq_len, "flops": spent}
 
 
-def _stop_if_bad(config, task, graph, optimizer, state, source, workdir) -> None:
-    """Raises FloatingPointError once a step had a loss, gradient or update that was not finite."""
+def _stop_if_bad(config, task, graph, optimizer, state, batch_of, workdir) -> None:
+    """Raises FloatingPointError once a step had a loss, gradient or update that was not finite; `batch_of(step)` is its batch."""
     bad_step = int(state.bad_step)
     if bad_step < 0:
         return
-    name = first_bad_tensor(graph, optimizer, state, source[bad_step], passes_at(config, bad_step), task.predicts)
+    name = first_bad_tensor(graph, optimizer, state, batch_of(bad_step), passes_at(config, bad_step), task.predicts)
     raise FloatingPointError(
         f"step {bad_step} (batch {bad_step} of seed {config.seed}) is not finite, first in {name}; the last good checkpoint is kept in "
         f"{workdir / 'checkpoints'}. Lower optim.learning_rate or optim.clip and start in a new workdir"

@@ -19,9 +19,11 @@ MAY = {
     "sleepnet.optim": ("sleepnet.config",),
     "sleepnet.tasks": ("sleepnet.cli", "sleepnet.errors"),
     "sleepnet.data": ("sleepnet.tasks",),
-    MODELS: ("sleepnet.config", "sleepnet.errors", "sleepnet.sleep", "sleepnet.state"),
+    "sleepnet.mesh": ("sleepnet.config", "sleepnet.errors"),
+    MODELS: ("sleepnet.config", "sleepnet.errors", "sleepnet.mesh", "sleepnet.sleep", "sleepnet.state"),
     "sleepnet.models.zoo": ("sleepnet.config", "sleepnet.errors", "sleepnet.files", MODELS, "sleepnet.tasks"),
     "sleepnet.build": ("sleepnet.config", "sleepnet.errors", MODELS, "sleepnet.tasks"),
+    "sleepnet.sharding": ("sleepnet.build", "sleepnet.cli", "sleepnet.config", "sleepnet.errors", "sleepnet.mesh"),
     "sleepnet.checkpoint": ("sleepnet.build", "sleepnet.config", "sleepnet.errors", "sleepnet.files", MODELS, "sleepnet.tasks"),
 }
 # everything but these

@@ -1,0 +1,99 @@
+"""The mesh of devices, axes (data, fsdp, tensor), and what lives where on it while a model runs.
+
+`data` and `fsdp` both split the batch; `fsdp` splits the parameters as well, `tensor` the heads and the widths of the MLPs. On a mesh of one
+device, and outside `use`, everything here leaves arrays and functions as they are.
+"""
+import contextlib
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
+
+from sleepnet.config import MeshConfig
+from sleepnet.errors import UsageError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = ("data", "fsdp")
+_TYPES = (AxisType.Auto,) * len(AXES)
+
+Axis = str | tuple[str, ...] | None
+
+
+def sizes(config: MeshConfig, devices: int) -> tuple[int, int, int]:
+    """The three sizes, the one that is −1 filled.
+
+    Raises:
+      UsageError: they do not multiply to the number of devices.
+    """
+    given = [getattr(config, axis) for axis in AXES]
+    known = int(np.prod([size for size in given if size != -1]))
+    filled = [devices // known if size == -1 else size for size in given]
+    if int(np.prod(filled)) != devices:
+        said = " × ".join(f"mesh.{axis}={size}" for axis, size in zip(AXES, given))
+        raise UsageError(f"{said} must multiply to the number of devices, {devices}; -1 for one of them fills it")
+    return tuple(filled)
+
+
+def make(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh over all devices of all processes, or over `devices`; raises as `sizes`."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh(sizes(config, len(devices)), AXES, devices=devices, axis_types=_TYPES)
+
+
+def abstract(config: MeshConfig, devices: int) -> AbstractMesh:
+    """The mesh over so many devices that need not be there; raises as `sizes`."""
+    return AbstractMesh(sizes(config, devices), AXES, axis_types=_TYPES)
+
+
+def use(mesh: Mesh) -> contextlib.AbstractContextManager:
+    """Within it, what is traced lives on `mesh`."""
+    return jax.set_mesh(mesh) if mesh.size > 1 else contextlib.nullcontext()
+
+
+def _current() -> AbstractMesh | None:
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if mesh.empty or mesh.size == 1 or tuple(mesh.axis_names) != AXES else mesh
+
+
+def ways(mesh: Mesh | AbstractMesh, axis: Axis) -> int:
+    """Into how many parts an axis, or several at once, cut a dimension."""
+    names = () if axis is None else (axis,) if isinstance(axis, str) else axis
+    return int(np.prod([mesh.shape[name] for name in names], dtype=int))
+
+
+def dividing(mesh: Mesh | AbstractMesh, shape: Sequence[int], axes: Sequence[Axis]) -> PartitionSpec:
+    """`axes` as a spec for an array of `shape`, without those that do not divide their dimension."""
+    return PartitionSpec(*(axis if size % ways(mesh, axis) == 0 and ways(mesh, axis) > 1 else None for size, axis in zip(shape, axes, strict=True)))
+
+
+def constrain(x: jax.Array, *axes: Axis) -> jax.Array:
+    """Keeps `x` cut along these axes, one a dimension, where they divide it; no axes at all: a whole copy everywhere."""
+    mesh = _current()
+    if mesh is None:
+        return x
+    return jax.lax.with_sharding_constraint(x, dividing(mesh, x.shape, axes) if axes else PartitionSpec())
+
+
+def splits_heads() -> bool:
+    """Whether the mesh in use cuts the heads."""
+    mesh = _current()
+    return mesh is not None and mesh.shape["tensor"] > 1
+
+
+def over_batch_and_heads(rule: Callable) -> Callable:
+    """`rule(q, k, v, log_decay=, beta=, initial_state=)` on each device's own sequences and heads, without communication."""
+    mesh = _current()
+    if mesh is None:
+        return rule
+
+    def sharded(q_BxTxHxK, k_BxTxHxK, v_BxTxHxV, *, log_decay, beta, initial_state):
+        batch, _, heads, _ = v_BxTxHxV.shape
+        rows, columns = dividing(mesh, (batch, heads), (BATCH, "tensor"))
+        tokens, gates, state = (PartitionSpec(*axes) for axes in ((rows, None, columns, None), (rows, None, columns), (rows, columns, None, None)))
+        local = lambda q, k, v, g, b, s: rule(q, k, v, log_decay=g, beta=b, initial_state=s)
+        return jax.shard_map(
+            local, in_specs=(tokens, tokens, tokens, gates, gates, state), out_specs=(tokens, state), check_vma=False
+        )(q_BxTxHxK, k_BxTxHxK, v_BxTxHxV, log_decay, beta, initial_state)
+
+    return sharded

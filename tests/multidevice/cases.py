@@ -1,0 +1,106 @@
+"""Runs on four simulated devices and prints what `mesh_test.py` looks at; a process of its own, since JAX counts its devices once.
+
+    python tests/multidevice/cases.py FOLDER
+"""
+import dataclasses
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+
+import jax
+
+jax.config.update("jax_disable_most_optimizations", True)
+
+import numpy as np
+from flax import nnx
+
+from sleepnet import build, checkpoint, mesh as meshes, sharding
+from sleepnet.config import MeshConfig, RunConfig, from_dict
+from sleepnet.train import loop
+
+CONFIG = from_dict(RunConfig, {
+    "task": {"name": "depo", "arguments": {"nodes": 5, "hops": 2, "queries": 2, "names": 6, "name_tokens": (1, 1), "min_nodes": 2}},
+    "model": {"pattern": "AG", "width": 16, "heads": 2, "head_dim": 8, "mlp_width": 32, "sleep": {"passes": 2}},
+    "optim": {"warmup": 2},
+    "train": {"steps": 8, "batch_size": 16, "log_every": 1, "save_every": 4, "eval_every": 8, "eval_examples": 32, "keep": 9},
+    "eval": {"batch_size": 16},
+})
+MESHES = {"1": (1, 1, 1), "data": (4, 1, 1), "fsdp": (1, 4, 1), "cut": (1, 2, 2)}
+
+
+def train(name: str, folder: Path) -> dict:
+    """Trains on the first devices of a mesh's size; the losses, the validation accuracy and the final parameters."""
+    data, fsdp, tensor = MESHES[name]
+    config = dataclasses.replace(CONFIG, mesh=MeshConfig(data, fsdp, tensor))
+    make = meshes.make
+    loop.meshes.make = lambda mesh: make(mesh, jax.devices()[: data * fsdp * tensor])
+    try:
+        loop.train(config, folder, quiet=True)
+    finally:
+        loop.meshes.make = make
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    params = nnx.to_pure_dict(nnx.split(checkpoint.load_model(folder).model, nnx.Param)[1])
+    return {
+        "loss": [row["loss"] for row in rows if row["split"] == "train"],
+        "norm": [row["gradient_norm"] for row in rows if row["split"] == "train"],
+        "exact": [row["exact_accuracy"] for row in rows],
+        "params": {name: np.asarray(leaf).ravel().tolist() for name, leaf in sharding._named(params)},
+    }
+
+
+def moved(folder: Path) -> dict:
+    """Stopped after four steps on one mesh and gone on with on others."""
+    found = {}
+    for name, start, end in (("4 → 1", "cut", "1"), ("fsdp → tensor", "fsdp", "cut")):
+        shutil.copytree(folder / start, folder / name)
+        (folder / name / "result.json").unlink()
+        shutil.rmtree(folder / name / "checkpoints" / "8")
+        found[name] = train(end, folder / name)
+    return found
+
+
+def places() -> dict:
+    """Where parameters, moments, batches and fast weights live on (1, 2, 2)."""
+    task = build.task_of(CONFIG)
+    mesh = meshes.make(MeshConfig(1, 2, 2))
+    graph, params = nnx.split(build.model_of(CONFIG, task), nnx.Param)
+    optimizer = loop.optim.optimizer(CONFIG.optim, 8)
+    begin = lambda params: loop.init_state(params, optimizer)
+    pure = nnx.to_pure_dict(params)
+    state = jax.jit(begin, out_shardings=sharding.shardings(jax.eval_shape(begin, pure), mesh))(pure)
+    keys = ("tokens", "targets", "loss_mask", "answer")
+    whole = task.batch(0, "train", 0, 16)
+    batch = sharding.place(mesh, {key: whole[key] for key in keys}, 16, sharding.rows(mesh, 16))
+    with meshes.use(mesh):
+        wake = jax.jit(lambda params, tokens: nnx.merge(graph, params).wake(tokens, nnx.merge(graph, params).init_state(16))[1])
+        memory = wake(state.params, batch["tokens"][:, : task.window])
+        step = loop.make_step(graph, optimizer, task.predicts, task.answers)
+        text = step.lower(state, batch, 2).compile().as_text()
+        after, _ = step(state, batch, 2)
+    spec = lambda array: [list(axis) if isinstance(axis, tuple) else axis for axis in array.sharding.spec]
+    named = dict(sharding._named(after))
+    return {
+        "parameter": spec(named["params.blocks.1.mixer.q.kernel"]),
+        "shards": sorted({shard.data.shape for shard in named["params.blocks.1.mixer.q.kernel"].addressable_shards}),
+        "optimizer": {name: spec(leaf) for name, leaf in named.items() if name.startswith("opt_state") and name.endswith("blocks.1.mixer.q.kernel")},
+        "batch": spec(batch["tokens"]),
+        "fast_weights": spec(memory.window.fast_weights.layers[0]),
+        "same_batch": all(bool((np.asarray(batch[key]) == whole[key]).all()) for key in keys),
+        "collectives": sorted({word for word in ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute") if f" {word}(" in text}),
+    }
+
+
+def main(folder: Path) -> None:
+    """Everything, as one JSON object on the last line."""
+    found = {"runs": {name: train(name, folder / name) for name in MESHES}}
+    found["moved"] = moved(folder)
+    found["places"] = places()
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
