@@ -33,6 +33,8 @@ CASES = {
     "selective_copy-range": ("selective_copy", {"length": 31, "copies": (3, 7), "letters": 30, "window": 10}),
     "khop": ("khop", {}),
     "khop-many": ("khop", {"length": 30, "letters": 3, "hops": (2, 9), "queries": 5, "hops_rise": (1003, 1010), "window": 10}),
+    "variables": ("variables", {}),
+    "variables-shuffled": ("variables", {"chains": 2, "hops": 3, "noise": (0, 9), "order": "shuffled", "queries": 4, "names": 8, "values": 5, "hops_rise": (1003, 1010), "window": 9}),
 }
 GOLDEN = {
     "rule110": "1:465487d564ea1d2f",
@@ -52,6 +54,8 @@ GOLDEN = {
     "selective_copy-range": "1:2eb6f71743452a2e",
     "khop": "1:bbe4f9f40f4425f8",
     "khop-many": "1:2f682c41d81c7038",
+    "variables": "1:0007bf3eb22a5ae6",
+    "variables-shuffled": "1:8bbd6cfb5cae215f",
 }
 
 every_case = pytest.mark.parametrize("case", CASES)
