@@ -134,7 +134,7 @@ def test_the_manifest_tells_what_is_there(folders, format):
     for name, about in manifest["files"].items():
         told = subprocess.run(["sha256sum", folders[format] / name], capture_output=True, text=True, check=True).stdout.split()[0]
         assert (about["sha256"], about["bytes"]) == (told, (folders[format] / name).stat().st_size)
-    there = {str(path.relative_to(folders[format])) for path in folders[format].rglob("*") if path.is_file()}
+    there = {str(path.relative_to(folders[format])) for path in folders[format].rglob("*") if path.is_file() or not any(path.iterdir())}
     assert there == {*manifest["files"], "manifest.json"}
 
 
