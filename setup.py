@@ -3,7 +3,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-TEST = ["pytest>=8", "pytest-xdist>=3.5", "cellpylib==2.4.0", "networkx>=3"]
+TEST = ["pytest>=8", "pytest-xdist>=3.5", "cellpylib==2.4.0", "networkx>=3", "sympy>=1.12"]
 
 setup(
     name="sleepnet",

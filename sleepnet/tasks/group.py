@@ -12,7 +12,7 @@ of parallel steps is known to do. In Z60 (adding modulo 60) order does not count
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -198,6 +198,9 @@ class Group(Task):
             spelled = str(at) if self.group == "Z60" else "".join(str(place + 1) for place in at)
             targets.append(number[spelled] if self.running or word == "?" else PAD)
         return np.array(targets, np.int32)
+
+    def instances(self, tokens: np.ndarray) -> set[Hashable]:
+        return {tuple(token for token in tokens.tolist() if token not in (PAD, self._query))}
 
     # What guessing scores.
 

@@ -16,7 +16,7 @@ are drawn again, for every k alike: so all labels are letters, chance is the sam
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -206,6 +206,9 @@ class Khop(Task):
                 place = string.rindex(string[place], 0, place) + 1
             targets.append(int(tokens[place]))
         return np.array(targets, np.int32)
+
+    def instances(self, tokens: np.ndarray) -> set[Hashable]:
+        return {tokens[: self.length].tobytes()}
 
     def baselines(self) -> dict[str, Any]:
         return self._baselines

@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -231,9 +231,16 @@ class Mqar(Task):
         return distinct(read, np.full(len(index), self.queries), self.queries, 2 * self.queries)
 
     def solve(self, tokens: np.ndarray) -> np.ndarray:
-        context = [int(token) for token in tokens[: self._context] if token != PAD]
-        beside = dict(zip(context[::2], context[1::2], strict=True))
+        beside = self._read(tokens)
         return np.array([PAD] * self._context + [beside.get(int(token), PAD) for token in tokens[self._context :]], np.int32)
+
+    def _read(self, tokens: np.ndarray) -> dict[int, int]:
+        """Returns the pairs, read from an example's tokens."""
+        context = [token for token in tokens[: self._context].tolist() if token != PAD]
+        return dict(zip(context[::2], context[1::2], strict=True))
+
+    def instances(self, tokens: np.ndarray) -> set[Hashable]:
+        return {frozenset(self._read(tokens).items())}
 
     # What guessing scores.
 

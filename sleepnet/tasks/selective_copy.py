@@ -12,7 +12,7 @@ last letter) and has no PAD: its V = 16 are 14 letters, blank and copy token.
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -168,8 +168,15 @@ class SelectiveCopy(Task):
         return distinct(read, n, most, most + 4)
 
     def solve(self, tokens: np.ndarray) -> np.ndarray:
-        copied = iter([token for token in tokens.tolist() if token not in (PAD, BLANK, QUERY)])
-        return np.array([next(copied) if token == QUERY else PAD for token in tokens.tolist()], np.int32)
+        letters = iter(self._read(tokens))
+        return np.array([next(letters) if token == QUERY else PAD for token in tokens.tolist()], np.int32)
+
+    def _read(self, tokens: np.ndarray) -> list[int]:
+        """Returns the letters, read from an example's tokens."""
+        return [token for token in tokens.tolist() if token not in (PAD, BLANK, QUERY)]
+
+    def instances(self, tokens: np.ndarray) -> set[Hashable]:
+        return {tuple(self._read(tokens))}
 
     # What guessing scores.
 

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -234,6 +234,9 @@ class Variables(Task):
         """Returns the assignments as words, read from an example's text."""
         words = list(map(self.token, tokens[: self._context].tolist()))
         return {words[i - 1]: words[i + 1] for i, word in enumerate(words) if word == "="}
+
+    def instances(self, tokens: np.ndarray) -> set[Hashable]:
+        return {frozenset(self._read(tokens).items())}
 
     # What guessing scores.
 

@@ -51,6 +51,7 @@ def test_products_agree_with_sympy(group, split):
             word = read[read.count("PAD") : -1]
             assert read[-1] == "?" and "PAD" not in word and len(word) == k[0]
             assert task.token(int(targets[-1])) == product(group, word)
+            assert {tuple(map(task.token, instance)) for instance in task.instances(tokens)} == {tuple(word)}
             np.testing.assert_array_equal(task.solve(tokens), targets)
 
 

@@ -44,6 +44,8 @@ def test_labels_follow_the_definition(arguments, split):
         assert labels == ["PAD"] * task.length + [string[hop_k(string, k) - 1] for k in ks]
         assert all(hop_k(string, k) for k in [*ks, np.max(task.hops)])
         assert batch["difficulty"]["k"][i].tolist() == ks
+        (instance,) = task.instances(batch["tokens"][i])
+        assert instance == batch["tokens"][i, : task.length].tobytes()
         np.testing.assert_array_equal(task.solve(batch["tokens"][i]), batch["targets"][i])
         assert batch["answer"][i].tolist() == [-1] * task.length + list(range(task.queries))
 

@@ -43,6 +43,8 @@ def test_every_query_is_answered_by_the_dict(arguments, split):
         assert [labels[p] for p in at] == [table[key] for _, key in queries]
         assert sorted(graded[at].tolist()) == list(range(task.answers))
         np.testing.assert_array_equal(task.solve(batch["tokens"][i]), batch["targets"][i])
+        (instance,) = task.instances(batch["tokens"][i])
+        assert {task.token(key): task.token(value) for key, value in instance} == table
         for p, (slot, _) in zip(at, queries):
             gap = batch["difficulty"]["gap"][i, graded[p]]
             assert gap <= slot < 2 * gap and math.log2(gap).is_integer()

@@ -34,6 +34,7 @@ def test_labels_are_the_list_of_letters(arguments, split):
         assert labels[: -len(queries)] == ["PAD"] * (task.seq_len - len(queries))
         assert labels[-len(queries) :] == string + ["PAD"] * (len(queries) - n)
         np.testing.assert_array_equal(task.solve(tokens), targets)
+        assert [[task.token(letter) for letter in instance] for instance in task.instances(tokens)] == [string]
     assert ((batch["answer"] == 0) == batch["loss_mask"]).all() and (batch["loss_mask"] == (batch["targets"] > 0)).all()
 
 

@@ -64,6 +64,8 @@ def test_python_holds_the_labels(arguments, split):
         assert batch["difficulty"]["hops"][i].tolist() == [copies[variable] for variable in asked]
         assert batch["difficulty"]["noise"][i].tolist() == [len(noise)] * task.queries
         np.testing.assert_array_equal(task.solve(batch["tokens"][i]), batch["targets"][i])
+        (instance,) = task.instances(batch["tokens"][i])
+        assert sorted(instance) == sorted((s[0], s[2]) for s in statements if s[1] == "=")
         order = [statement[0] for statement in statements]
         backwards += any(s[2] in order[j:] for j, s in enumerate(statements) if s[1] == "=")
     assert (backwards > 40) if task.order == "shuffled" else backwards == 0
@@ -130,7 +132,7 @@ def test_baselines_are_what_the_guesses_score():
     task = tasks.get("variables", chains=3, hops=2, noise=(1, 2), queries=3, values=9)
     baselines, rng = task.baselines(), random.Random(0)
     right = {name: {hops: [] for hops in range(3)} for name in ("chance", "constant", "in_context", "own_number")}
-    for tokens in task.batch(0, "test", 0, 2500)["tokens"]:
+    for tokens in task.batch(0, "train", 0, 1500)["tokens"]:
         statements, asked = read(task, tokens)
         held, copies = run(task, statements)
         numbers, own = [s[2] for s in statements if s[2].isdigit()], {s[0]: s[2] for s in statements if s[1] == "="}
