@@ -17,7 +17,7 @@ setup(
     package_dir={"sleepnet_kernels": "kernels/sleepnet_kernels"},
     package_data={
         "sleepnet.models": ["checkpoints/*/*"],
-        "sleepnet_kernels": ["*/README.md"],
+        "sleepnet_kernels": ["*/README.md", "*.json"],
     },
     # Upper bounds: every one of these has broken its users with a minor release before.
     install_requires=[
@@ -38,6 +38,7 @@ setup(
     ],
     extras_require={
         "tpu": ["jax[tpu]>=0.10,<0.13"],
+        "aot-tpu": ["jax==0.10.2", "libtpu==0.0.42.*"],
         "cuda": ["jax[cuda12]>=0.10,<0.13"],
         "test": TEST,
     },

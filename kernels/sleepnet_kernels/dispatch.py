@@ -1,5 +1,6 @@
 """Choosing an implementation: `None` may choose, a named one runs or raises with the reason."""
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 
 import jax
@@ -12,23 +13,54 @@ class Implementation:
     Attributes:
       run: the function, with the op's positional arguments and state.
       refuses: called with the same arguments; returns why it can't run them, or None where it can.
+      platform: the only platform it runs on; any where None.
     """
 
     run: Callable
     refuses: Callable[..., str | None] = lambda *arguments: None
+    platform: str | None = None
 
 
 def choose(op: str, known: Mapping[str, Implementation], name: str | None, default: str, *arguments) -> Callable:
-    """Returns the function to call for `name`, or for `default` where `name` is None.
+    """Returns the function to call for `name`.
+
+    None chooses what is made for the platform lowered for, elsewhere `default`. The mesh in use says which platform that is;
+    without one the choice is left to lowering, so that a machine without an accelerator can lower for one.
 
     Raises:
       ValueError: `name` is not in `known`, or it can't run these arguments: the message has shapes, dtypes, platform and reason.
     """
-    name = default if name is None else name
-    if name not in known:
+    if name is not None and name not in known:
         raise ValueError(f"{op}: unknown implementation {name!r}; known: {', '.join(sorted(known))}")
-    reason = known[name].refuses(*arguments)
+    chosen = known[default if name is None else name]
+    target = _mesh_device()
+    platform = jax.default_backend() if target is None else target.platform
+    reason = chosen.refuses(*arguments)
+    if reason is None and chosen.platform not in (None, platform):
+        reason = f"it is made for {chosen.platform} alone; None chooses by the platform lowered for"
     if reason is not None:
         given = ", ".join(f"{a.dtype.name}{list(a.shape)}" for a in arguments if a is not None)
-        raise ValueError(f"{op}: implementation {name!r} can't run {given} on {jax.default_backend()}: {reason}")
-    return known[name].run
+        raise ValueError(f"{op}: implementation {name or default!r} can't run {given} on {platform}: {reason}")
+    if name is not None:
+        return chosen.run
+    made_for = {i.platform: i.run for i in known.values() if i.platform is not None and i.refuses(*arguments) is None}
+    if target is not None or not made_for:
+        return made_for.get(platform, chosen.run)
+    return _by_platform(tuple(made_for.items()), chosen.run)
+
+
+@functools.cache
+def _by_platform(made_for: tuple[tuple[str, Callable], ...], default: Callable) -> Callable:
+    """Returns a jitted choice; one object a set of choices, so that call sites of one shape share a trace."""
+    return jax.jit(lambda *operands: jax.lax.platform_dependent(*operands, **dict(made_for), default=default))
+
+
+def device_kind() -> str:
+    """Returns the kind of device that is traced for: that of the mesh in use, else of this process's first device."""
+    target = _mesh_device()
+    return jax.devices()[0].device_kind if target is None else target.device_kind
+
+
+def _mesh_device():
+    """Returns what the mesh in use says of its devices (device_kind, platform); None without a mesh."""
+    return jax.sharding.get_abstract_mesh().abstract_device

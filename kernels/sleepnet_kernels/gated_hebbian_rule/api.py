@@ -1,12 +1,21 @@
 """The public op."""
+import functools
+
 import jax
 
 from sleepnet_kernels import dispatch, rule_arguments
-from sleepnet_kernels.gated_hebbian_rule import reference, xla_chunked
+from sleepnet_kernels.gated_hebbian_rule import pallas_tpu, reference, xla_chunked
 
 IMPLEMENTATIONS = {
     "reference": dispatch.Implementation(reference.gated_hebbian_rule),
     "xla_chunked": dispatch.Implementation(xla_chunked.gated_hebbian_rule, rule_arguments.refuses_other_dtypes),
+}
+# Made for one platform, or for testing what is.
+KERNELS = {
+    "pallas_tpu": dispatch.Implementation(pallas_tpu.gated_hebbian_rule, rule_arguments.refuses_other_dtypes, platform="tpu"),
+    "pallas_tpu_interpret": dispatch.Implementation(
+        functools.partial(pallas_tpu.gated_hebbian_rule, interpret=True), rule_arguments.refuses_other_dtypes
+    ),
 }
 
 
@@ -36,7 +45,9 @@ def gated_hebbian_rule(
       log_decay: [B, T, H], at most 0, in nats per token; accumulated in float32.
       beta: write strength [B, T, H]; used in float32.
       initial_state: [B, H, K, V] in float32; zeros where None.
-      implementation: None chooses; "reference" walks token by token, "xla_chunked" chunk by chunk. A named one runs or raises.
+      implementation: None chooses by the platform lowered for: "pallas_tpu" on a TPU, elsewhere "xla_chunked", which walks chunk
+        by chunk; "reference" walks token by token, and "pallas_tpu_interpret" runs the TPU's kernel on any platform, slowly, to
+        test it. A named one runs or raises.
 
     Returns:
       The output [B, T, H, V] in v's dtype and the final state [B, H, K, V] in float32.
@@ -48,4 +59,4 @@ def gated_hebbian_rule(
     Source: Dao, Gu, "Transformers are SSMs", arXiv:2405.21060, section 6 (state space dual, scalar decay).
     """
     arguments = rule_arguments.checked("gated_hebbian_rule", q, k, v, log_decay, beta, initial_state)
-    return dispatch.choose("gated_hebbian_rule", IMPLEMENTATIONS, implementation, "xla_chunked", *arguments)(*arguments)
+    return dispatch.choose("gated_hebbian_rule", IMPLEMENTATIONS | KERNELS, implementation, "xla_chunked", *arguments)(*arguments)
