@@ -157,18 +157,22 @@ def main(argv: list[str] | None = None) -> int:
         if options.command == "list":
             for name in names():
                 print(f"{name:14} {(task_class(name).__doc__ or '').splitlines()[0]}")
-            return 0
-        for key, least in (("n", 1), ("start", 0), ("seed", 0)):
-            if hasattr(options, key):
-                whole("-n" if key == "n" else f"--{key}", getattr(options, key), least)
-        return COMMANDS[options.command][0](get(options.name, **_arguments(options.arguments)), options)
+            code = 0
+        else:
+            for key, least in (("n", 1), ("start", 0), ("seed", 0)):
+                if hasattr(options, key):
+                    whole("-n" if key == "n" else f"--{key}", getattr(options, key), least)
+            code = COMMANDS[options.command][0](get(options.name, **_arguments(options.arguments)), options)
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes
         return 141
     except UsageError as error:
         print(f"python -m sleepnet.tasks: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"python -m sleepnet.tasks: {error.filename}: {error.strerror}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"python -m sleepnet.tasks: {where}{error.strerror or error}", file=sys.stderr)
     return 2
 
 
