@@ -51,72 +51,63 @@ class Filler:
         return statement
 
     def _problem(self, room: int) -> list[Statement] | None:
-        """Returns a problem's statements as far as there is room for them; None where they do not come out."""
+        """Returns a problem's statements as far as there is room for them, in solving order; None where they do not come out."""
         ops = self.ops[self.die(len(self.ops))]
         totals, things = self.names.most_closed, len(self.names.things)
-        nodes = _cut(draw_graph(self.die, ops, depth=self.depth, reverse=self.reverse, totals=totals, things=things), room)
+        graph = _cut(draw_graph(self.die, ops, depth=self.depth, reverse=self.reverse, totals=totals, things=things), room)
         fresh = list(self.fresh)
-        borrowed = self._borrow(nodes, fresh)
-        if borrowed is None:
+        if not self._name(graph, fresh):
             return None
-        before = set(self.names.taken)
-        added = self._name(nodes, borrowed)
-        if not all(evaluate(statement, self.values, self.limit) for statement in added):
-            for statement in added:
-                self.values.pop(statement.subject, None)
-            self.names.taken = before
+        added = [s for s in reversed(graph) if s.subject is not None]
+        if not all(evaluate(s, self.values, self.limit) for s in added):
+            for s in added:
+                self.values.pop(s.subject, None)
+                self.names.taken.discard(s.subject)
             return None
         self.fresh = fresh
         return added
 
-    def _borrow(self, nodes: list[Statement | None], fresh: list[int]) -> dict[tuple[int, int] | int, int] | None:
-        """Chooses what stands for sources: (place of a statement, place of its source) → a name that is told already, or
-        place of a total → a town for it, taken from `fresh`. None where a total has neither."""
-        borrowed: dict[tuple[int, int] | int, int] = {}
-        for at, node in enumerate(nodes):
-            if node is None or node.total:
-                continue
-            for slot, source in enumerate(node.sources):
-                total = nodes[source].total
-                told = self.known[THINGS] + self.known[PARTS] if total else self.known[nodes[source].subject]
-                if told and (self.die(2) or total and not fresh):
+    def _name(self, graph: list[Statement], fresh: list[int]) -> bool:
+        """Puts names in, of new quantities or of such as are told already; a total that nothing needs gets None. `fresh` are
+        towns for totals, which are used up. False where a total has neither a town nor a name that is told."""
+        found: dict[int, int | None] = {}
+        totals = {s.subject: s for s in graph if s.total}
+        found.update(dict.fromkeys(totals))
+        borrowed = []
+        for s in graph:
+            for slot, source in enumerate(() if s.total else s.sources):
+                told = self.known[THINGS] + self.known[PARTS] if source in totals else self.known[kind_of(source)]
+                name = None
+                if told and (self.die(2) or source in totals and not fresh):
                     name = told[self.die(len(told))]
-                    if slot == 0 or name != borrowed.get((at, 0)):
-                        borrowed[at, slot] = name
-                        continue
-                if total:
+                if name is not None and not (slot and borrowed[-1] == name):
+                    borrowed.append(name)
+                    continue
+                borrowed.append(None)
+                if source in totals:
                     if not fresh:
-                        return None
-                    borrowed[source] = fresh.pop()
-        return borrowed
-
-    def _name(self, nodes: list[Statement | None], borrowed: dict[tuple[int, int] | int, int]) -> list[Statement]:
-        """Names what was not borrowed; returns the statements, and the totals in use, in solving order."""
-        found: dict[int, int] = {}
-        for at, node in enumerate(nodes):
-            if at in borrowed:
-                found[at], members = self.names.members(self.die, node, borrowed[at])
-                found.update(zip(node.sources, members))
-        for at, node in enumerate(nodes):
-            if node is not None and at not in found and not node.total:
-                found[at] = self.names.single(self.die, node.subject)
-        for at, name in found.items():
-            node = nodes[at]
-            node.subject = name
-            node.sources = [borrowed[at, slot] if (at, slot) in borrowed else found[source] for slot, source in enumerate(node.sources)]
-        return [nodes[at] for at in sorted(found, reverse=True)]
+                        return False
+                    found[source], members = self.names.members(self.die, totals[source], fresh.pop())
+                    found.update(zip(totals[source].sources, members))
+        for s in graph:
+            if s.subject not in found:
+                found[s.subject] = self.names.single(self.die, kind_of(s.subject))
+        told = iter(borrowed)
+        for s in graph:
+            s.subject = found[s.subject]
+            s.sources = [found[source] if s.total or (name := next(told)) is None else name for source in s.sources]
+        return True
 
 
-def _cut(nodes: list[Statement], room: int) -> list[Statement | None]:
+def _cut(graph: list[Statement], room: int) -> list[Statement]:
     """Leaves out statements from the front, on which nothing behind them hangs, until the others have at most `room` tokens."""
-    for at in reversed(range(len(nodes))):
-        if not nodes[at].total:
-            room -= sentence_length(nodes[at].subject, [nodes[source].subject for source in nodes[at].sources], nodes[at].prefix)
+    for at in reversed(range(len(graph))):
+        room -= 0 if graph[at].total else _length(graph[at])
         if room < 0:
-            return [None] * (at + 1) + nodes[at + 1 :]
-    return nodes
+            return graph[at + 1 :]
+    return graph
 
 
 def _length(statement: Statement) -> int:
-    """Returns the tokens of a named statement's sentence."""
-    return sentence_length(kind_of(statement.subject), list(map(kind_of, statement.sources)), statement.prefix)
+    """Returns the tokens of a statement's sentence."""
+    return sentence_length(kind_of(statement.subject), [kind_of(source) for source in statement.sources], statement.prefix)

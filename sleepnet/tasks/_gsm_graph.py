@@ -22,14 +22,15 @@ def die(words: Iterator[int]) -> Die:
 
 @dataclasses.dataclass(slots=True)
 class Statement:
-    """What one quantity equals. While a graph is being drawn `subject` is its kind and `sources` are places in the list of all.
+    """What one quantity equals.
 
     Attributes:
-      subject: the quantity's name.
+      subject: the quantity's name; in a graph without names a number that ends in its kind as a name does.
       sources: the quantities that it needs; of PARTS: containers and what is in each, in turn.
       join: "sum" or "difference" where there are two sources, else "".
       prefix: "more", "times" or "".
       number: what the prefix adds or multiplies by; where there are no sources, the value.
+      total: whether it follows from what is told, and has no sentence.
     """
 
     subject: int
@@ -37,11 +38,7 @@ class Statement:
     join: str = ""
     prefix: str = ""
     number: int = 0
-
-    @property
-    def total(self) -> bool:
-        """Whether it follows from what is told, and has no sentence."""
-        return self.subject & 3 in (THINGS, PARTS)
+    total: bool = False
 
 
 class _Graph:
@@ -49,59 +46,61 @@ class _Graph:
 
     def __init__(self, die: Die, ops: int, depth: int, totals: int, things: int):
         self.die, self.left, self.depth, self.totals, self.things = die, ops, depth, totals, things
-        self.nodes: list[Statement] = []
-        self.order: list[int] = []
+        self.drawn = 0
+        self.order: list[Statement] = []
         self.waiting: list[int] = []
+
+    def new(self, kind: int) -> int:
+        """Returns a number for a quantity."""
+        self.drawn += 1
+        return self.drawn << 2 | kind
 
     def quantity(self, kind: int | None = None) -> int:
         """Adds a quantity that waits."""
         if kind is None:
             kind = (THING, PART)[self.die(2)] if self.depth == 3 else THING
-        self.nodes.append(Statement(kind))
-        self.waiting.append(len(self.nodes) - 1)
-        return len(self.nodes) - 1
+        self.waiting.append(self.new(kind))
+        return self.waiting[-1]
 
     def total(self) -> int:
         """Adds a total and its members, which wait."""
         pairs = self.depth == 3 and self.die(2)
-        self.nodes.append(Statement(PARTS if pairs else THINGS))
-        at = len(self.nodes) - 1
-        self.order.append(at)
+        statement = Statement(self.new(PARTS if pairs else THINGS), total=True)
+        self.order.append(statement)
         if pairs:
             kinds = (THING, PART) * (1 + self.die(min(self.left // 2, self.things, _MOST_PAIRS)))
         else:
             kinds = (THING,) * (2 + self.die(min(self.left, self.things, _MOST_MEMBERS) - 1))
-        self.nodes[at].sources = [self.quantity(kind) for kind in kinds]
+        statement.sources = [self.quantity(kind) for kind in kinds]
         self.left -= len(kinds)
         self.totals -= 1
-        return at
+        return statement.subject
 
     def source(self, taken: list[int]) -> int:
         """Returns a source: a total, a quantity that waits already, or a new one."""
         roll = self.die(12)
         if roll < 2 and self.totals and self.left >= 2:
             return self.total()
-        free = [at for at in self.waiting if at not in taken]
-        return free[self.die(len(free))] if roll < 5 and free else self.quantity()
+        free = [quantity for quantity in self.waiting if quantity not in taken] if roll < 5 else []
+        return free[self.die(len(free))] if free else self.quantity()
 
     def grow(self) -> None:
         """Gives one or two sources to a quantity that waits."""
-        at = self.waiting.pop(self.die(len(self.waiting)))
-        self.order.append(at)
-        node, count = self.nodes[at], 1 + (self.left > 1 and self.die(2))
+        statement, count = Statement(self.waiting.pop(self.die(len(self.waiting)))), 1 + (self.left > 1 and self.die(2))
+        self.order.append(statement)
         self.left -= count
         for _ in range(count):
-            node.sources.append(self.source(node.sources))
+            statement.sources.append(self.source(statement.sources))
         if count == 2:
-            node.join = ("sum", "difference")[self.die(2)]
-        node.prefix = ("more", "times", "")[self.die(1 + count)]
-        if node.prefix:
-            least = 2 if node.prefix == "times" else 1
-            node.number = least + self.die(LARGEST_CONSTANT + 1 - least)
+            statement.join = ("sum", "difference")[self.die(2)]
+        statement.prefix = ("more", "times", "")[self.die(1 + count)]
+        if statement.prefix:
+            least = 2 if statement.prefix == "times" else 1
+            statement.number = least + self.die(LARGEST_CONSTANT + 1 - least)
 
 
 def draw_graph(die: Die, ops: int, *, depth: int, reverse: bool, totals: int, things: int) -> list[Statement]:
-    """Returns a problem without names, with exactly `ops` edges: a statement's subject is a kind, its sources are places in the list.
+    """Returns statements about quantities without names, with exactly `ops` edges; whatever one needs stands behind it.
 
     At most `totals` of them are totals, each of at most `things` kinds of container. In reverse the top is a total, except at one op.
     """
@@ -112,10 +111,4 @@ def draw_graph(die: Die, ops: int, *, depth: int, reverse: bool, totals: int, th
         graph.quantity()
     while graph.left:
         graph.grow()
-    for at in graph.waiting:
-        graph.nodes[at].number = 1 + die(LARGEST_CONSTANT)
-    order = graph.order + graph.waiting
-    place = {at: i for i, at in enumerate(order)}
-    for node in graph.nodes:
-        node.sources = [place[at] for at in node.sources]
-    return [graph.nodes[at] for at in order]
+    return graph.order + [Statement(quantity, number=1 + die(LARGEST_CONSTANT)) for quantity in graph.waiting]

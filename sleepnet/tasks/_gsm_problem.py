@@ -40,18 +40,27 @@ class Problem:
         said = [s.number for s in self.statements if s.number and not (self.reverse and s.subject == self.asked)]
         return said + [self.values[self.top]] * self.reverse
 
-    def fingerprint(self) -> int:
-        """Returns 64 bits that are the same for the same question and sentences, whatever their order."""
-        total = mix64_int(self.asked << 1 | self.reverse) + (self.values[self.top] if self.reverse else 0)
-        for s in self.statements:
-            if not s.total:
-                told = 0 if self.reverse and s.subject == self.asked else s.number
-                # whatever stands first of two, the sum is the same, and of a difference the larger one does
-                code = mix64_int(s.subject << 8 | told << 5 | ("", "more", "times").index(s.prefix) << 2 | ("", "sum", "difference").index(s.join))
-                for source in sorted(s.sources):
-                    code = mix64_int(code ^ source)
-                total += code
-        return mix64_int(total & philox.MASK64)
+    def named(self, names: dict[int, int]) -> "Problem":
+        """Returns the problem with other names."""
+        statements = [dataclasses.replace(s, subject=names[s.subject], sources=[names[source] for source in s.sources]) for s in self.statements]
+        return Problem(statements, {names[old]: value for old, value in self.values.items()}, names[self.asked], self.reverse)
+
+    def roles(self) -> list[tuple[int, int]]:
+        """Returns of each quantity 64 bits that do not depend on names: how it is computed, all the way down."""
+        found: dict[int, int] = {}
+        for s in reversed(self.statements):
+            hidden = self.reverse and s.subject == self.asked
+            form = ("", "more", "times").index(s.prefix) << 2 | ("", "sum", "difference").index(s.join)
+            told = self.values[self.top] if self.reverse and s.subject == self.top else 0
+            code = (0 if hidden else s.number) << 5 | form << 1 | hidden
+            # the sum over sources is the same in any order, and of a difference the larger comes first
+            found[s.subject] = mix64_int((mix64_int(told << 8 | code) + sum(found[source] for source in s.sources)) & philox.MASK64)
+        return list(found.items())
+
+
+def fingerprint(roles: list[tuple[int, int]], names: dict[int, int]) -> int:
+    """Returns 64 bits that are the same for problems of the same question and sentences, whatever the order of these."""
+    return mix64_int(sum([mix64_int(role ^ names[quantity]) for quantity, role in roles]) & philox.MASK64)
 
 
 @dataclasses.dataclass(slots=True)
@@ -107,17 +116,17 @@ class Names:
         return name_of(kind_of(total.subject), place, 0, part), names
 
 
-def name_all(die: Die, nodes: list[Statement], names: Names) -> None:
-    """Names every quantity of a graph, in place; the totals first, so that their towns have no other quantity."""
+def name_all(die: Die, statements: list[Statement], names: Names) -> dict[int, int]:
+    """Returns a name for every quantity of a graph; totals come first, so that their towns have no other quantity."""
     found: dict[int, int] = {}
-    for at, node in enumerate(nodes):
-        if node.total:
-            found[at], members = names.members(die, node, names.close(die))
-            found.update(zip(node.sources, members))
-    for at, node in enumerate(nodes):
-        node.subject = found[at] if at in found else found.setdefault(at, names.single(die, node.subject))
-    for node in nodes:
-        node.sources = [found[at] for at in node.sources]
+    for s in statements:
+        if s.total:
+            found[s.subject], members = names.members(die, s, names.close(die))
+            found.update(zip(s.sources, members))
+    for s in statements:
+        if s.subject not in found:
+            found[s.subject] = names.single(die, kind_of(s.subject))
+    return found
 
 
 def evaluate(statement: Statement, values: dict[int, int], limit: int) -> bool:
@@ -163,17 +172,15 @@ def affine(problem: Problem) -> dict[int, Affine] | None:
     return forms
 
 
-def draw_problem(die: Die, names: Names, ops: int, *, depth: int, reverse: bool, limit: int) -> Problem | None:
-    """Returns a problem with names from `names`; None where a number on the way is above `limit`, or one solution is not all there is."""
-    nodes = draw_graph(die, ops, depth=depth, reverse=reverse, totals=names.most_closed, things=len(names.things))
-    name_all(die, nodes, names)
-    leaves = [node.subject for node in nodes if not node.sources]
-    asked, values = leaves[die(len(leaves))] if reverse else nodes[0].subject, {}
-    if not all(evaluate(node, values, limit) for node in reversed(nodes)):
-        return None
-    problem = Problem(nodes, values, asked, reverse)
-    if reverse:
-        forms = affine(problem)
-        if forms is None or forms[problem.top][1] == 0 or max(abs(part) for form in forms.values() for part in form) > limit:
-            return None
-    return problem
+def draw_problem(die: Die, ops: int, *, depth: int, reverse: bool, totals: int, things: int, limit: int) -> Problem:
+    """Returns a problem without names: no number on the way is above `limit`, and in reverse there is one solution."""
+    while True:
+        statements, values = draw_graph(die, ops, depth=depth, reverse=reverse, totals=totals, things=things), {}
+        leaves = [s.subject for s in statements if not s.sources]
+        asked = leaves[die(len(leaves))] if reverse else statements[0].subject
+        if not all(evaluate(s, values, limit) for s in reversed(statements)):
+            continue
+        problem = Problem(statements, values, asked, reverse)
+        forms = affine(problem) if reverse else {problem.top: (0, 1)}
+        if forms is not None and forms[problem.top][1] and max(abs(part) for form in forms.values() for part in form) <= limit:
+            return problem

@@ -3,6 +3,9 @@ from sleepnet.tasks._gsm_graph import Statement
 from sleepnet.tasks._gsm_problem import Affine, Problem, affine
 from sleepnet.tasks._gsm_words import PARTS, SOLUTION, Vocabulary, kind_of, phrase_length
 
+_PHRASE = [phrase_length(kind) for kind in range(4)]
+_PREFIX = {"": 0, "times": 2, "more": 3}
+
 
 def longest_name(depth: int) -> int:
     """Returns the most tokens of a name."""
@@ -30,8 +33,8 @@ def shortest_sentence() -> int:
 
 def sentence_length(kind: int, sources: list[int], prefix: str) -> int:
     """Returns the tokens of a sentence, from the kinds alone."""
-    amount = sum(map(phrase_length, sources)) + 4 * (len(sources) == 2) if sources else 1
-    return phrase_length(kind) + 2 + amount + {"": 0, "times": 2, "more": 3}[prefix]
+    amount = sum(map(_PHRASE.__getitem__, sources)) + 4 * (len(sources) == 2) if sources else 1
+    return _PHRASE[kind] + 2 + amount + _PREFIX[prefix]
 
 
 class Writer:

@@ -28,7 +28,7 @@ import numpy as np
 from sleepnet.tasks import philox
 from sleepnet.tasks._gsm_fillers import Filler
 from sleepnet.tasks._gsm_graph import Die, die
-from sleepnet.tasks._gsm_problem import Names, Problem, draw_problem
+from sleepnet.tasks._gsm_problem import Names, Problem, draw_problem, fingerprint, name_all
 from sleepnet.tasks._gsm_reader import Reading
 from sleepnet.tasks._gsm_text import Writer, longest_name, longest_problem, longest_solution, shortest_sentence
 from sleepnet.tasks._gsm_words import ANSWER, MOST_PARTS, MOST_PLACES, MOST_THINGS, SOLUTION, Vocabulary
@@ -36,7 +36,9 @@ from sleepnet.tasks.base import PAD, Task, choice, require, risen, rising, tell_
 from sleepnet.tasks.registry import register
 from sleepnet.tasks.splits import MAX_ATTEMPTS, SPLITS, TRAIN, belongs, empty_split
 
-_SIZE, _PROBLEM, _FILLERS, _ORDER, _SAMPLE = range(5)  # streams
+_SIZE, _PROBLEM, _NAMES, _FILLERS, _ORDER, _SAMPLE = range(6)  # streams
+_NAMINGS = 256  # of one problem, before another is drawn
+_MOST_OPS = 8  # of the sizes reported; with more a number above 1,000 is too often on the way
 _PER_CELL = 1500  # problems of each number of ops that the baselines are counted over
 
 
@@ -90,8 +92,8 @@ class Gsm(Task):
     def __post_init__(self) -> None:
         ops = self.ops if isinstance(self.ops, (list, tuple)) else (self.ops, self.ops)
         require(len(ops) == 2, f"ops={self.ops!r} must be a number, or a range (least, most)")
-        least = whole("ops", ops[0], 1)
-        most = whole("ops", ops[1], least, 8)
+        least = whole("ops", ops[0], 1, _MOST_OPS)
+        most = whole("ops", ops[1], least, _MOST_OPS)
         rise = rising("ops_rise", self.ops_rise, most - least + 1)
         depth = whole("depth", self.depth, 2, 3)
         choice("direction", self.direction, ("forward", "reverse", "both"))
@@ -194,19 +196,20 @@ class Gsm(Task):
 
     def _member(self, key: tuple[int, int], index: int, ops: int, reverse: bool) -> tuple[Problem, Names]:
         """Returns the first problem of the split that this example's words give, and the names it takes."""
-        for attempt in range(MAX_ATTEMPTS):
-            problem, names = self._draw(die(philox.stream(key, index, _PROBLEM, attempt)), ops, reverse)
-            if belongs(problem.fingerprint(), key[1]):
-                return problem, names
+        for attempt in range(0, MAX_ATTEMPTS, _NAMINGS):
+            problem = self._draw(die(philox.stream(key, index, _PROBLEM, attempt)), ops, reverse)
+            roles, throw = problem.roles(), die(philox.stream(key, index, _NAMES, attempt))
+            for _ in range(_NAMINGS):
+                names = self._names()
+                found = name_all(throw, problem.statements, names)
+                if belongs(fingerprint(roles, found), key[1]):
+                    return problem.named(found), names
         raise empty_split(key[1])
 
-    def _draw(self, throw: Die, ops: int, reverse: bool) -> tuple[Problem, Names]:
-        """Returns a problem and the names it takes."""
-        while True:
-            names = self._names()
-            problem = draw_problem(throw, names, ops, depth=self.depth, reverse=reverse, limit=self.limit)
-            if problem is not None:
-                return problem, names
+    def _draw(self, throw: Die, ops: int, reverse: bool) -> Problem:
+        """Returns a problem without names."""
+        totals = self._names().most_closed
+        return draw_problem(throw, ops, depth=self.depth, reverse=reverse, totals=totals, things=self.things, limit=self.limit)
 
     def batch_at(self, seed: int, split: str, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
         # a graph is drawn step by step: there is no vectorised path, and hundreds of long examples a second are enough
@@ -261,7 +264,7 @@ class Gsm(Task):
 
     def _sample(self, ops: int, reverse: int) -> list[Problem]:
         throw = die(philox.stream((0, SPLITS["test"]), ops, _SAMPLE, reverse))
-        return [self._draw(throw, ops, bool(reverse))[0] for _ in range(_PER_CELL)]
+        return [self._draw(throw, ops, bool(reverse)) for _ in range(_PER_CELL)]
 
     # For readers.
 

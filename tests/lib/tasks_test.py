@@ -35,6 +35,9 @@ CASES = {
     "khop-many": ("khop", {"length": 30, "letters": 3, "hops": (2, 9), "queries": 5, "hops_rise": (1003, 1010), "window": 10}),
     "variables": ("variables", {}),
     "variables-shuffled": ("variables", {"chains": 2, "hops": 3, "noise": (0, 9), "order": "shuffled", "queries": 4, "names": 8, "values": 5, "hops_rise": (1003, 1010), "window": 9}),
+    "gsm": ("gsm", {}),
+    "gsm-small": ("gsm", {"ops": (1, 3), "length": (60, 120), "places": 8, "things": 8, "limit": 60, "fillers": "alike", "window": 32}),
+    "gsm-thinking": ("gsm", {"ops": (2, 4), "ops_rise": (1003, 1010), "depth": 3, "direction": "both", "question": "last", "chain_of_thought": True, "length": (150, 200), "fillers": "alike", "answer_alone": True, "window": 190}),
 }
 GOLDEN = {
     "rule110": "1:465487d564ea1d2f",
@@ -56,6 +59,9 @@ GOLDEN = {
     "khop-many": "1:2f682c41d81c7038",
     "variables": "1:0007bf3eb22a5ae6",
     "variables-shuffled": "1:8bbd6cfb5cae215f",
+    "gsm": "1:ca171d3534b33b93",
+    "gsm-small": "1:8820a997801a4d86",
+    "gsm-thinking": "1:fc4f55b6bacc1ef3",
 }
 
 every_case = pytest.mark.parametrize("case", CASES)
