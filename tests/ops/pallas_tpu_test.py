@@ -14,7 +14,7 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 from rule_table import CASES, MIDDLE, NAMES, ORACLES, Case, assert_close, check, cotangents, told, with_gradients
 
-from sleepnet_kernels import mosaic, numerics
+from sleepnet_kernels import mosaic, mosaic_kernels, numerics
 from sleepnet_kernels.gated_delta_rule import api as delta_api
 from sleepnet_kernels.gated_delta_rule import pallas_tpu as delta_kernel
 from sleepnet_kernels.gated_delta_rule.arg_specs import Shape, arguments
@@ -57,6 +57,14 @@ def test_matches_the_oracle_with_other_blocks(rule, dtype, chunk, heads, tokens)
     blocks = mosaic.Blocks(chunk, heads, heads, 32)
     check(rule, Case(Shape(1, tokens, 6, 32, 130), dtype), INTERPRETED[rule], blocks=blocks)
     check(rule, Case(Shape(1, tokens, 6, 32, 130), dtype, told(decay=0.0, beta=1.0, correlation=0.9)), INTERPRETED[rule], blocks=blocks)
+
+
+@pytest.mark.parametrize("size, dtype, bound", [(16, "float32", 1e-6), (128, "float32", 1e-6), (16, "bfloat16", 1e-4), (128, "bfloat16", 2e-4)])
+def test_the_inverse_on_correlated_keys(size, dtype, bound):
+    k = np.asarray(arguments(Shape(1, size, 1, 32, 1), correlation=0.9)["k"], np.float64)[0, :, 0]
+    strict_lower = np.tril(k @ k.T, -1)
+    inverse = mosaic_kernels.unit_lower_inverse(jnp.asarray(strict_lower + 7.0 * np.eye(size), jnp.float32)[None], jnp.dtype(dtype), wide=True)
+    assert numerics.rms_ratio(inverse[0], np.linalg.inv(np.eye(size) + strict_lower)) < bound
 
 
 @pytest.mark.slow
