@@ -4,6 +4,8 @@ Fillers are the statements of further problems, drawn by the very law of the one
 constants occur as often. Every second of their sources is replaced by a quantity of the same kind that is told already, be it
 the asked problem's own. The last of these problems is cut to fit.
 """
+import itertools
+
 from sleepnet.tasks._gsm_graph import LARGEST_CONSTANT, Die, Statement, draw_graph
 from sleepnet.tasks._gsm_problem import Names, Problem, evaluate
 from sleepnet.tasks._gsm_text import sentence_length, shortest_sentence
@@ -70,21 +72,15 @@ class Filler:
     def _name(self, graph: list[Statement], fresh: list[int]) -> bool:
         """Puts names in, of new quantities or of such as are told already; a total that nothing needs gets None. `fresh` are
         towns for totals, which are used up. False where a total has neither a town nor a name that is told."""
-        found: dict[int, int | None] = {}
         totals = {s.subject: s for s in graph if s.total}
-        found.update(dict.fromkeys(totals))
-        borrowed = []
+        found: dict[int, int | None] = dict.fromkeys(totals)
+        borrowed: list[list[int | None]] = []
         for s in graph:
-            for slot, source in enumerate(() if s.total else s.sources):
-                told = self.known[THINGS] + self.known[PARTS] if source in totals else self.known[kind_of(source)]
-                name = None
-                if told and (self.die(2) or source in totals and not fresh):
-                    name = told[self.die(len(told))]
-                if name is not None and not (slot and borrowed[-1] == name):
-                    borrowed.append(name)
-                    continue
-                borrowed.append(None)
-                if source in totals:
+            borrowed.append([])
+            for source in s.sources if not s.total else ():
+                name = self._borrow(source, source in totals, bool(fresh), borrowed[-1])
+                borrowed[-1].append(name)
+                if name is None and source in totals:
                     if not fresh:
                         return False
                     found[source], members = self.names.members(self.die, totals[source], fresh.pop())
@@ -92,11 +88,19 @@ class Filler:
         for s in graph:
             if s.subject not in found:
                 found[s.subject] = self.names.single(self.die, kind_of(s.subject))
-        told = iter(borrowed)
-        for s in graph:
+        for s, names in zip(graph, borrowed):
             s.subject = found[s.subject]
-            s.sources = [found[source] if s.total or (name := next(told)) is None else name for source in s.sources]
+            s.sources = [found[source] if name is None else name for source, name in itertools.zip_longest(s.sources, names)]
         return True
+
+    def _borrow(self, source: int, total: bool, fresh: bool, taken: list[int | None]) -> int | None:
+        """Returns a name that is told already and is not taken, to stand for a source; or None, for every second source or
+        where there is none. A total without a fresh town always borrows."""
+        told = self.known[THINGS] + self.known[PARTS] if total else self.known[kind_of(source)]
+        if not told or not (self.die(2) or (total and not fresh)):
+            return None
+        name = told[self.die(len(told))]
+        return None if name in taken else name
 
 
 def _cut(graph: list[Statement], room: int) -> list[Statement]:

@@ -19,7 +19,6 @@ A size that a CPU learns: ops=(1, 3), length=(60, 120), places=8, things=8, limi
 import dataclasses
 import functools
 import itertools
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -28,6 +27,7 @@ import numpy as np
 from sleepnet.tasks import philox
 from sleepnet.tasks._gsm_fillers import Filler
 from sleepnet.tasks._gsm_graph import Die, die
+from sleepnet.tasks._gsm_guesses import guesses
 from sleepnet.tasks._gsm_problem import Names, Problem, draw_problem, fingerprint, name_all
 from sleepnet.tasks._gsm_reader import Reading
 from sleepnet.tasks._gsm_text import Writer, longest_name, longest_problem, longest_solution, shortest_sentence
@@ -239,30 +239,13 @@ class Gsm(Task):
 
     @functools.cached_property
     def _baselines(self) -> dict[str, Any]:
-        """Counted over fresh problems, of which half choose a guess and the others grade it."""
         (least, most), reverses = self._range, {"forward": [0], "reverse": [1], "both": [0, 1]}[self.direction]
-        cells = list(itertools.product(range(least, most + 1), reverses))
-        problems = {cell: self._sample(*cell) for cell in cells}
-        answers = {cell: [problem.answer for problem in sample] for cell, sample in problems.items()}
-        common = {cell: Counter(found[: _PER_CELL // 2]).most_common(1)[0][0] for cell, found in answers.items()}
-        always = Counter(answer for found in answers.values() for answer in found[: _PER_CELL // 2]).most_common(1)[0][0]
-        found = {}
-        for name, meaning, right in (
-            ("chance", f"Any number of 0 … {self.limit}, alike.", lambda cell: 1 / (self.limit + 1)),
-            ("constant", f"The commonest answer, always: {always}.", lambda cell: _share(answers[cell], always)),
-            ("majority", "The commonest answer among problems of as many ops, forward or reverse as the problem is.", lambda cell: _share(answers[cell], common[cell])),
-            ("in_text", "Any number of the sentences that the answer hangs on, alike.", lambda cell: _told(problems[cell])),
-        ):
-            score = {cell: right(cell) for cell in cells}
-            mean = lambda part: dict.fromkeys(("label", "exact"), sum(score[cell] for cell in part) / len(part))
-            by = {
-                axis: {value: mean([cell for cell in cells if cell[at] == value]) for value in sorted({cell[at] for cell in cells})}
-                for at, axis in enumerate(self.difficulty_axes)
-            }
-            found[name] = {"meaning": meaning, **mean(cells), "by": by}
-        return found
+        # as the examples have it, all values of ops and of reverse are as frequent
+        problems = {cell: self._sample(*cell) for cell in itertools.product(range(least, most + 1), reverses)}
+        return guesses(problems, self.difficulty_axes, self.limit)
 
     def _sample(self, ops: int, reverse: int) -> list[Problem]:
+        """Returns fresh problems without names: answers do not depend on these, nor on the split."""
         throw = die(philox.stream((0, SPLITS["test"]), ops, _SAMPLE, reverse))
         return [self._draw(throw, ops, bool(reverse)) for _ in range(_PER_CELL)]
 
@@ -291,15 +274,3 @@ class Gsm(Task):
         reading = self._read(example["tokens"])
         lines = [f"Question: {reading.question}", f"Answer: {self.token(int(example['targets'][-1]))}", "It follows in this order:"]
         return "\n".join(lines + [f"  {line}" for line in reading.steps()])
-
-
-def _share(answers: list[int], guess: int) -> float:
-    """Returns how many of the graded half a guess is right for."""
-    graded = answers[_PER_CELL // 2 :]
-    return graded.count(guess) / len(graded)
-
-
-def _told(problems: list[Problem]) -> float:
-    """Returns how often a number of the text is the answer."""
-    shares = [numbers.count(problem.answer) / len(numbers) for problem in problems for numbers in [problem.numbers()]]
-    return sum(shares) / len(shares)
