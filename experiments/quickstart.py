@@ -1,7 +1,7 @@
 """The quickstart: does sleep answer what one pass can't, also at equal compute?
 
 Depo on 8 of 16 one-token names: a directed cycle is told edge by edge in random order, then every node is asked for what lies
-k = 1 … 4 steps on. Training asks k = 1 alone for 300 steps, k ≤ 2 up to step 900, then all, in every arm alike.
+k = 1 … 4 steps on. Training asks k = 1 alone for 300 steps, k ≤ 2 up to step 1,500, then all, in every arm alike.
 
 Two arms:  python -m sleepnet.study --config=experiments/quickstart.py
 All arms:  python -m sleepnet.study --config=experiments/quickstart.py:all_arms --seeds=0,1
@@ -14,7 +14,7 @@ from sleepnet import config as run_config
 from sleepnet.errors import UsageError
 from sleepnet.study import spec
 
-STEPS, BATCH = 2600, 32
+STEPS, BATCH = 3200, 32
 ONE_PASS = {"model.sleep.passes": 1}
 
 QUICK = (
@@ -75,7 +75,7 @@ def base():
     config.task.arguments = dict(
         nodes=8, hops=4, queries=8, names=16, name_tokens=(1, 1), nodes_law="fixed", test_hops=(1, 2, 3, 4),
         window=16,
-        hops_rise=(300 * BATCH, 900 * BATCH, 900 * BATCH),
+        hops_rise=(300 * BATCH, 1500 * BATCH, 1500 * BATCH),
     )
     config.model.pattern = "AG"
     config.optim.learning_rate = 1.5e-2
@@ -83,8 +83,8 @@ def base():
     config.optim.decay = 0.3
     config.train.steps = STEPS
     config.train.batch_size = BATCH
-    config.train.save_every = 300
-    config.train.eval_every = 300
+    config.train.save_every = 600
+    config.train.eval_every = 150
     config.train.keep = 1
     config.eval.examples = 1024
     return config
