@@ -2,7 +2,10 @@
 
 Fillers are the statements of further problems, drawn by the very law of the one that is asked, so that kinds, forms and
 constants occur as often. Every second of their sources is replaced by a quantity of the same kind that is told already, be it
-the asked problem's own. The last of these problems is cut to fit.
+the asked problem's own.
+
+The last of these problems is cut to fit, and where there is but one the fillers are simpler than the problem: in texts of 60 to
+120 tokens a bag of words tells 56 % of sentences right (50 % is guessing); from 350 tokens on, 50 %.
 """
 import itertools
 

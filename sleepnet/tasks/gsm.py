@@ -14,7 +14,7 @@ all "coins in each jar in P" times "jars in P". In reverse one leaf "is not know
     PAD … PAD sentence … sentence | PAD … PAD question Answer:          question="last", answer_alone=True
     … sentence Solution: The number of bags in Dalton = 3 . … Answer:   chain_of_thought=True
 
-A size that a CPU learns: ops=(1, 3), length=(60, 120), places=8, things=8, limit=60, fillers="alike", window=32.
+A size for a CPU, 128 tokens in windows of 32: ops=(1, 3), length=(60, 120), places=8, things=8, limit=60, fillers="alike", window=32.
 """
 import dataclasses
 import functools
@@ -56,7 +56,7 @@ class Gsm(Task):
       ops_rise: training examples before the most ops drawn grow by one, for each of the last growths up to `ops[1]`; empty: the
         whole range throughout. A curriculum over the order of the training examples alone.
       depth: 2: towns and containers; 3: also what lies in each container.
-      direction: "forward", "reverse", or "both", drawn evenly per example.
+      direction: "forward", "reverse", or "both", drawn evenly per example. In reverse the answer is one of 1 … 4, as a leaf is.
       question: "first" or "last".
       chain_of_thought: write the solution step by step before the answer: learned, not graded.
       length: (least, most) tokens of question and sentences. A length is drawn uniformly and filled; a rest too short for any
@@ -124,7 +124,7 @@ class Gsm(Task):
         predicts = (False,) * windows + (True,) if self.answer_alone else (False,) * (windows - 1) + (True,)
         self._set(
             ops=most if least == most else (least, most), ops_rise=rise, length=(shortest, longest), window=window, limit=limit,
-            predicts=predicts, seq_len=windows * window + tail * self.answer_alone, vocab_size=len(self._vocabulary.words), answers=1,
+            depth=depth, places=places, things=things, parts=parts, predicts=predicts, seq_len=windows * window + tail * self.answer_alone, vocab_size=len(self._vocabulary.words), answers=1,
         )
         self._check_splits(named * (named - 1))
 
@@ -256,15 +256,15 @@ class Gsm(Task):
 
     def explain(self) -> str:
         least, most = self._range
-        reverse = "one number is not known, a total that follows from it is told, and it is asked for"
-        parts = ' "The number of coins in P" sums, over all that is told of coins in each of some container in P, those times the containers.'
+        reverse = "one number is said not to be known, what follows from it is told, and that number, 1 … 4, is asked for"
+        parts = ' "The number of coins in P" is the sum, over the containers there, of how many they are times the coins told of in each.'
         return (
             'A text says what some quantities equal: a number, or [so many more than | so many times] another, the sum of two or their '
             'difference. "The number of containers in P" is the sum over all containers in P that the text gives a number for.'
             f"{parts if self.depth == 3 else ''} The question, which stands {self.question}, asks for one quantity"
             + {"forward": "", "reverse": f": {reverse}", "both": f"; in every second text {reverse}"}[self.direction]
-            + f". The answer hangs on sentences that refer {least if least == most else f'{least} … {most}'} times to another quantity"
-            f"{tell_rise(self.ops_rise)}; it needs none of the others, which "
+            + f". The answer hangs on sentences that refer {least if least == most else f'{least} … {most}'} times to another quantity, "
+            f"a sum to all that it adds{tell_rise(self.ops_rise)}; it needs none of the others, which "
             + ("are about other towns and containers." if self.fillers == "plain" else "are of the same words, and may be about its quantities.")
             + f" Question and sentences have {self.length[0]} … {self.length[1]} tokens; paddings stand before them. At `{ANSWER}` the number, one "
             f"token, must be predicted{', and before it the solution step by step' if self.chain_of_thought else ''}."

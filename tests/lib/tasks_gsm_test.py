@@ -320,6 +320,12 @@ def test_baselines_are_what_the_guesses_score(direction):
     assert baselines["chance"]["label"] == pytest.approx(1 / 201)
 
 
+def test_knowing_the_ops_helps_a_guess():
+    baselines = tasks.get("gsm", ops=(4, 8)).baselines()
+    of = {name: [score["exact"] for score in baselines[name]["by"]["ops"].values()] for name in ("constant", "majority")}
+    assert all(a <= b for a, b in zip(of["constant"], of["majority"])) and sum(of["constant"]) < sum(of["majority"])
+
+
 def test_layouts():
     paper = tasks.get("gsm")
     assert (paper.seq_len, paper.window, paper.predicts, paper.answers) == (4000, 2000, (False, True), 1)
