@@ -182,7 +182,7 @@ def test_remat_changes_no_gradient_and_the_named_residuals_spare_the_walk(policy
     assert_close(with_gradients(remat)(given, *cotangents(MIDDLE)), with_gradients(call)(given, *cotangents(MIDDLE)), numerics.FLOAT32)
     kernel = jax.checkpoint(functools.partial(KERNELS["delta"], blocks=BLOCKS), policy=policy)
     # Forward, its repetition unless what it saves is named, and backward.
-    assert exported(jax.grad(loss(kernel), argnums=range(6)), MIDDLE, "float32").count("tpu_custom_call") == (3 if policy is None else 2)
+    assert exported(jax.value_and_grad(loss(kernel), argnums=range(6)), MIDDLE, "float32").count("tpu_custom_call") == (3 if policy is None else 2)
 
 
 @both_rules
@@ -212,7 +212,7 @@ def test_batch_and_heads_may_be_sharded():
 
 def sharded():
     """Compares shards over four rows and two groups of heads with the whole, in a process of its own with eight devices."""
-    mesh = jax.make_mesh((4, 2), ("batch", "heads"))
+    mesh = jax.make_mesh((4, 2), ("batch", "heads"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     spec = jax.sharding.PartitionSpec("batch", None, "heads")
     state_spec = jax.sharding.PartitionSpec("batch", "heads")
     given = arguments(Shape(4, 20, 2, 8, 12))
