@@ -159,7 +159,7 @@ def main(argv):
 
 if __name__ == "__main__":
     flags.DEFINE_list("chips", list(TOPOLOGIES), "which chips to compile for")
-    flags.DEFINE_list("rules", ["delta", "hebbian"], "which rules")
+    flags.DEFINE_list("rules", ["delta"], "which rules, delta or hebbian; the budget holds delta alone so far")
     flags.DEFINE_list("directions", ["forward", "backward"], "which kernels")
     flags.DEFINE_list("dtypes", ["bfloat16"], "of q, k and v")
     flags.DEFINE_integer("chunk", 0, "tokens of a chunk; 0: as committed. Not held against the budget")
