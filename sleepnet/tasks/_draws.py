@@ -3,6 +3,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from sleepnet.tasks import philox
+
 
 def first_distinct(draws: Iterator[int], count: int) -> list[int]:
     """Returns the first `count` different values, in the order of drawing."""
@@ -10,6 +12,13 @@ def first_distinct(draws: Iterator[int], count: int) -> list[int]:
     while len(kept) < count:
         kept[next(draws)] = None
     return list(kept)
+
+
+def counts(key: tuple[int, int], index: np.ndarray, stream: int, least: int, most: int) -> np.ndarray:
+    """Returns a number of least … most for every example, from the first word of a stream: int64 [B]. No word is read where they are equal."""
+    if most == least:
+        return np.full(len(index), least)
+    return least + philox.multiply_high(philox.words(key, index, stream, 0, 1)[:, 0], np.uint64(most - least + 1)).astype(np.int64)
 
 
 def distinct(read: Callable[[np.ndarray, int], np.ndarray], count: np.ndarray, width: int, first: int) -> np.ndarray:

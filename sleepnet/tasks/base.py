@@ -35,6 +35,14 @@ def whole(key: str, value: Any, least: int, most: int | None = None) -> int:
     return int(value)
 
 
+def span(key: str, value: Any, least: int, most: int | None = None) -> tuple[int, int]:
+    """Returns (least, most) of an argument that is a number or a range; raises UsageError unless it is one, within the limits."""
+    ends = value if isinstance(value, (list, tuple)) else (value, value)
+    require(len(ends) == 2, f"{key}={value!r} must be a number, or a range (least, most)")
+    first = whole(key, ends[0], least, most)
+    return first, whole(key, ends[1], first, most)
+
+
 def choice(key: str, value: Any, known: tuple[str, ...]) -> str:
     """Returns the value of an argument; raises UsageError unless it is one of `known`."""
     require(value in known, f"unknown {key}={value!r}{nearest(str(value), known)}")

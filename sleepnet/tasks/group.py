@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sleepnet.tasks import philox
-from sleepnet.tasks.base import PAD, Task, choice, require, risen, rising, tell_rise, whole
+from sleepnet.tasks.base import PAD, Task, choice, require, risen, rising, span, tell_rise, whole
 from sleepnet.tasks.registry import register
 from sleepnet.tasks.splits import MAX_ATTEMPTS, TRAIN, belongs, draw_members, empty_split, mix64, mix64_int
 
@@ -59,10 +59,7 @@ class Group(Task):
 
     def __post_init__(self) -> None:
         choice("group", self.group, _GROUPS)
-        length = self.length if isinstance(self.length, (list, tuple)) else (self.length, self.length)
-        require(len(length) == 2, f"length={self.length!r} must be a number, or a range (least, most)")
-        least = whole("length", length[0], _SHORTEST)
-        most = whole("length", length[1], least)
+        least, most = span("length", self.length, _SHORTEST)
         require(isinstance(self.running, bool), f"running={self.running!r} must be True or False")
         rise = rising("length_rise", self.length_rise, most - least + 1)
         require(not (rise and self.running), "length_rise needs running=False: running words have all one length")

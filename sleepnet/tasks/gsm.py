@@ -32,7 +32,7 @@ from sleepnet.tasks._gsm_problem import Names, Problem, draw_problem, fingerprin
 from sleepnet.tasks._gsm_reader import Reading
 from sleepnet.tasks._gsm_text import Writer, longest_name, longest_problem, longest_solution, shortest_sentence
 from sleepnet.tasks._gsm_words import ANSWER, MOST_PARTS, MOST_PLACES, MOST_THINGS, SOLUTION, Vocabulary
-from sleepnet.tasks.base import PAD, Task, choice, require, risen, rising, tell_rise, whole
+from sleepnet.tasks.base import PAD, Task, choice, require, risen, rising, span, tell_rise, whole
 from sleepnet.tasks.registry import register
 from sleepnet.tasks.splits import MAX_ATTEMPTS, SPLITS, TRAIN, belongs, empty_split
 
@@ -90,10 +90,7 @@ class Gsm(Task):
     window: int = 2000
 
     def __post_init__(self) -> None:
-        ops = self.ops if isinstance(self.ops, (list, tuple)) else (self.ops, self.ops)
-        require(len(ops) == 2, f"ops={self.ops!r} must be a number, or a range (least, most)")
-        least = whole("ops", ops[0], 1, _MOST_OPS)
-        most = whole("ops", ops[1], least, _MOST_OPS)
+        least, most = span("ops", self.ops, 1, _MOST_OPS)
         rise = rising("ops_rise", self.ops_rise, most - least + 1)
         depth = whole("depth", self.depth, 2, 3)
         choice("direction", self.direction, ("forward", "reverse", "both"))

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sleepnet.tasks import _khop_law, philox
-from sleepnet.tasks.base import PAD, Task, require, risen, rising, tell_rise, whole
+from sleepnet.tasks.base import PAD, Task, require, risen, rising, span, tell_rise, whole
 from sleepnet.tasks.registry import register
 from sleepnet.tasks.splits import MAX_ATTEMPTS, TRAIN, belongs, draw_members, empty_split, mix64, mix64_int
 
@@ -62,10 +62,7 @@ class Khop(Task):
     def __post_init__(self) -> None:
         # two letters could only alternate
         length, letters = whole("length", self.length, 3), whole("letters", self.letters, 3, 26)
-        hops = self.hops if isinstance(self.hops, (list, tuple)) else (self.hops, self.hops)
-        require(len(hops) == 2, f"hops={self.hops!r} must be a number, or a range (least, most)")
-        least = whole("hops", hops[0], 1)
-        most = whole("hops", hops[1], least)
+        least, most = span("hops", self.hops, 1)
         fit = length
         while _khop_law.defined(fit, letters, most) < 0.5:
             fit += 1

@@ -20,8 +20,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sleepnet.tasks import philox
-from sleepnet.tasks._draws import distinct, first_distinct
-from sleepnet.tasks.base import PAD, Task, choice, require, whole
+from sleepnet.tasks._draws import counts, distinct, first_distinct
+from sleepnet.tasks.base import PAD, Task, choice, require, span, whole
 from sleepnet.tasks.registry import register
 from sleepnet.tasks.splits import MAX_ATTEMPTS, belongs, draw_members, empty_split, mix64, mix64_int
 
@@ -60,10 +60,7 @@ class Mqar(Task):
 
     def __post_init__(self) -> None:
         V, length = whole("vocabulary", self.vocabulary, 4), whole("length", self.length, 4)
-        pairs = self.pairs if isinstance(self.pairs, (list, tuple)) else (self.pairs, self.pairs)
-        require(len(pairs) == 2, f"pairs={self.pairs!r} must be a number, or a range (least, most)")
-        least = whole("pairs", pairs[0], 1)
-        most = whole("pairs", pairs[1], least)
+        least, most = span("pairs", self.pairs, 1)
         queries = whole("queries", least if self.queries is None else self.queries, 1, least)
         good = isinstance(self.power, (int, float)) and not isinstance(self.power, bool) and 0 <= self.power <= 1
         require(good, f"power={self.power!r} must be a number from 0 to 1")
@@ -166,9 +163,7 @@ class Mqar(Task):
     def batch_at(self, seed: int, split: str, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
         key, index = self._key(seed, split), self._indices(indices)
         B, (least, most) = len(index), self._range
-        n = np.full(B, least)
-        if most > least:
-            n += philox.multiply_high(philox.words(key, index, _SIZE, 0, 1)[:, 0], np.uint64(most - least + 1)).astype(np.int64)
+        n = counts(key, index, _SIZE, least, most)
         pairs_BxNx2, row = self._pairs_at(key, index, n), np.arange(B)[:, None]
 
         tokens = np.full((B, self.seq_len), PAD, np.int32)

@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sleepnet.tasks import philox
-from sleepnet.tasks._draws import distinct, first_distinct
-from sleepnet.tasks.base import PAD, Task, require, whole
+from sleepnet.tasks._draws import counts, distinct, first_distinct
+from sleepnet.tasks.base import PAD, Task, require, span, whole
 from sleepnet.tasks.registry import register
 from sleepnet.tasks.splits import MAX_ATTEMPTS, belongs, draw_members, empty_split, mix64, mix64_int
 
@@ -53,10 +53,7 @@ class SelectiveCopy(Task):
 
     def __post_init__(self) -> None:
         length, letters = whole("length", self.length, 2), whole("letters", self.letters, 2)
-        copies = self.copies if isinstance(self.copies, (list, tuple)) else (self.copies, self.copies)
-        require(len(copies) == 2, f"copies={self.copies!r} must be a number, or a range (least, most)")
-        least = whole("copies", copies[0], 1)
-        most = whole("copies", copies[1], least)
+        least, most = span("copies", self.copies, 1)
         places = length - most
         require(places >= most, f"length={length} leaves {max(places, 0)} places for copies={most} letters; use length={2 * most}")
         made = f"copies={least} of letters={letters} make {letters**least} strings"
@@ -124,9 +121,7 @@ class SelectiveCopy(Task):
     def batch_at(self, seed: int, split: str, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
         key, index = self._key(seed, split), self._indices(indices)
         B, (least, most) = len(index), self._range
-        n = np.full(B, least)
-        if most > least:
-            n += philox.multiply_high(philox.words(key, index, _SIZE, 0, 1)[:, 0], np.uint64(most - least + 1)).astype(np.int64)
+        n = counts(key, index, _SIZE, least, most)
         string_BxN = self._strings(key, index, n)
         asked = string_BxN > PAD
         tokens, targets = np.full((B, self.seq_len), PAD, np.int32), np.full((B, self.seq_len), PAD, np.int32)

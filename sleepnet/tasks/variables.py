@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sleepnet.tasks import philox
-from sleepnet.tasks._draws import distinct, first_distinct
-from sleepnet.tasks.base import PAD, Task, choice, require, risen, rising, tell_rise, whole
+from sleepnet.tasks._draws import counts, distinct, first_distinct
+from sleepnet.tasks.base import PAD, Task, choice, require, risen, rising, span, tell_rise, whole
 from sleepnet.tasks.registry import register
 from sleepnet.tasks.splits import MAX_ATTEMPTS, TRAIN, belongs, draw_members, empty_split, mix64, mix64_int
 
@@ -67,10 +67,7 @@ class Variables(Task):
 
     def __post_init__(self) -> None:
         chains, hops, queries = whole("chains", self.chains, 1), whole("hops", self.hops, 1), whole("queries", self.queries, 1)
-        noise = self.noise if isinstance(self.noise, (list, tuple)) else (self.noise, self.noise)
-        require(len(noise) == 2, f"noise={self.noise!r} must be a number, or a range (least, most)")
-        least = whole("noise", noise[0], 0)
-        most = whole("noise", noise[1], least)
+        least, most = span("noise", self.noise, 0)
         choice("order", self.order, ("forward", "shuffled"))
         names, values, used = whole("names", self.names, 1), whole("values", self.values, 1), chains * (hops + 1)
         require(names >= used, f"chains={chains} with hops={hops} use {used} variables, more than names={names}; use names={used}")
@@ -167,9 +164,7 @@ class Variables(Task):
     def batch_at(self, seed: int, split: str, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
         key, index = self._key(seed, split), self._indices(indices)
         B, (least, most), count = len(index), self._range, self._assignments
-        noise = np.full(B, least)
-        if most > least:
-            noise += philox.multiply_high(philox.words(key, index, _NOISE, 0, 1)[:, 0], np.uint64(most - least + 1)).astype(np.int64)
+        noise = counts(key, index, _NOISE, least, most)
         program_BxSx2, row = self._programs(key, index), np.arange(B)[:, None]
         tokens, targets = np.full((B, self.seq_len), PAD, np.int32), np.full((B, self.seq_len), PAD, np.int32)
 
