@@ -1,6 +1,8 @@
 """Fast-weight kernels: one recurrence a folder, one oracle each, many implementations."""
 from sleepnet_kernels.causal_conv1d.api import causal_conv1d
 from sleepnet_kernels.gated_delta_rule.api import gated_delta_rule
+from sleepnet_kernels.gated_delta_rule.step import gated_delta_step
 from sleepnet_kernels.gated_hebbian_rule.api import gated_hebbian_rule
+from sleepnet_kernels.gated_hebbian_rule.step import gated_hebbian_step
 
-__all__ = ["causal_conv1d", "gated_delta_rule", "gated_hebbian_rule"]
+__all__ = ["causal_conv1d", "gated_delta_rule", "gated_delta_step", "gated_hebbian_rule", "gated_hebbian_step"]

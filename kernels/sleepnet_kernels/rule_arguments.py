@@ -3,8 +3,8 @@ import jax
 import jax.numpy as jnp
 
 
-def checked(op: str, q, k, v, log_decay, beta, initial_state) -> tuple[jax.Array, ...]:
-    """Returns the six arguments as arrays, a missing initial state as zeros.
+def checked(op: str, q, k, v, log_decay, beta, initial_state, *, one_token: bool = False) -> tuple[jax.Array, ...]:
+    """Returns the six arguments as arrays, a missing initial state as zeros; of `one_token` all but the state lack the axis T.
 
     Raises:
       ValueError: a shape does not fit; the message names the argument, what was expected and what was given.
@@ -17,15 +17,17 @@ def checked(op: str, q, k, v, log_decay, beta, initial_state) -> tuple[jax.Array
     for name, array in given.items():
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(f"{op}: {name} must be floating point, given {array.dtype.name}")
-    for name, letters in (("q", "B, T, H, K"), ("v", "B, T, H, V")):
-        if given[name].ndim != 4:
+    leading = ("B",) if one_token else ("B", "T")
+    for name, width in (("q", "K"), ("v", "V")):
+        if given[name].ndim != len(leading) + 2:
+            letters = ", ".join((*leading, "H", width))
             raise ValueError(f"{op}: {name} must have shape [{letters}], given {list(given[name].shape)}")
-    b, t, h, dk = given["q"].shape
-    dv = given["v"].shape[-1]
-    if t == 0:
+    *tokens, h, dk = given["q"].shape
+    b, dv = tokens[0], given["v"].shape[-1]
+    if 0 in tokens[1:]:
         raise ValueError(f"{op}: q must have at least one token, given {list(given['q'].shape)}")
     expected = {
-        "k": (b, t, h, dk), "v": (b, t, h, dv), "log_decay": (b, t, h), "beta": (b, t, h), "initial_state": (b, h, dk, dv),
+        "k": (*tokens, h, dk), "v": (*tokens, h, dv), "log_decay": (*tokens, h), "beta": (*tokens, h), "initial_state": (b, h, dk, dv),
     }
     for name, shape in expected.items():
         if name in given and given[name].shape != shape:

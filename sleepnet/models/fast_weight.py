@@ -1,9 +1,11 @@
 """The SSM block's mixer: short convolution, gates, fast-weight rule (Gated DeltaNet; Yang et al., arXiv 2412.06464)."""
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
-from sleepnet_kernels import causal_conv1d, gated_delta_rule, gated_hebbian_rule
+from sleepnet_kernels import causal_conv1d, gated_delta_rule, gated_delta_step, gated_hebbian_rule, gated_hebbian_step
 
 from sleepnet.config import ModelConfig
 from sleepnet.mesh import BATCH, constrain, over_batch_and_heads
@@ -11,6 +13,20 @@ from sleepnet.models.linear import Linear, together
 from sleepnet.models.norms import l2_norm, rms_norm
 
 RULES = {"gated_delta": gated_delta_rule, "gated_hebbian": gated_hebbian_rule}
+STEPS = {"gated_delta": gated_delta_step, "gated_hebbian": gated_hebbian_step}
+
+
+def rule_of(name: str, tokens: int) -> Callable:
+    """The rule for so many tokens; decoding takes one at a time, for which there is a form without chunks."""
+    if tokens > 1:
+        return RULES[name]
+
+    def one_token(q, k, v, *, log_decay, beta, initial_state):
+        q, k, v, log_decay, beta = (x[:, 0] for x in (q, k, v, log_decay, beta))
+        read, state = STEPS[name](q, k, v, log_decay=log_decay, beta=beta, initial_state=initial_state)
+        return read[:, None], state
+
+    return one_token
 
 
 def decay_start(config: ModelConfig, rngs: nnx.Rngs) -> tuple[jax.Array, jax.Array]:
@@ -64,7 +80,7 @@ class FastWeightMixer(nnx.Module):
         log_decay = jnp.where(mask_BxTx1, -jnp.exp(self.decay_rate[...])[None, None] * step, 0.0)
         beta = self.config.beta_max * jax.nn.sigmoid(beta.astype(jnp.float32))
         beta = jnp.where(mask_BxTx1, beta, 0.0)
-        rule = over_batch_and_heads(RULES[self.config.rule])
+        rule = over_batch_and_heads(rule_of(self.config.rule, x_BxTxD.shape[1]))
         read, fast_weights_BxHxKxV = rule(q, k, v, log_decay=log_decay, beta=beta, initial_state=fast_weights_BxHxKxV)
         read = rms_norm(read, self.out_scale[...]) * jax.nn.silu(heads(gate))
         return self.out(rearrange(read, "b t h d -> b t (h d)")), fast_weights_BxHxKxV, tail_BxWxC
