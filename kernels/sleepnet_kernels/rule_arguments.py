@@ -18,16 +18,18 @@ def checked(op: str, q, k, v, log_decay, beta, initial_state, *, one_token: bool
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(f"{op}: {name} must be floating point, given {array.dtype.name}")
     leading = ("B",) if one_token else ("B", "T")
-    for name, width in (("q", "K"), ("v", "V")):
+    for name, heads, width in (("q", "G", "K"), ("v", "H", "V")):
         if given[name].ndim != len(leading) + 2:
-            letters = ", ".join((*leading, "H", width))
+            letters = ", ".join((*leading, heads, width))
             raise ValueError(f"{op}: {name} must have shape [{letters}], given {list(given[name].shape)}")
-    *tokens, h, dk = given["q"].shape
-    b, dv = tokens[0], given["v"].shape[-1]
+    *tokens, groups, dk = given["q"].shape
+    b, h, dv = tokens[0], *given["v"].shape[-2:]
     if 0 in tokens[1:]:
         raise ValueError(f"{op}: q must have at least one token, given {list(given['q'].shape)}")
+    if not groups or h % groups:
+        raise ValueError(f"{op}: v must have a whole multiple of q's {groups} heads, given {list(given['v'].shape)}")
     expected = {
-        "k": (*tokens, h, dk), "v": (*tokens, h, dv), "log_decay": (*tokens, h), "beta": (*tokens, h), "initial_state": (b, h, dk, dv),
+        "k": (*tokens, groups, dk), "v": (*tokens, h, dv), "log_decay": (*tokens, h), "beta": (*tokens, h), "initial_state": (b, h, dk, dv),
     }
     for name, shape in expected.items():
         if name in given and given[name].shape != shape:
@@ -36,6 +38,12 @@ def checked(op: str, q, k, v, log_decay, beta, initial_state, *, one_token: bool
     if state.dtype != jnp.float32:
         raise TypeError(f"{op}: initial_state must be float32, given {state.dtype.name}: fast weights are never rounded")
     return tuple(given[name] for name in ("q", "k", "v", "log_decay", "beta", "initial_state"))
+
+
+def shared_heads(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns q and k with as many heads as v, the last axis but one: v's heads h r … h r + r - 1 share head h."""
+    repeats = v.shape[-2] // q.shape[-2]
+    return (q, k) if repeats == 1 else (jnp.repeat(q, repeats, axis=-2), jnp.repeat(k, repeats, axis=-2))
 
 
 def refuses_other_dtypes(q, k, v, log_decay, beta, initial_state) -> str | None:

@@ -19,6 +19,7 @@ NAMES = ("q", "k", "v", "log_decay", "beta", "initial_state")
 C = 8
 # Five chunks are not unrolled, which compiles faster; the last one is padded.
 MIDDLE = Shape(2, 36, 2, 8, 12)
+SHARED = Shape(2, 36, 6, 8, 12, shared=3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +50,13 @@ CASES = {
     "a chunk": Case(Shape(2, C, 2, 8, 12)),
     "a chunk and one": Case(Shape(2, C + 1, 2, 8, 12)),
     "100 tokens, wide keys": Case(Shape(1, 100, 1, 12, 8)),
+    "three heads share a key": Case(SHARED),
+    "three heads share a key, correlated, beta 1": Case(SHARED, told=told(decay=0.01, beta=1.0, correlation=0.9)),
     "bf16": Case(dtype="bfloat16"),
     "bf16, no decay": Case(dtype="bfloat16", told=told(decay=0.0)),
     "bf16, decay 5": Case(dtype="bfloat16", told=told(decay=5.0)),
     "bf16, correlated keys": Case(dtype="bfloat16", told=told(decay=0.0, correlation=0.9)),
+    "bf16, three heads share a key": Case(SHARED, dtype="bfloat16"),
     "bf16, 100 tokens": Case(Shape(1, 100, 1, 12, 8), dtype="bfloat16"),
 }
 

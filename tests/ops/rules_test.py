@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rule_table import C, CASES, MIDDLE, NAMES, ORACLES, Case, assert_close, check, cotangents, told, with_gradients
+from rule_table import C, CASES, MIDDLE, NAMES, ORACLES, SHARED, Case, assert_close, check, cotangents, told, with_gradients
 
 import sleepnet_kernels
 from sleepnet_kernels import numerics
@@ -54,6 +54,7 @@ def numpy_loop(rule, q, k, v, log_decay, beta, initial_state):
     """The equation of the public docstring, one batch entry, head and token at a time, in float64."""
     q, k, v, log_decay, beta, state = (np.asarray(x, np.float64) for x in (q, k, v, log_decay, beta, initial_state))
     output, state = np.zeros(v.shape), state.copy()
+    q, k = (np.repeat(x, beta.shape[2] // x.shape[2], axis=2) for x in (q, k))
     for b, t, h in np.ndindex(beta.shape):
         erase = np.outer(k[b, t, h], k[b, t, h]) if rule == "delta" else 0.0
         kept = (np.eye(k.shape[-1]) - beta[b, t, h] * erase) @ state[b, h]
@@ -63,8 +64,9 @@ def numpy_loop(rule, q, k, v, log_decay, beta, initial_state):
 
 
 @both_rules
-def test_the_oracle_executes_the_documented_equation(rule):
-    given = arguments(MIDDLE)
+@pytest.mark.parametrize("shape", [MIDDLE, SHARED], ids=str)
+def test_the_oracle_executes_the_documented_equation(rule, shape):
+    given = arguments(shape)
     for actual, expected in zip(ORACLES[rule](*given.values()), numpy_loop(rule, **given)):
         assert numerics.rms_ratio(actual, expected) < 1e-6
 
@@ -206,6 +208,7 @@ def test_short_sequences_are_split_evenly(tokens, width, size):
     "change, error, message",
     [
         ({"k": (2, 36, 2, 9)}, ValueError, r"k must have shape \[2, 36, 2, 8\], given \[2, 36, 2, 9\]"),
+        ({"v": (2, 36, 3, 12)}, ValueError, r"v must have a whole multiple of q's 2 heads, given \[2, 36, 3, 12\]"),
         ({"v": (2, 36, 12)}, ValueError, r"v must have shape \[B, T, H, V\], given \[2, 36, 12\]"),
         ({"beta": (2, 36)}, ValueError, r"beta must have shape \[2, 36, 2\], given \[2, 36\]"),
         ({"log_decay": (2, 36, 1)}, ValueError, r"log_decay must have shape \[2, 36, 2\], given \[2, 36, 1\]"),

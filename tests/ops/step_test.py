@@ -13,7 +13,7 @@ from sleepnet_kernels.gated_delta_rule.arg_specs import arguments
 STEPS = {"delta": sleepnet_kernels.gated_delta_step, "hebbian": sleepnet_kernels.gated_hebbian_step}
 ROWS = (
     "moderate decay", "no decay", "decay 50", "identical keys, beta 1, no decay", "correlated keys, beta 1, slow decay", "beta 2",
-    "one token", "bf16", "bf16, correlated keys",
+    "one token", "three heads share a key", "bf16", "bf16, correlated keys",
 )
 both_rules = pytest.mark.parametrize("rule", list(STEPS))
 
@@ -58,7 +58,7 @@ def test_a_silent_token_leaves_the_state_alone_and_a_missing_state_is_zeros(rule
 @pytest.mark.parametrize(
     "change, error, message",
     [
-        ({"q": (2, 36, 2, 8)}, ValueError, r"_step: q must have shape \[B, H, K\], given \[2, 36, 2, 8\]"),
+        ({"q": (2, 36, 2, 8)}, ValueError, r"_step: q must have shape \[B, G, K\], given \[2, 36, 2, 8\]"),
         ({"v": (2, 12)}, ValueError, r"_step: v must have shape \[B, H, V\], given \[2, 12\]"),
         ({"k": (2, 2, 9)}, ValueError, r"_step: k must have shape \[2, 2, 8\], given \[2, 2, 9\]"),
         ({"beta": (2, 1)}, ValueError, r"_step: beta must have shape \[2, 2\], given \[2, 1\]"),

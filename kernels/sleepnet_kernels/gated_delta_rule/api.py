@@ -39,8 +39,8 @@ def gated_delta_rule(
     beta lies in [0, 2]. Zero k, v, beta and log_decay leave the state as it is, so they serve as padding.
 
     Args:
-      q: queries [B, T, H, K].
-      k: keys [B, T, H, K], in q's dtype.
+      q: queries [B, T, G, K], H a multiple of G: the H / G consecutive heads from h H / G on share head h of q and k.
+      k: keys [B, T, G, K], in q's dtype.
       v: values [B, T, H, V], in q's dtype (float32 or bfloat16).
       log_decay: [B, T, H], at most 0, in nats per token; accumulated in float32.
       beta: write strength [B, T, H]; used in float32.

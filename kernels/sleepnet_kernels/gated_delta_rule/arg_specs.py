@@ -13,6 +13,7 @@ class Shape:
     Attributes:
       b, t, h: batch, tokens, heads.
       dk, dv: key and value width.
+      shared: how many heads of v, of h in all, share one head of q and k.
     """
 
     b: int
@@ -20,9 +21,14 @@ class Shape:
     h: int
     dk: int
     dv: int
+    shared: int = 1
+
+    @property
+    def groups(self):
+        return self.h // self.shared
 
     def __str__(self):
-        return f"{self.b},{self.t},{self.h},{self.dk},{self.dv}"
+        return f"{self.b},{self.t},{self.h},{self.dk},{self.dv}" + (f",{self.shared}" if self.shared > 1 else "")
 
 
 # Windows of a small model asleep (short, wide batches), then the two shapes the CPU targets are stated at.
@@ -53,16 +59,16 @@ def arguments(
       seed: of the generator.
     """
     rng = np.random.default_rng(seed)
-    tokens = (shape.b, shape.t, shape.h)
+    tokens, by_group = (shape.b, shape.t, shape.h), (shape.b, shape.t, shape.groups)
 
     def unit(x):
         return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
-    common, own = unit(rng.normal(size=(shape.b, 1, shape.h, shape.dk))), unit(rng.normal(size=(*tokens, shape.dk)))
+    common, own = unit(rng.normal(size=(shape.b, 1, shape.groups, shape.dk))), unit(rng.normal(size=(*by_group, shape.dk)))
     k = unit(np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own)
     exact_decay = decay == 0 or decay > 1
     made = {
-        "q": jnp.asarray(unit(rng.normal(size=(*tokens, shape.dk))), dtype),
+        "q": jnp.asarray(unit(rng.normal(size=(*by_group, shape.dk))), dtype),
         "k": jnp.asarray(k, dtype),
         "v": jnp.asarray(rng.normal(size=(*tokens, shape.dv)), dtype),
         "log_decay": jnp.asarray(-np.full(tokens, decay) if exact_decay else -decay * rng.uniform(0, 2, tokens), jnp.float32),

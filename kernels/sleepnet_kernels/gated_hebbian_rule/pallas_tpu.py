@@ -1,7 +1,8 @@
 """The gated hebbian rule as a Mosaic kernel for TPUs, forward and backward."""
 from sleepnet_kernels.mosaic import Blocks, mosaic_rule
+from sleepnet_kernels.rule_arguments import shared_heads
 
 
 def gated_hebbian_rule(q, k, v, log_decay, beta, initial_state, *, blocks: Blocks | None = None, interpret=False):
     """The public op's mathematics; `blocks` and `interpret` as in `mosaic_rule`."""
-    return mosaic_rule(q, k, v, log_decay, beta, initial_state, delta=False, blocks=blocks, interpret=interpret)
+    return mosaic_rule(*shared_heads(q, k, v), v, log_decay, beta, initial_state, delta=False, blocks=blocks, interpret=interpret)

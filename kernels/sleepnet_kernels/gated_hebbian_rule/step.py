@@ -17,9 +17,9 @@ def gated_hebbian_step(
     Everything is computed in float32, whatever the dtypes of q, k and v. Differentiable, but made for decoding: no residual is named.
 
     Args:
-      q: query [B, H, K].
-      k: key [B, H, K].
-      v: value [B, H, V].
+      q: query [B, G, K].
+      k: key [B, G, K].
+      v: value [B, H, V]; H a multiple of G, as in `gated_hebbian_rule`.
       log_decay: [B, H], at most 0, in nats.
       beta: write strength [B, H].
       initial_state: the state before the token, [B, H, K, V] in float32; zeros where None.
