@@ -2,26 +2,34 @@ r"""Times the fast-weight rules: forward, and forward + backward, every implemen
 
 No speed is printed for a row whose output, final state or any gradient is further from the oracle than the agreed tolerance.
 Implementations take turns round by round, so that whatever else the machine does hits all of them; a cell is the median
-over rounds, with half the distance between its quartiles. The ratio is the oracle's forward + backward over the row's.
+over rounds, with half the distance between its quartiles. TFLOP/s and GB/s are of the least work and traffic (floors.py), share
+is how much of the time that work would take at the device's peak (measured where the device is not in the table: on a CPU),
+memory is the temporary memory of forward + backward, and a ratio is a peer's forward + backward over the row's; fla's, which has
+no backward here, is its forward over the row's.
 
 Examples:
   python tools/bench_kernels.py --shapes=32,100,4,32,32
   python tools/bench_kernels.py --rule=hebbian --dtype=bfloat16 --rounds=20 --json=bench.json
   python tools/bench_kernels.py --chunk_sizes=16,32 --maxtext=$HOME/maxtext
+  python tools/bench_kernels.py --dtype=bfloat16 --fla --shapes=8,4096,16,128,128 --plot=roofline.png
 
-A shape is batch,tokens,heads,key width,value width; give several separated by spaces in quotes.
+A shape is batch,tokens,heads,key width,value width, and after them how many heads share one of q and k where that is not 1; give several separated by spaces in quotes.
 """
-import ast
+import dataclasses
 import functools
 import json
 import pathlib
 import statistics
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import app, flags
 
+import bench_peers
+import floors
 from sleepnet_kernels import numerics
 from sleepnet_kernels.gated_delta_rule import api as delta_api
 from sleepnet_kernels.gated_delta_rule import arg_specs
@@ -34,27 +42,13 @@ RULES = {
     "hebbian": (hebbian_api.gated_hebbian_rule, hebbian_api.IMPLEMENTATIONS, hebbian_chunked.gated_hebbian_rule),
 }
 ORACLE = "reference"
+# What a row is compared with: names that begin so.
+PEERS = (ORACLE, "maxtext", "fla")
 NAMES = ("q", "k", "v", "log_decay", "beta", "initial_state")
-HEADER = f"{'platform':8} {'B,T,H,dk,dv':>17} {'dtype':8} {'implementation':16} {'fwd ms':>14} {'fwd+bwd ms':>16} {'tokens/s':>10} {'ratio':>6}"
-
-
-def maxtext_rule(checkout: str, chunk_size: int | None):
-    """Returns maxtext's chunked rule from a local checkout, cut out of its file because the file imports all of maxtext."""
-    path = pathlib.Path(checkout).expanduser() / "src/maxtext/models/qwen3.py"
-    names = [node for node in ast.parse(path.read_text()).body if getattr(node, "name", "") == "jax_chunk_gated_delta_rule"]
-    if not names:
-        raise ValueError(f"{path} has no function jax_chunk_gated_delta_rule")
-    scope = {"jax": jax, "jnp": jnp, "lax": jax.lax, "Array": jax.Array}
-    exec(compile(ast.Module(names, []), str(path), "exec"), scope)  # pylint: disable=exec-used
-    peer, keywords = scope["jax_chunk_gated_delta_rule"], {} if chunk_size is None else {"chunk_size": chunk_size}
-
-    def rule(q, k, v, log_decay, beta, initial_state):
-        # It scales queries inside; its inputs are float32 where ours are.
-        scaled = q * jnp.asarray(q.shape[-1] ** 0.5, q.dtype)
-        output, state = peer(scaled, k, v, log_decay, beta, initial_state=initial_state, compute_dtype=q.dtype, **keywords)
-        return output.astype(v.dtype), state
-
-    return rule
+HEADER = (
+    f"{'platform':8} {'B,T,H,dk,dv':>17} {'dtype':8} {'implementation':16} {'fwd ms':>14} {'fwd+bwd ms':>16} {'tokens/s':>10} "
+    f"{'TFLOP/s':>8} {'GB/s':>7} {'share':>6} {'MiB':>7} {'compile s':>9} {'error':>7} ratio to"
+)
 
 
 def contenders(rule: str, chunk_sizes, maxtext: str, maxtext_chunk_sizes):
@@ -70,8 +64,8 @@ def contenders(rule: str, chunk_sizes, maxtext: str, maxtext_chunk_sizes):
     rows = {name: named(name) for name in (ORACLE, *(n for n in known if n != ORACLE))}
     rows |= {f"xla_chunked C={c}": functools.partial(chunked, chunk_size=c) for c in chunk_sizes}
     if maxtext:
-        rows["maxtext"] = maxtext_rule(maxtext, None)
-        rows |= {f"maxtext C={c}": maxtext_rule(maxtext, c) for c in maxtext_chunk_sizes}
+        rows["maxtext"] = bench_peers.maxtext_rule(maxtext, None)
+        rows |= {f"maxtext C={c}": bench_peers.maxtext_rule(maxtext, c) for c in maxtext_chunk_sizes}
     return rows
 
 
@@ -86,9 +80,13 @@ def with_backward(rule):
     return run
 
 
-def beyond_tolerance(actual, expected, tolerance) -> str:
+def distances(actual, expected) -> dict[str, float]:
+    """Returns how far each result is from the oracle's, by name."""
+    return {name: numerics.rms_ratio(np.asarray(actual[name], np.float32), expected[name]) for name in actual}
+
+
+def beyond_tolerance(ratios, tolerance) -> str:
     """Names what is further from the oracle than tolerated, with its ratio; empty where nothing is."""
-    ratios = {name: numerics.rms_ratio(actual[name].astype(jnp.float32), expected[name].astype(jnp.float32)) for name in expected}
     bad = {n: r for n, r in ratios.items() if not r <= (tolerance.gradient if n.startswith("d_") else tolerance.output)}
     return ", ".join(f"{name} {ratio:.1e}" for name, ratio in bad.items())
 
@@ -104,38 +102,82 @@ def spread(times) -> float:
     return (high - low) / 2
 
 
-def bench(shape: arg_specs.Shape, dtype: str, rows, rounds: int):
+@dataclasses.dataclass
+class Compiled:
+    """A contender at one shape: what to call, how far its results are, what compiling both took in seconds, temporary bytes."""
+
+    forward: Callable
+    both: Callable | None
+    errors: dict[str, float]
+    compile_s: float | None = None
+    temporary: int | None = None
+
+
+def compile_rule(rule, given, d_output, d_state, expected) -> Compiled:
+    start = time.perf_counter()
+    forward = jax.jit(rule).lower(*(given[n] for n in NAMES)).compile()
+    both = jax.jit(with_backward(rule)).lower(given, d_output, d_state).compile()
+    spent, memory = time.perf_counter() - start, both.memory_analysis()
+    errors = distances(both(given, d_output, d_state), expected)
+    timed = lambda function, *arguments: lambda: seconds(function, *arguments)
+    return Compiled(
+        timed(forward, *(given[n] for n in NAMES)), timed(both, given, d_output, d_state), errors, spent,
+        None if memory is None else memory.temp_size_in_bytes,
+    )
+
+
+def compile_fla(peer, given, expected) -> Compiled:
+    run = peer.forward(given)
+    output, state, _ = run()
+    return Compiled(lambda: run()[2], None, distances({"output": output, "final_state": state}, expected))
+
+
+def bench(rule: str, shape: arg_specs.Shape, dtype: str, rows, rounds: int, fla=None):
     """Yields one result a row: a dictionary with the measurements, or with `failed` where the numerics gate is red."""
     given = arg_specs.arguments(shape, dtype)
     d_output, d_state = (jax.random.normal(jax.random.key(i), x.shape) for i, x in enumerate((given["v"], given["initial_state"])))
     d_output = d_output.astype(dtype)
     oracle = jax.jit(with_backward(rows[ORACLE]))
     expected = oracle({n: x.astype(jnp.float32) for n, x in given.items()}, d_output.astype(jnp.float32), d_state)
-    ready, failed = {}, {}
-    for name, rule in rows.items():
-        forward, both = jax.jit(rule), jax.jit(with_backward(rule))
-        # A peer may mix dtypes and ranks that our own code may not.
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            failed[name] = beyond_tolerance(both(given, d_output, d_state), expected, numerics.tolerance(dtype))
-            if not failed[name]:
-                jax.block_until_ready(forward(*(given[n] for n in NAMES)))
-                ready[name] = (forward, both)
-    times = {name: ([], []) for name in ready}
+    # A peer may mix dtypes and ranks that our own code may not.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        for _ in range(rounds):
-            for name, (forward, both) in ready.items():
-                times[name][0].append(seconds(forward, *(given[n] for n in NAMES)))
-                times[name][1].append(seconds(both, given, d_output, d_state))
-    for name in rows:
-        row = {"platform": jax.default_backend(), "shape": str(shape), "dtype": dtype, "implementation": name}
+        compiled = {name: compile_rule(function, given, d_output, d_state, expected) for name, function in rows.items()}
+    if fla is not None:
+        compiled["fla forward"] = compile_fla(fla, given, expected)
+    failed = {name: beyond_tolerance(c.errors, numerics.tolerance(dtype)) for name, c in compiled.items()}
+    times = {name: ([], []) for name in compiled if not failed[name]}
+    for name in times:
+        compiled[name].forward()
+    for _ in range(rounds):
+        for name, (forward, both) in times.items():
+            forward.append(compiled[name].forward())
+            if compiled[name].both:
+                both.append(compiled[name].both())
+    median = {name: tuple(statistics.median(t) if t else None for t in pair) for name, pair in times.items()}
+    peak, delta = floors.peak(dtype), rule == "delta"
+    alone = floors.forward(shape, dtype, delta=delta, saves=False)
+    passes = floors.forward(shape, dtype, delta=delta, saves=True), floors.backward(shape, dtype, delta=delta)
+    flops, moved = sum(p.flops for p in passes), sum(p.moved for p in passes)
+    for name, c in compiled.items():
+        row = {"platform": jax.default_backend(), "device": jax.devices()[0].device_kind, "rule": rule, "shape": str(shape)}
+        row |= {"dtype": dtype, "implementation": name, "errors": c.errors}
         if failed[name]:
             yield row | {"failed": failed[name]}
             continue
-        forward, both = (statistics.median(t) for t in times[name])
+        forward, both = median[name]
+        row |= {"forward_ms": 1e3 * forward, "forward_spread_ms": 1e3 * spread(times[name][0]), "forward_share": alone.seconds(peak) / forward}
+        row |= {"compile_s": c.compile_s, "temporary_bytes": c.temporary, "peak": dataclasses.asdict(peak)}
+        peers = [n for n in median if n != name and n.split()[0] in PEERS]
+        row["forward_ratios"] = {n: median[n][0] / forward for n in peers}
+        if both is None:
+            yield row
+            continue
         yield row | {
-            "forward_ms": 1e3 * forward, "forward_spread_ms": 1e3 * spread(times[name][0]),
-            "both_ms": 1e3 * both, "both_spread_ms": 1e3 * spread(times[name][1]),
-            "tokens_per_second": shape.b * shape.t / both, "ratio": statistics.median(times[ORACLE][1]) / both,
+            "both_ms": 1e3 * both, "both_spread_ms": 1e3 * spread(times[name][1]), "tokens_per_second": shape.b * shape.t / both,
+            "flop_per_second": flops / both, "bytes_per_second": moved / both, "flop_per_byte": flops / moved,
+            "share": sum(p.seconds(peak) for p in passes) / both,
+            "ratio": median[ORACLE][1] / both if ORACLE in median else None,
+            "ratios": {n: median[n][1] / both for n in peers if median[n][1]},
         }
 
 
@@ -143,9 +185,17 @@ def line(row) -> str:
     start = f"{row['platform']:8} {row['shape']:>17} {row['dtype']:8} {row['implementation']:16} "
     if "failed" in row:
         return start + f"not timed, beyond tolerance: {row['failed']}"
-    forward = f"{row['forward_ms']:.2f} ±{row['forward_spread_ms']:.2f}"
+    start += f"{row['forward_ms']:8.2f} ±{row['forward_spread_ms']:<4.2f} "
+    error = f"{max(row['errors'].values()):7.0e}"
+    if "both_ms" not in row:
+        return start + f"{'-':>16} {'-':>10} {'-':>8} {'-':>7} {row['forward_share']:6.1%} {'-':>7} {'-':>9} {error}"
+    ratios = {name: row["ratios"].get(name, ratio) for name, ratio in row["forward_ratios"].items()}
     both = f"{row['both_ms']:.2f} ±{row['both_spread_ms']:.2f}"
-    return start + f"{forward:>14} {both:>16} {row['tokens_per_second']:10.3g} {row['ratio']:6.2f}"
+    memory = "-" if row["temporary_bytes"] is None else f"{row['temporary_bytes'] / 2**20:.1f}"
+    return start + (
+        f"{both:>16} {row['tokens_per_second']:10.3g} {row['flop_per_second'] / 1e12:8.3g} {row['bytes_per_second'] / 1e9:7.3g} {row['share']:6.1%} "
+        f"{memory:>7} {row['compile_s']:9.1f} {error} " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
+    )
 
 
 def main(argv):
@@ -153,17 +203,20 @@ def main(argv):
     del argv
     f = flags.FLAGS
     shapes = [arg_specs.Shape(*map(int, s.split(","))) for s in f.shapes.split()] or arg_specs.BENCHMARK_SHAPES
-    if f.maxtext and f.rule != "delta":
-        raise app.UsageError("--maxtext is a peer of --rule=delta")
+    if (f.maxtext or f.fla) and f.rule != "delta":
+        raise app.UsageError("--maxtext and --fla are peers of --rule=delta")
     rows = contenders(f.rule, map(int, f.chunk_sizes), f.maxtext, map(int, f.maxtext_chunk_sizes))
+    fla = bench_peers.Fla() if f.fla else None
     print(HEADER)
     results = []
     for shape in shapes:
-        for row in bench(shape, f.dtype, rows, f.rounds):
-            results.append(row | {"rule": f.rule})
+        for row in bench(f.rule, shape, f.dtype, rows, f.rounds, fla):
+            results.append(row)
             print(line(row), flush=True)
     if f.json:
         pathlib.Path(f.json).write_text(json.dumps({"jax": jax.__version__, "rounds": f.rounds, "rows": results}, indent=1) + "\n")
+    if f.plot:
+        floors.plot(results, f.plot)
 
 
 if __name__ == "__main__":
@@ -173,6 +226,8 @@ if __name__ == "__main__":
     flags.DEFINE_list("chunk_sizes", [], "also time the chunked form at these chunk sizes, e.g. 16,32,64")
     flags.DEFINE_string("maxtext", "", "a local checkout of maxtext, timed as a peer; nothing of it is copied")
     flags.DEFINE_list("maxtext_chunk_sizes", ["8", "16", "32"], "beside maxtext's default of 64")
+    flags.DEFINE_bool("fla", False, "time fla's Triton kernel as a peer, forward alone; torch and fla must be installed and see a GPU")
     flags.DEFINE_integer("rounds", 9, "rounds of which the median is taken", lower_bound=3)
     flags.DEFINE_string("json", "", "also write the results to this file")
+    flags.DEFINE_string("plot", "", "also draw the roofline into this PNG file")
     app.run(main)
