@@ -13,7 +13,8 @@ Examples:
   python tools/bench_kernels.py --chunk_sizes=16,32 --maxtext=$HOME/maxtext
   python tools/bench_kernels.py --dtype=bfloat16 --fla --shapes=8,4096,16,128,128 --plot=roofline.png
 
-A shape is batch,tokens,heads,key width,value width, and after them how many heads share one of q and k where that is not 1; give several separated by spaces in quotes.
+A shape is batch,tokens,heads,key width,value width, and after them how many heads share one of q and k where that is not 1;
+give several separated by spaces in quotes.
 """
 import dataclasses
 import functools
