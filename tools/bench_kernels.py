@@ -11,7 +11,7 @@ Examples:
   python tools/bench_kernels.py --shapes=32,100,4,32,32
   python tools/bench_kernels.py --rule=hebbian --dtype=bfloat16 --rounds=20 --json=bench.json
   python tools/bench_kernels.py --chunk_sizes=16,32 --maxtext=$HOME/maxtext
-  python tools/bench_kernels.py --dtype=bfloat16 --fla --shapes=8,4096,16,128,128 --plot=roofline.png
+  python tools/bench_kernels.py --dtype=bfloat16 --fla --shapes=4,1024,16,128,128 --plot=roofline.png
 
 A shape is batch,tokens,heads,key width,value width, and after them how many heads share one of q and k where that is not 1;
 give several separated by spaces in quotes.
@@ -207,7 +207,10 @@ def main(argv):
     if (f.maxtext or f.fla) and f.rule != "delta":
         raise app.UsageError("--maxtext and --fla are peers of --rule=delta")
     rows = contenders(f.rule, map(int, f.chunk_sizes), f.maxtext, map(int, f.maxtext_chunk_sizes))
-    fla = bench_peers.Fla() if f.fla else None
+    try:
+        fla = bench_peers.Fla() if f.fla else None
+    except (ImportError, RuntimeError) as error:
+        raise app.UsageError(f"--fla: {error}") from error
     print(HEADER)
     results = []
     for shape in shapes:
