@@ -1,7 +1,7 @@
 """A run's folder: what identifies it, its checkpoints, and a trained model back from them.
 
     config.json    the whole RunConfig
-    task.json      name, version, arguments and hash of the task's specification
+    task.json      name, version, arguments and hash of the task's specification; the manifest's hash of an export it is read from
     checkpoints/   Orbax, one folder a step: `state` (parameters, optimiser) and `data` (the iterator's one integer)
 """
 import dataclasses
@@ -23,7 +23,7 @@ from sleepnet.models.hybrid import Hybrid
 from sleepnet.tasks.base import Task
 
 # Keys that may change between two legs of one run without changing what it computes.
-FREE = ("resume", "train.log_every", "train.keep", "train.eval_every", "train.eval_examples", "eval.", "mesh.")
+FREE = ("resume", "task.folder", "train.log_every", "train.keep", "train.eval_every", "train.eval_examples", "eval.", "mesh.")
 
 _SPARE_BYTES = 1 << 20  # of a checkpoint's own metadata, and of what else the run writes before the next one
 
@@ -51,19 +51,30 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix[:-1]: tree}
 
 
-def claim(workdir: Path, config: RunConfig, task: Task) -> None:
+def claim(workdir: Path, config: RunConfig, task: Task, manifest_hash: str = "") -> None:
     """Makes `workdir` the folder of this run, or sees that it already is.
+
+    Args:
+      workdir: the folder.
+      config: the run.
+      task: what it trains on.
+      manifest_hash: of the export that the training examples are read from; "": they are drawn as they are needed.
 
     Raises:
       UsageError: the folder belongs to another run (names the first key that differs) or holds other things.
     """
     mine, spec = to_dict(config), {**task.spec(), "hash": task.spec_hash}
+    if manifest_hash:
+        spec["manifest_hash"] = manifest_hash
     if (workdir / "config.json").exists():
         if not config.resume:
             raise UsageError(f"{workdir} holds a run already and resume=False: give another --workdir, or --config.resume=True to go on")
         known = _read_json(workdir / "task.json")
         if known.get("hash") != spec["hash"]:
             raise UsageError(f"{workdir} was trained on another task ({known}), this is {spec}: give another --workdir")
+        if (held := known.get("manifest_hash", "")) != manifest_hash:
+            there, here = (f"the export with manifest {digest[:12]}" if digest else "examples drawn by the task" for digest in (held, manifest_hash))
+            raise UsageError(f"{workdir} was trained on {there}, task.folder={config.task.folder!r} is {here}: give that folder, or another --workdir")
         old, new = _flat(_read_json(workdir / "config.json")), _flat(json.loads(json.dumps(mine)))
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key) and not key.startswith(FREE):

@@ -110,6 +110,7 @@ class TaskConfig:
 
     name: str = "depo"
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    folder: str = ""  # training batches are read from this export (`python -m sleepnet.tasks export`); empty: drawn as they are needed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,18 +4,35 @@ from typing import Any
 import grain
 import numpy as np
 
+from sleepnet.errors import UsageError
+from sleepnet.tasks import exported
 from sleepnet.tasks.base import Task
+from sleepnet.tasks.exported import Exported
 
 KEYS = ("tokens", "targets", "loss_mask", "answer")
 
 
+def examples(task: Task, folder: str, *, seed: int, count: int) -> Task | Exported:
+    """Returns where the first `count` training examples come from: an export of the task in `folder`, or, if that is "", the task.
+
+    Raises:
+      UsageError: the folder is damaged, holds another task, other arguments, another seed or split, or fewer examples.
+    """
+    if not folder:
+        return task
+    try:
+        return exported.load(folder).expect(task, seed=seed, split="train", count=count)
+    except UsageError as error:
+        raise UsageError(f"task.folder: {error}") from error
+
+
 class BatchSource:
-    """Batch i of a run: examples i · batch_size … of the training split, by the task's vectorised path.
+    """Batch i of a run: examples i · batch_size … of the training split, drawn by the task's vectorised path or read from its export.
 
     `rows` are the rows of each batch that are drawn here, all if None: which examples a batch holds does not depend on them.
     """
 
-    def __init__(self, task: Task, *, seed: int, batch_size: int, steps: int, rows: np.ndarray | None = None):
+    def __init__(self, task: Task | Exported, *, seed: int, batch_size: int, steps: int, rows: np.ndarray | None = None):
         self.task, self.seed, self.batch_size, self.steps = task, seed, batch_size, steps
         self.rows = np.arange(batch_size) if rows is None else rows
 

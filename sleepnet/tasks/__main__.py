@@ -24,7 +24,8 @@ _EXAMPLES = """examples:
 
 An example is a pure function of (task and its arguments, seed, split, index). Splits: train, validation, test; no two share an
 instance. `describe` shows every argument with its value. `check` compares fresh examples with a solver that reads the tokens
-alone. In Python, `sleepnet.tasks.exported.load(FOLDER)` reads an export back, bit for bit.
+alone. In Python, `sleepnet.tasks.exported.load(FOLDER)` reads an export back, bit for bit; `python -m sleepnet.train … --config.task.folder=FOLDER`
+trains from one of the training split.
 
 exit status: 0; 1 where `check` finds something wrong; 2 for a request that can't be met, told in one line."""
 

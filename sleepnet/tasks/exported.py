@@ -96,7 +96,8 @@ def load(folder: str | Path) -> "Exported":
         raise UsageError(f"{folder} is damaged: the manifest does not know {name}; export it again")
     for name, path in files.items():
         require(_content(path) == manifest["files"][name], f"{folder} is damaged: {name} is not what the manifest says; export it again")
-    found = Exported(task, folder, **{key: manifest[key] for key in ("seed", "split", "count", "format")})
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    found = Exported(task, folder, **{key: manifest[key] for key in ("seed", "split", "count", "format")}, manifest_hash=digest)
     found.compare((0, found.count - 1))
     return found
 
@@ -104,12 +105,14 @@ def load(folder: str | Path) -> "Exported":
 class Exported:
     """The examples 0 … count - 1 of (task, seed, split), from a folder; `batch` and `batch_at` are those of `Task`.
 
-    It stands in for the task wherever batches are drawn, so `sleepnet.data.BatchSource(exported, …)` trains from a folder. For
-    grain or PyTorch it is a sequence of examples: `grain.MapDataset.source(exported)`.
+    It stands in for the task wherever batches are drawn: `--config.task.folder=FOLDER` trains from it. For grain or PyTorch it is
+    a sequence of examples: `grain.MapDataset.source(exported)`. `manifest_hash`, sha256 in hex of the manifest as canonical JSON,
+    stands for every byte of the folder; array_record files of one and the same examples differ from export to export.
     """
 
-    def __init__(self, task: Task, folder: Path, *, seed: int, split: str, count: int, format: str):
+    def __init__(self, task: Task, folder: Path, *, seed: int, split: str, count: int, format: str, manifest_hash: str):
         self.task, self.folder, self.seed, self.split, self.count, self.format = task, folder, seed, split, count, format
+        self.manifest_hash = manifest_hash
         self._read = _reader(format)(task, folder, split=split, count=count)
 
     def __len__(self) -> int:
@@ -125,8 +128,7 @@ class Exported:
 
     def batch_at(self, seed: int, split: str, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
         """Returns the examples at these indices, stacked; raises UsageError where the folder does not hold them."""
-        for key, here, asked in (("seed", self.seed, seed), ("split", self.split, split)):
-            require(here == asked, f"{self.folder} holds {key} {here}, not {asked}; export another folder with --{key} {asked}")
+        self._require_here(seed, split)
         indices = np.asarray(indices)
         require(indices.ndim == 1 and indices.size > 0 and indices.min() >= 0, "indices must be a row of numbers of at least 0")
         most = int(indices.max())
@@ -143,8 +145,14 @@ class Exported:
             differ = [key for key, value in task.arguments.items() if self.task.arguments.get(key) != value]
             other = f"other {', '.join(differ)}" if task.name == self.task.name else f"task {self.task.name!r}, not {task.name!r}"
             raise UsageError(f"{self.folder} holds {other}; export the task of this run")
-        self.batch_at(seed, split, [count - 1])
+        self._require_here(seed, split)
+        needs = f"the run needs {count} (train.steps · train.batch_size); export with -n {count}"
+        require(count <= self.count, f"{self.folder} holds {self.count} examples, {needs}")
         return self
+
+    def _require_here(self, seed: int, split: str) -> None:
+        for key, here, asked in (("seed", self.seed, seed), ("split", self.split, split)):
+            require(here == asked, f"{self.folder} holds {key} {here}, not {asked}; export another folder with --{key} {asked}")
 
     def compare(self, indices: Sequence[int]) -> None:
         """Raises UsageError unless these examples are what the task generates."""

@@ -2,6 +2,10 @@
 
   python -m sleepnet.train --config=experiments/depo_cpu.py --workdir=runs/depo
   python -m sleepnet.train --config=experiments/depo_cpu.py --workdir=runs/wide --config.model.width=128 --config.train.steps=8000
+  python -m sleepnet.train --config=experiments/depo_cpu.py --workdir=runs/disk --config.task.folder=data/depo
+
+The last reads its examples from a folder that `python -m sleepnet.tasks export` wrote; it must hold train.steps · train.batch_size of
+the run's task, arguments and seed, split train.
 
 A config file defines get_config(); every key of it can be set as --config.key=value. The folder gets config.json, task.json,
 metrics.jsonl, tensorboard/, checkpoints/ and, at the end, result.json. Then: python -m sleepnet.eval --workdir=DIR

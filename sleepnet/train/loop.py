@@ -37,7 +37,7 @@ def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dic
       quiet: no progress line.
 
     Raises:
-      UsageError: a folder of another run, or a damaged checkpoint.
+      UsageError: a folder of another run, a damaged checkpoint, or a `task.folder` that does not hold the run's examples.
       FloatingPointError: a loss or gradient that is not finite; the newest checkpoint stays.
     """
     workdir = Path(workdir)
@@ -45,18 +45,19 @@ def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dic
     model = build.model_of(config, task)
     mesh = meshes.make(config.mesh)
     sharding.check(config, mesh)
-    checkpoint.claim(workdir, config, task)
+    examples = data.examples(task, config.task.folder, seed=config.seed, count=config.train.steps * config.train.batch_size)
+    checkpoint.claim(workdir, config, task, examples.manifest_hash if config.task.folder else "")
     if (workdir / "result.json").exists():
         return json.loads((workdir / "result.json").read_text())
     checkpoints = checkpoint.Checkpoints(workdir, keep=config.train.keep)
     try:
         with meshes.use(mesh):
-            return _run(config, workdir, task, model, mesh, checkpoints, quiet)
+            return _run(config, workdir, task, examples, model, mesh, checkpoints, quiet)
     finally:
         checkpoints.close()
 
 
-def _run(config, workdir, task, model, mesh, checkpoints, quiet):
+def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet):
     settings = config.train
     graph, params = nnx.split(model, nnx.Param)
     params = nnx.to_pure_dict(params)
@@ -72,7 +73,7 @@ def _run(config, workdir, task, model, mesh, checkpoints, quiet):
         start = position["next_index"]
     step_once = make_step(graph, optimizer, task.predicts, task.answers)
     rows = sharding.rows(mesh, settings.batch_size)
-    source = data.BatchSource(task, seed=config.seed, batch_size=settings.batch_size, steps=settings.steps, rows=rows)
+    source = data.BatchSource(examples, seed=config.seed, batch_size=settings.batch_size, steps=settings.steps, rows=rows)
     iterator = data.batches(source, start)
     costs = {n: flops.train_flops(model.config, task.predicts, task.seq_len, n) * settings.batch_size for n in _all_passes(config)}
     metrics = Metrics(workdir, start=start, steps=settings.steps, quiet=quiet)

@@ -18,7 +18,7 @@ MAY = {
     "sleepnet.sleep": ("sleepnet.config", "sleepnet.state"),
     "sleepnet.optim": ("sleepnet.config",),
     "sleepnet.tasks": ("sleepnet.cli", "sleepnet.errors"),
-    "sleepnet.data": ("sleepnet.tasks",),
+    "sleepnet.data": ("sleepnet.errors", "sleepnet.tasks"),
     "sleepnet.mesh": ("sleepnet.config", "sleepnet.errors"),
     MODELS: ("sleepnet.config", "sleepnet.errors", "sleepnet.mesh", "sleepnet.sleep", "sleepnet.state"),
     "sleepnet.models.zoo": ("sleepnet.config", "sleepnet.errors", "sleepnet.files", MODELS, "sleepnet.tasks"),

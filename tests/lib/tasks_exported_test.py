@@ -252,7 +252,7 @@ def test_what_a_folder_does_not_hold_is_refused_before_the_run(folders, shards_o
     for changed, words in (
         ({"seed": 0}, "holds seed 3, not 0; export another folder with --seed 0"),
         ({"split": "test"}, "holds split train, not test"),
-        ({"count": COUNT + 1}, f"holds {COUNT} examples, number {COUNT} is asked for; export with -n {COUNT + 1}"),
+        ({"count": COUNT + 1}, f"holds {COUNT} examples, the run needs {COUNT + 1} .*; export with -n {COUNT + 1}"),
     ):
         with pytest.raises(UsageError, match=words):
             source.expect(task, **run | changed)
