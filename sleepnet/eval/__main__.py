@@ -5,7 +5,8 @@
   python -m sleepnet.eval --workdir=runs/depo --passes=1,4,16 --examples=10000
 
 Prints a table: one row per difficulty value, one column per N, accuracy of whole answers (exact) and of their tokens
-(label) with 95 % intervals, beside what guessing scores. Writes the same as JSON lines and as pictures to --out.
+(label) with 95 % intervals, beside what guessing scores. Writes the same to --out: as JSON lines, and for each difficulty as
+curves and as a heat map of difficulty × N. Where a difficulty takes many values, the table and the pictures take neighbours together.
 """
 import contextlib
 from pathlib import Path
@@ -62,7 +63,7 @@ def main(argv: list[str]) -> None:
     report.show(rows, model.config, console)
     written = out / f"{FLAGS.split}.jsonl"
     report.write_rows(written, rows, **source, task=task.spec(), seed=FLAGS.seed, examples=FLAGS.examples)
-    pictures = plots.plot(rows, out, f"{name} on {task.name}")
+    pictures = plots.plot(rows, out, f"{name} on {task.name}", task.axis_words)
     for path in (written, *pictures):
         print(f"wrote {path}")
 

@@ -10,6 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from sleepnet.config import ModelConfig
+from sleepnet.eval import bins
 from sleepnet.files import write_text
 from sleepnet.models.flops import parameters, state_bytes
 
@@ -32,7 +33,7 @@ def show(rows: Sequence[Mapping[str, Any]], config: ModelConfig, console: Consol
       config: of the model.
       console: where to; made wider if the table needs it.
     """
-    shown = table(rows)
+    shown = table(bins.pool(rows, bins.spans(rows)))
     # A line that runs over reads better than numbers broken in two
     console.width = max(console.width, Measurement.get(console, console.options.update(max_width=1000), shown).maximum)
     console.print(shown)

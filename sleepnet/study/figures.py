@@ -1,4 +1,4 @@
-"""A study's curves as PNG: validation over FLOPs and over steps, and test accuracy by difficulty."""
+"""A study's pictures as PNG: validation over FLOPs and over steps; test accuracy by difficulty, as curves and as a heat map."""
 import io
 import itertools
 import math
@@ -9,14 +9,17 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sleepnet.eval import heat
 from sleepnet.study import outcomes as results
 from sleepnet.study.outcomes import Outcome
 from sleepnet.study.spec import StudySpec
+from sleepnet.tasks.registry import task_class
 
 # Okabe and Ito's palette, told apart by colour-blind readers; then again with dashes
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
 _DASHES = ("-", "--", ":", "-.")
 _MARKERS = "os^Dv<>P*X"
+_TICKS = 12
 _OVER = {"flops": "training FLOPs", "steps": "training steps"}
 
 
@@ -33,6 +36,7 @@ def draw(spec: StudySpec, found: list[Outcome], dark: bool = False) -> dict[str,
                 images[f"validation_over_{over}"] = _curves(spec, found, looks, over)
         for axis, values in results.axes(found).items():
             images[f"accuracy_by_{axis}"] = _difficulty(spec, found, looks, axis, values)
+            images[f"heat_by_{axis}"] = _heat(spec, found, axis, values)
     return images
 
 
@@ -72,12 +76,33 @@ def _difficulty(spec: StudySpec, found: list[Outcome], looks: dict[str, Any], ax
         look = {"marker": _MARKERS[i % len(_MARKERS)], "capsize": 3, **looks[arm.name]}
         axes.errorbar([j + shift for j in places], mean, yerr=[below, above], label=arm.label, **look)
     floor = [max((b["exact"] for b in results.baselines(found, axis, value).values()), default=math.nan) for value in values]
-    axes.plot(range(len(values)), floor, color="0.5", lw=1, ls=(0, (1, 2)), label="best baseline")
-    axes.set_xticks(range(len(values)), [str(value) for value in values])
-    axes.set_xlabel(axis)
-    axes.set_ylabel("exact accuracy, test")
+    axes.plot(range(len(values)), floor, color="0.5", lw=1.5, ls=(0, (1, 1.5)), label="best baseline")
+    every = -(-len(values) // _TICKS)
+    axes.set_xticks(range(0, len(values), every), [str(value) for value in values[::every]])
+    axes.set_xlabel(_words(spec, axis))
+    axes.set_ylabel("exact accuracy, test (bars: 95 % or seeds)")
     axes.set_ylim(-0.02, 1.02)
     return _png(figure, axes)
+
+
+def _heat(spec: StudySpec, found: list[Outcome], axis: str, values: list[Any]) -> bytes:
+    """Each arm with each of its test-time N, and every baseline."""
+    models = {}
+    for arm in spec.arms:
+        runs = results.of_arm(found, arm.name)
+        for passes in sorted({row["passes"] for outcome in runs for row in outcome.rows}):
+            scores = [results.score(runs, passes, axis, value) for value in values]
+            models[f"{arm.name}, N = {passes}"] = [score.mean if score else math.nan for score in scores]
+    told = [results.baselines(found, axis, value) for value in values]
+    names = dict.fromkeys(name for there in told for name in there)
+    guesses = {name.replace("_", " "): [there[name]["exact"] if name in there else math.nan for there in told] for name in names}
+    file = io.BytesIO()
+    heat.draw(list(map(str, values)), models, guesses, title="", across=_words(spec, axis)).savefig(file, format="png", dpi=150)
+    return file.getvalue()
+
+
+def _words(spec: StudySpec, axis: str) -> str:
+    return task_class(spec.base.task.name).axis_words.get(axis, axis)
 
 
 def _floor(axes: Axes, found: list[Outcome]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sleepnet.config import to_dict
 from sleepnet.errors import UsageError
+from sleepnet.eval import bins
 from sleepnet.files import write_json
 from sleepnet.study import ledger, resolve
 from sleepnet.study.ledger import plain, read_json
@@ -129,6 +130,13 @@ def baselines(outcomes: Iterable[Outcome], axis: str = "all", value: Any = None)
         if row := outcome.row(outcome.passes, axis, value):
             return row["baselines"]
     return {}
+
+
+def binned(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """The outcomes as a report shows them: of a difficulty with many values, neighbours taken together, in all outcomes alike."""
+    found = list(outcomes)
+    spans = bins.spans(row for outcome in found for row in outcome.rows)
+    return [dataclasses.replace(outcome, rows=bins.pool(outcome.rows, spans)) for outcome in found] if spans else found
 
 
 def _read(path: Path) -> Outcome:

@@ -11,7 +11,7 @@ from rich.text import Text
 from sleepnet.files import write_text
 from sleepnet.study import figures, page
 from sleepnet.study.claim import verdict
-from sleepnet.study.outcomes import Outcome
+from sleepnet.study.outcomes import Outcome, binned
 from sleepnet.study.spec import StudySpec
 from sleepnet.study.tables import Table, missing, tables
 
@@ -27,6 +27,7 @@ def write(folder: Path, spec: StudySpec, found: list[Outcome], commands: list[st
     run = lambda outcome: {"arm": outcome.arm, "seed": outcome.seed, "steps": outcome.steps, "train_flops": outcome.flops}
     lines = [run(outcome) | row for outcome in found for row in outcome.rows]
     write_text(folder / "results.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    found = binned(found)
     images = figures.draw(spec, found)
     for name, image in images.items():
         (folder / f"{name}.png").write_bytes(image)
@@ -53,7 +54,7 @@ def markdown(spec: StudySpec, found: list[Outcome], commands: list[str], images:
 
 def show(console: Console, spec: StudySpec, found: list[Outcome]) -> None:
     """Prints accuracy and cost, and the verdict in one sentence."""
-    accuracy, _, cost, _ = tables(spec, found)
+    accuracy, _, cost, _ = tables(spec, binned(found))
     for table in (accuracy, cost):
         screen = ScreenTable(
             title=Text(table.title), title_justify="left", caption=Text(table.note), caption_justify="left",
@@ -78,6 +79,8 @@ def _markdown_table(table: Table) -> str:
 
 
 def _caption(name: str) -> str:
+    if name.startswith("heat_by_"):
+        return f"Test accuracy by {name.removeprefix('heat_by_')}, mean over seeds, of each arm with each N; what guessing scores below."
     axis = name.removeprefix("accuracy_by_")
     return _CAPTIONS.get(name, f"Test accuracy by {axis}, each arm with its own N; the bars are the intervals of the table.")
 

@@ -89,6 +89,7 @@ class Task(abc.ABC):
       name: what `sleepnet.tasks.get` calls it.
       version: raised whenever the same arguments give other examples.
       difficulty_axes: names of the difficulties.
+      axis_words: {axis: what it is, in words for a picture}.
       vocab_size: number of tokens; token 0 is PAD.
       seq_len: T.
       window: L; windows are cut from position 0, the last may be shorter.
@@ -99,6 +100,7 @@ class Task(abc.ABC):
     name: ClassVar[str]
     version: ClassVar[int]
     difficulty_axes: ClassVar[tuple[str, ...]]
+    axis_words: ClassVar[Mapping[str, str]]
     pad: ClassVar[int] = PAD
 
     vocab_size: int = dataclasses.field(init=False, repr=False, compare=False)

@@ -56,6 +56,7 @@ class Depo(Task):
     name: ClassVar[str] = "depo"
     version: ClassVar[int] = 1
     difficulty_axes: ClassVar[tuple[str, ...]] = ("k", "n")
+    axis_words: ClassVar[Mapping[str, str]] = {"k": "k, hops asked for", "n": "n, names on the cycle"}
 
     nodes: int = 75
     hops: int = 16

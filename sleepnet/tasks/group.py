@@ -50,6 +50,7 @@ class Group(Task):
     name: ClassVar[str] = "group"
     version: ClassVar[int] = 1
     difficulty_axes: ClassVar[tuple[str, ...]] = ("k",)
+    axis_words: ClassVar[Mapping[str, str]] = {"k": "k, elements of the word"}
 
     group: str = "S5"
     length: int | tuple[int, int] = (2, 20)

@@ -73,6 +73,7 @@ class Gsm(Task):
     name: ClassVar[str] = "gsm"
     version: ClassVar[int] = 1
     difficulty_axes: ClassVar[tuple[str, ...]] = ("ops", "reverse")
+    axis_words: ClassVar[Mapping[str, str]] = {"ops": "operations on the way to the answer", "reverse": "0 forward, 1 reverse"}
 
     ops: int | tuple[int, int] = (1, 8)
     ops_rise: tuple[int, ...] = ()

@@ -51,6 +51,7 @@ class Khop(Task):
     name: ClassVar[str] = "khop"
     version: ClassVar[int] = 1
     difficulty_axes: ClassVar[tuple[str, ...]] = ("k",)
+    axis_words: ClassVar[Mapping[str, str]] = {"k": "k, hops"}
 
     length: int = 100
     letters: int = 4

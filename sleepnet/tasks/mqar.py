@@ -49,6 +49,7 @@ class Mqar(Task):
     name: ClassVar[str] = "mqar"
     version: ClassVar[int] = 1
     difficulty_axes: ClassVar[tuple[str, ...]] = ("gap", "pairs")
+    axis_words: ClassVar[Mapping[str, str]] = {"gap": "gap from pairs to query (slots)", "pairs": "key–value pairs"}
 
     vocabulary: int = 8192
     length: int = 64

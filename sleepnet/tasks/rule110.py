@@ -51,6 +51,7 @@ class Rule110(Task):
     name: ClassVar[str] = "rule110"
     version: ClassVar[int] = 1
     difficulty_axes: ClassVar[tuple[str, ...]] = ("steps",)
+    axis_words: ClassVar[Mapping[str, str]] = {"steps": "t, steps of the automaton"}
 
     rule: int = 110
     width: int = 24

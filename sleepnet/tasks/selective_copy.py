@@ -45,6 +45,7 @@ class SelectiveCopy(Task):
     name: ClassVar[str] = "selective_copy"
     version: ClassVar[int] = 1
     difficulty_axes: ClassVar[tuple[str, ...]] = ("copies",)
+    axis_words: ClassVar[Mapping[str, str]] = {"copies": "letters to copy"}
 
     length: int = 256
     copies: int | tuple[int, int] = 16

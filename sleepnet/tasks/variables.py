@@ -54,6 +54,7 @@ class Variables(Task):
     name: ClassVar[str] = "variables"
     version: ClassVar[int] = 1
     difficulty_axes: ClassVar[tuple[str, ...]] = ("hops", "noise")
+    axis_words: ClassVar[Mapping[str, str]] = {"hops": "copies between variable and number", "noise": "statements of noise"}
 
     chains: int = 4
     hops: int = 4

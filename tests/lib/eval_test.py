@@ -260,13 +260,13 @@ def test_amounts(number, text):
 
 def test_pictures_are_drawn(tmp_path):
     rows = runner.evaluate(Bigram(DEPO), DEPO, passes=(1, 2), examples=30, batch_size=30)
-    (path,) = plots.plot(rows, tmp_path, "a model")
-    (single,) = plots.plot(runner.evaluate(Oracle(RULE), RULE, passes=[1], examples=9, batch_size=9), tmp_path / "one", "an oracle")
-    assert path.name == "test_k.png"  # every n is 5: nothing to see along that axis
-    for file in (path, single):
+    paths = plots.plot(rows, tmp_path, "a model")
+    alone = plots.plot(runner.evaluate(Oracle(RULE), RULE, passes=[1], examples=9, batch_size=9), tmp_path / "one", "an oracle")
+    assert [path.name for path in paths] == ["test_k.png", "test_k_heat.png"]  # every n is 5: nothing to see along that axis
+    for file in (*paths, *alone):
         assert file.read_bytes().startswith(b"\x89PNG") and file.stat().st_size > 5000
-    assert [file.name for file in single.parent.iterdir()] == ["test_steps.png"]
+    assert sorted(file.name for file in (tmp_path / "one").iterdir()) == ["test_steps.png", "test_steps_heat.png"]
     panel = plots.draw([row for row in rows if row["axis"] == "k"], "t").axes[0]
-    labels = [line.get_label() for line in panel.get_lines()]
-    assert labels == ["N = 1", "N = 2", "chance", "constant", "in context"]
-    np.testing.assert_array_equal(panel.get_lines()[1].get_ydata(), [pick(rows, 2, "k", k)["exact_accuracy"] for k in (1, 2, 4)])
+    lines = {line.get_label(): line for line in panel.get_lines()}
+    assert lines.keys() == {"N = 1", "N = 2", "chance", "constant", "in context"}
+    np.testing.assert_array_equal(lines["N = 2"].get_ydata(), [pick(rows, 2, "k", k)["exact_accuracy"] for k in (1, 2, 4)])

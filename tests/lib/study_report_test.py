@@ -68,10 +68,10 @@ def test_the_page_is_one_file(written):
     _, folder = written
     text = (folder / "out" / "report.html").read_text()
     assert "same &lt;compute&gt; &amp; data" in text and "<compute>" not in text
-    assert text.count("<picture>") == 3
+    assert text.count("<picture>") == 4
     assert not re.search(r'(src|href|srcset)="(?!data:)', text) and "http" not in text and "url(" not in text
     assert 'name="viewport"' in text and "prefers-color-scheme: dark" in text
-    for name in ("validation_over_flops", "validation_over_steps", "accuracy_by_k"):
+    for name in ("validation_over_flops", "validation_over_steps", "accuracy_by_k", "heat_by_k"):
         assert (folder / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
