@@ -1,0 +1,25 @@
+"""The word problem of A5 at a size that a CPU trains: products of k = 2 … 6 even permutations of five things.
+
+Depth with a tiny memory: the product is one of 60, whatever k is. Training starts with k = 2 alone (3,600 words, all but the held-out
+ones soon seen) and lets k grow by one from step 1,500 on, in every arm alike.
+
+Command:   python -m sleepnet.study --config=experiments/group_cpu.py
+Hardware:  two CPU cores, a core an arm
+Wall time: 6 minutes an arm by its FLOPs, at 19 GFLOP/s a core; not timed
+Score:     not run to the end yet
+"""
+from sleepnet.study.pair import pair
+
+STEPS, BATCH = 4000, 128
+
+
+def get_config():
+    """The study's configuration."""
+    return pair(
+        "group",
+        title="Products in A5, asleep and awake",
+        question="How many elements of a non-solvable group can N = 4 passes of sleep multiply, beside one pass at equal compute?",
+        steps=STEPS,
+        batch_size=BATCH,
+        group="A5", length=(2, 6), length_rise=tuple(step * BATCH for step in (1500, 2000, 2500, 3000)),
+    )

@@ -1,0 +1,24 @@
+"""MQAR at a size that a CPU trains: 4 … 16 key-value pairs in one window, four of them asked for in the next.
+
+Memory without depth: one pass should do as well as four, and sleep must not cost accuracy.
+
+Command:   python -m sleepnet.study --config=experiments/mqar_cpu.py
+Hardware:  two CPU cores, a core an arm
+Wall time: about 5 minutes an arm: 9.4 steps a second of one core, measured over 108 steps of sleep4
+Score:     not run to the end yet
+"""
+from sleepnet.study.pair import pair
+
+STEPS, BATCH = 3000, 32
+
+
+def get_config():
+    """The study's configuration."""
+    return pair(
+        "mqar",
+        title="Associative recall, asleep and awake",
+        question="Where one look is enough, do four passes of sleep cost anything at equal compute?",
+        steps=STEPS,
+        batch_size=BATCH,
+        vocabulary=128, length=64, pairs=(4, 16), queries=4,
+    )

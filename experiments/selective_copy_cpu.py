@@ -1,0 +1,24 @@
+"""Selective copying at a size that a CPU trains: 4 … 16 letters scattered over four windows of 16 tokens, copied in order in a fifth.
+
+Memory without depth: one pass should do as well as four, and sleep must not cost accuracy. Letters must outlive up to three later sleeps.
+
+Command:   python -m sleepnet.study --config=experiments/selective_copy_cpu.py
+Hardware:  two CPU cores, a core an arm
+Wall time: about 7 minutes an arm: 4.5 steps a second of one core, measured over 51 steps of sleep4
+Score:     not run to the end yet
+"""
+from sleepnet.study.pair import pair
+
+STEPS, BATCH = 2000, 32
+
+
+def get_config():
+    """The study's configuration."""
+    return pair(
+        "selective_copy",
+        title="Selective copying, asleep and awake",
+        question="Does what was written in one window outlive the passes over the next ones?",
+        steps=STEPS,
+        batch_size=BATCH,
+        length=80, copies=(4, 16),
+    )
