@@ -16,6 +16,7 @@ _SHIFT32 = np.uint64(32)
 _MULTIPLIERS = (np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157))
 _WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 _ROUNDS = 10
+_FEW, _MANY = 8, 64  # words that `stream` takes from numpy at once: most streams are short, some very long
 _CHUNK = 8192  # counters handled at once: the temporaries stay in the cache
 
 MASK64 = (1 << 64) - 1
@@ -24,6 +25,8 @@ MASK64 = (1 << 64) - 1
 def multiply_high(x: np.ndarray, y: np.ndarray | np.uint64) -> np.ndarray:
     """Returns the upper 64 bits of x·y, elementwise in uint64: floor(x·y / 2**64), an integer in [0, y) for a random x."""
     x_low, x_high = x & _MASK32, x >> _SHIFT32
+    if isinstance(y, np.uint64) and y <= _MASK32:  # half of the products are 0
+        return x_high * y + (x_low * y >> _SHIFT32) >> _SHIFT32
     y_low, y_high = y & _MASK32, y >> _SHIFT32
     middle = x_high * y_low + (x_low * y_low >> _SHIFT32)
     lower = x_low * y_high + (middle & _MASK32)
@@ -64,8 +67,9 @@ def words(key: tuple[int, int], index: np.ndarray, stream: int, attempt: np.ndar
 def stream(key: tuple[int, int], index: int, number: int, attempt: int = 0) -> Iterator[int]:
     """Yields the words of stream `number` of one example as Python integers, from numpy's own Philox."""
     bits = np.random.Philox(key=np.array(key, np.uint64), counter=np.array([0, number, attempt, index], np.uint64))
+    yield from bits.random_raw(_FEW).tolist()
     while True:
-        yield int(bits.random_raw())
+        yield from bits.random_raw(_MANY).tolist()
 
 
 def below(word: int, bound: int) -> int:

@@ -204,7 +204,7 @@ class Variables(Task):
                 words = philox.words(key, index[row[part]], stream, attempt[part], draws)
                 return philox.multiply_high(words, np.uint64(kinds)).astype(np.int64)
 
-            return distinct(read, np.full(len(row), many), many, many + many * many // kinds)
+            return distinct(read, np.full(len(row), many), many, many + 3 * many * many // (2 * kinds))
 
         def propose(row: np.ndarray, attempt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             target = FIRST_NAME + draw(row, attempt, _NAMES, self._assignments, self.names)

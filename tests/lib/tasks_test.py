@@ -98,7 +98,7 @@ def digest(task):
 def test_words_are_those_of_numpy():
     index = np.array([0, 1, 2**31, 2**64 - 1], np.uint64)
     attempt = np.array([0, 3, 2**32, 9])
-    for key, stream, count in itertools.product([(0, 0), (2**64 - 1, 2)], [0, 5], [1, 4, 11]):
+    for key, stream, count in itertools.product([(0, 0), (2**64 - 1, 2)], [0, 5], [1, 4, 11, 150]):
         got = philox.words(key, index, stream, attempt, count)
         assert got.shape == (4, count) and got.dtype == np.uint64
         for row in range(4):
@@ -119,7 +119,8 @@ def test_integers_below_a_bound_are_exact():
     x, y = rng.integers(0, 2**64, (2, 1000), np.uint64)
     high = philox.multiply_high(x, y)
     assert [int(h) for h in high] == [int(a) * int(b) >> 64 for a, b in zip(x, y)]
-    assert [int(h) for h in philox.multiply_high(x, np.uint64(75))] == [philox.below(int(a), 75) for a in x]
+    for bound in (75, 2**32 - 1, 2**32, 2**64 - 1):
+        assert [int(h) for h in philox.multiply_high(x, np.uint64(bound))] == [philox.below(int(a), bound) for a in x]
 
 
 def test_mixing_is_one_function_written_twice():
