@@ -4,7 +4,7 @@ Memory without depth: one pass should do as well as four, and sleep must not cos
 
 Command:   python -m sleepnet.study --config=experiments/mqar_cpu.py
 Hardware:  two CPU cores, a core an arm
-Wall time: about 5 minutes an arm: 9.4 steps a second of one core, measured over 108 steps of sleep4
+Wall time: about 5 minutes an arm: about 9 steps a second of one core, measured over 275 steps of sleep4
 Score:     not run to the end yet
 """
 from sleepnet.study.pair import pair
