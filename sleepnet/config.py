@@ -162,10 +162,6 @@ class TrainConfig:
         _at_least("train.eval_every", self.eval_every, 0)
         for passes in self.random_passes:
             _at_least("train.random_passes", passes, 1)
-        if self.save_every % self.log_every:
-            raise UsageError(
-                f"train.save_every={self.save_every} must be a multiple of train.log_every={self.log_every}: a line of metrics can't span a resume"
-            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """One run of a study, in a process of its own: `python -m sleepnet.study.worker --folder=DIR [--cores=0,1]`.
 
-Trains, grades the model on the test split, and writes `outcome.json`; goes on where a killed worker stopped.
+Trains, grades the model on the test split, and writes `outcome.json`; goes on where a killed worker stopped. SIGTERM while it trains
+saves a checkpoint first and ends it with status 0, without an outcome.
 """
 import argparse
 import fcntl
@@ -14,6 +15,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
+_GRACE = 60.0  # seconds to end by itself: a checkpoint may be on its way to the disk
 _PACKAGES = ("sleepnet", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -36,6 +38,8 @@ def end_with_parent() -> None:
         while os.getppid() == parent:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_GRACE)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -104,7 +108,12 @@ def main(argv: list[str] | None = None) -> None:
     end_with_parent()
     with open(options.folder / ".lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # waits for a worker that a killed study has left behind
-        work(options.folder)
+        from sleepnet.train.preempt import Preempted
+
+        try:
+            work(options.folder)
+        except Preempted as stop:
+            print(stop, flush=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ the run's task, arguments and seed, split train.
 
 A config file defines get_config(); every key of it can be set as --config.key=value. The folder gets config.json, task.json,
 metrics.jsonl, tensorboard/, checkpoints/ and, at the end, result.json. Then: python -m sleepnet.eval --workdir=DIR
+
+SIGTERM saves a checkpoint at the step reached, prints "preempted at step …" and exits with 0; the same command goes on from there,
+to the same numbers. A second SIGTERM ends the process at once.
 """
 from absl import flags
 from ml_collections import config_flags
@@ -32,9 +35,13 @@ def main(argv: list[str]) -> None:
     config = parse(FLAGS.config)
     # After the config is checked: JAX takes seconds to start
     from sleepnet.train.loop import train
+    from sleepnet.train.preempt import Preempted
 
     try:
         result = train(config, FLAGS.workdir)
+    except Preempted as stop:
+        print(stop)
+        return
     except FloatingPointError as error:
         raise UsageError(str(error)) from error
     print(

@@ -14,6 +14,7 @@ from sleepnet.errors import UsageError
 from sleepnet.eval.runner import evaluate
 from sleepnet.files import write_json
 from sleepnet.models import flops
+from sleepnet.train import preempt
 from sleepnet.train.metrics import Metrics
 from sleepnet.train.step import first_bad_tensor, init_state, make_step
 
@@ -39,6 +40,7 @@ def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dic
     Raises:
       UsageError: a folder of another run, a damaged checkpoint, or a `task.folder` that does not hold the run's examples.
       FloatingPointError: a loss or gradient that is not finite; the newest checkpoint stays.
+      Preempted: SIGTERM came; the checkpoint of the step reached is saved.
     """
     workdir = Path(workdir)
     task = build.task_of(config)
@@ -51,26 +53,26 @@ def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dic
         return json.loads((workdir / "result.json").read_text())
     checkpoints = checkpoint.Checkpoints(workdir, keep=config.train.keep)
     try:
-        with meshes.use(mesh):
-            return _run(config, workdir, task, examples, model, mesh, checkpoints, quiet)
+        with meshes.use(mesh), preempt.watch() as told:
+            return _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
     finally:
         checkpoints.close()
 
 
-def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet):
+def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told):
     settings = config.train
     graph, params = nnx.split(model, nnx.Param)
     params = nnx.to_pure_dict(params)
     optimizer = optim.optimizer(config.optim, settings.steps)
     begin = lambda params: init_state(params, optimizer)
     shardings = sharding.shardings(jax.eval_shape(begin, params), mesh)
-    state, start = jax.jit(begin, out_shardings=shardings)(params), 0
+    state, start, pending = jax.jit(begin, out_shardings=shardings)(params), 0, []
     if mesh.size > 1 and not quiet:
         print(*(f"sharding: {line}" for line in sharding.uncut(state.params, mesh)), sep="\n", file=sys.stderr)
     latest = checkpoints.latest()
     if latest is not None:
         state, position = checkpoints.restore(latest, state)
-        start = position["next_index"]
+        start, pending = position["next_index"], position.get("pending", [])
     step_once = make_step(graph, optimizer, task.predicts, task.answers)
     rows = sharding.rows(mesh, settings.batch_size)
     source = data.BatchSource(examples, seed=config.seed, batch_size=settings.batch_size, steps=settings.steps, rows=rows)
@@ -78,9 +80,18 @@ def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet):
     costs = {n: flops.train_flops(model.config, task.predicts, task.seq_len, n) * settings.batch_size for n in _all_passes(config)}
     metrics = Metrics(workdir, start=start, steps=settings.steps, quiet=quiet)
     spent = sum(costs[passes_at(config, step)] for step in range(start))
-    pending = []
+    see = lambda: _stop_if_bad(config, task, graph, optimizer, state, lambda step: sharding.place(mesh, source[step], settings.batch_size, rows), workdir)
+    # the numbers that no line of metrics has yet go along: a line can span a stop
+    save = lambda step: checkpoints.save(step, state, {**iterator.get_state(), "pending": _plain(pending)})
     try:
         for step in range(start, settings.steps):
+            if told():
+                checkpoints.wait()
+                if step > (checkpoints.latest() or 0):
+                    see()
+                    save(step)
+                    checkpoints.wait()
+                raise preempt.Preempted(step, settings.steps)
             passes = passes_at(config, step)
             batch = sharding.place(mesh, next(iterator), settings.batch_size, rows)
             state, numbers = step_once(state, batch, passes)
@@ -88,14 +99,14 @@ def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet):
             pending.append(numbers)
             done = step + 1
             if done % settings.log_every == 0 or done % settings.save_every == 0 or done == settings.steps:
-                _stop_if_bad(config, task, graph, optimizer, state, lambda step: sharding.place(mesh, source[step], settings.batch_size, rows), workdir)
+                see()
             if done % settings.log_every == 0 or done == settings.steps:
                 metrics.write(done, "train", _summary(pending, done, task, settings.batch_size, spent))
                 pending = []
             if settings.eval_every and (done % settings.eval_every == 0 or done == settings.steps):
                 metrics.write(done, "validation", _validate(config, graph, state, task, done, spent))
             if done % settings.save_every == 0 or done == settings.steps:
-                checkpoints.save(done, state, iterator.get_state())
+                save(done)
         checkpoints.wait()
     finally:
         metrics.close()
@@ -115,7 +126,12 @@ def _all_passes(config: RunConfig) -> tuple[int, ...]:
     return config.train.random_passes or (config.model.sleep.passes,)
 
 
-def _summary(pending: list[dict[str, jax.Array]], step: int, task, batch_size: int, spent: int) -> dict[str, Any]:
+def _plain(pending: list[dict[str, Any]]) -> list[dict[str, float | int]]:
+    """The numbers of steps as JSON holds them without loss."""
+    return [{key: np.asarray(value).item() for key, value in numbers.items()} for numbers in jax.device_get(pending)]
+
+
+def _summary(pending: list[dict[str, Any]], step: int, task, batch_size: int, spent: int) -> dict[str, Any]:
     """Means over the steps since the last line, in float64 so that their order is all that matters."""
     numbers = jax.device_get(pending)
     mean = lambda key: float(np.mean([float(n[key]) for n in numbers]))

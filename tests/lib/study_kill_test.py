@@ -24,9 +24,9 @@ def children(pid):
     return [int(line) for line in listed.stdout.split()]
 
 
-def kill(pid):
+def kill(pid, how):
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, how)
     except ProcessLookupError:
         pass
 
@@ -53,8 +53,9 @@ def test_killed_at_random_moments_it_ends_with_the_same_numbers(tmp_path):
         time.sleep(draw.uniform(0.2, 0.9) * whole)
         victims = children(study.pid)
         # the study alone, whose workers must notice; its workers alone, as when memory runs out; or all at once
+        how = draw.choice([signal.SIGKILL, signal.SIGTERM])
         for pid in draw.choice([[study.pid], victims, [study.pid, *victims]]):
-            kill(pid)
+            kill(pid, how)
             kills += 1
         status = study.wait()
     assert kills >= 5 and status is not None

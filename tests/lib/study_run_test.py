@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from sleepnet.errors import UsageError
-from sleepnet.study import ledger, pool
+from sleepnet.study import ledger, pool, worker
 from sleepnet.study.progress import Standing, remaining, span, standing
 from sleepnet.study.worker import curve
+from sleepnet.train.preempt import Preempted
 from studies import ARMS, fake, make, spec
 
 
@@ -105,6 +106,17 @@ def test_sigterm_ends_the_children_and_a_rerun_finishes(tmp_path):
     assert len(runs) == 2
     assert pool.execute(runs, [(0,)], lambda _: None, fake(tmp_path / "log")) == []
     assert make(folder, spec(ARMS[:2])) == []
+
+
+def test_a_worker_told_to_stop_while_it_trains_ends_well(tmp_path, monkeypatch, capsys):
+    def stopped(folder):
+        raise Preempted(3, 9)
+
+    monkeypatch.setattr(worker, "work", stopped)
+    for name in ("pin", "end_with_parent"):  # of a process of its own
+        monkeypatch.setattr(worker, name, lambda *_: None)
+    worker.main([f"--folder={tmp_path}"])
+    assert capsys.readouterr().out == "preempted at step 3 of 9; the same command goes on from there\n"
 
 
 def test_slots_never_depend_on_jobs(monkeypatch):

@@ -23,6 +23,7 @@ from sleepnet.config import RunConfig, from_dict, to_dict
 from sleepnet.train import __main__ as command
 from sleepnet.train import loop
 from sleepnet.train.loop import passes_at, train
+from sleepnet.train.preempt import Preempted
 
 STEPS = 40
 VALUES = {
@@ -244,6 +245,60 @@ def test_an_update_that_is_not_finite_is_never_saved(tmp_path, monkeypatch):
     with pytest.raises(FloatingPointError, match=r"step 0 .* is not finite, first in update of "):
         train(config, tmp_path / "run", quiet=True)
     assert steps_in(tmp_path / "run") == []
+
+
+def stopping(real, at):
+    """`make_step` of a process that gets SIGTERM while it takes the step `at`."""
+    def make_step(*arguments):
+        def step(state, batch, passes):
+            if int(state.step) == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return real(*arguments)(state, batch, passes)
+
+        return step
+
+    return make_step
+
+
+def test_sigterm_saves_the_step_reached_and_the_run_goes_on_bit_for_bit(compiled_once, tmp_path, monkeypatch):
+    """Stops that are no multiple of log_every or save_every: a line of metrics and an evaluation span them."""
+    config = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, log_every=7, save_every=9, eval_every=13))
+    train(config, tmp_path / "unbroken", quiet=True)
+    workdir, real = tmp_path / "run", loop.make_step
+    for at in (0, 10, 24, 25):
+        with monkeypatch.context() as patch, pytest.raises(Preempted, match=f"preempted at step {at + 1} of 40") as stop:
+            patch.setattr(loop, "make_step", stopping(real, at))
+            train(config, workdir, quiet=True)
+        assert stop.value.step == at + 1 == steps_in(workdir)[-1]
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    train(config, workdir, quiet=True)
+    assert_same_run(workdir, tmp_path / "unbroken")
+    assert [row["step"] for row in lines(workdir) if row["split"] == "train"] == [7, 14, 21, 28, 35, 40]
+
+
+def test_sigterm_on_the_command_line_exits_with_0(whole, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loop, "make_step", stopping(loop.make_step, 4))
+    monkeypatch.setattr(sys, "argv", ["train", f"--config={config_file(tmp_path)}", f"--workdir={tmp_path / 'run'}"])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(command.main, command.FLAGS)
+    assert not stop.value.code and capsys.readouterr().out == "preempted at step 5 of 40; the same command goes on from there\n"
+    assert steps_in(tmp_path / "run") == [5] and not (tmp_path / "run/result.json").exists()
+
+
+def test_sigterm_at_the_last_step_ends_the_run_as_ever(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "make_step", stopping(loop.make_step, STEPS - 1))
+    workdir = copied(whole, tmp_path / "run", without=(40,))
+    train(CONFIG, workdir, quiet=True)
+    assert_same_run(workdir, whole)
+
+
+def test_a_second_sigterm_is_as_it_was():
+    script = (
+        "import os, signal\nfrom sleepnet.train import preempt\nwith preempt.watch() as told:\n    assert not told()\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n    assert told()\n    print('told', flush=True)\n    os.kill(os.getpid(), signal.SIGTERM)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (-signal.SIGTERM, "told\n"), ended.stderr
 
 
 @pytest.mark.slow
