@@ -107,9 +107,9 @@ def read_claim(workdir: Path) -> tuple[RunConfig, Task]:
 class Checkpoints:
     """The checkpoints of one run's folder; saves in the background, one at a time."""
 
-    def __init__(self, workdir: Path, keep: int | None = None, create: bool = True):
+    def __init__(self, workdir: Path, keep: int | None = None, keep_period: int = 0, create: bool = True):
         self.folder = workdir.absolute() / "checkpoints"
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=create)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, keep_period=keep_period or None, create=create)
         self.manager = ocp.CheckpointManager(self.folder, options=options)
 
     def latest(self) -> int | None:

@@ -152,14 +152,16 @@ class TrainConfig:
     random_passes: tuple[int, ...] = ()  # passes drawn uniformly from these at each step; empty: always model.sleep.passes
     log_every: int = 50  # steps between two lines of metrics
     save_every: int = 500  # steps between two checkpoints
-    keep: int = 2  # checkpoints kept
+    keep: int = 2  # newest checkpoints kept
+    keep_period: int = 0  # checkpoints of steps that are a multiple of it are kept besides; 0: none
     eval_every: int = 500  # steps between two looks at the validation split; 0: none
     eval_examples: int = 256
 
     def __post_init__(self):
         for key in ("steps", "batch_size", "log_every", "save_every", "keep", "eval_examples"):
             _at_least(f"train.{key}", getattr(self, key), 1)
-        _at_least("train.eval_every", self.eval_every, 0)
+        for key in ("keep_period", "eval_every"):
+            _at_least(f"train.{key}", getattr(self, key), 0)
         for passes in self.random_passes:
             _at_least("train.random_passes", passes, 1)
 

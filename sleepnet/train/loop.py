@@ -51,7 +51,7 @@ def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dic
     checkpoint.claim(workdir, config, task, examples.manifest_hash if config.task.folder else "")
     if (workdir / "result.json").exists():
         return json.loads((workdir / "result.json").read_text())
-    checkpoints = checkpoint.Checkpoints(workdir, keep=config.train.keep)
+    checkpoints = checkpoint.Checkpoints(workdir, keep=config.train.keep, keep_period=config.train.keep_period)
     try:
         with meshes.use(mesh), preempt.watch() as told:
             return _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)

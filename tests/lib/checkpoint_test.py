@@ -77,6 +77,14 @@ def test_what_was_saved_comes_back(saved):
     checkpoints.close()
 
 
+def test_multiples_of_the_period_are_kept_besides_the_newest(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1, keep_period=4)
+    for step in range(1, 11):
+        checkpoints.save(step, {"params": jnp.ones(3)}, {"next_index": step})
+    checkpoints.close()
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [4, 8, 10]
+
+
 def test_the_newest_model_comes_back_with_its_task(saved):
     loaded = load_model(saved)
     assert loaded.step == 4 and loaded.config == CONFIG and loaded.task == TASK

@@ -117,6 +117,7 @@ REFUSED = [
     (OptimConfig, {"warmup": -1}, "optim.warmup=-1"),
     (OptimConfig, {"clip": -1.0}, "optim.clip=-1.0"),
     *((TrainConfig, {key: 0}, f"train.{key}=0 must be at least 1") for key in ("steps", "batch_size", "log_every", "save_every", "keep", "eval_examples")),
+    (TrainConfig, {"keep_period": -1}, "train.keep_period=-1 must be at least 0"),
     (TrainConfig, {"eval_every": -1}, "train.eval_every=-1 must be at least 0"),
     (TrainConfig, {"random_passes": (1, 0)}, "train.random_passes=0 must be at least 1"),
     (EvalConfig, {"examples": 0}, "eval.examples=0"),
