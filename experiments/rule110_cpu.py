@@ -1,7 +1,7 @@
 """Rule-110 at a size that a CPU trains: a ring of 16 cells, t = 1 … 6 mixed, every cell asked for (2^16 states, six depths).
 
-Held-out states. Training starts with t = 1 alone and lets t
-grow to 6 by step 1,000, in every arm alike. One row: with two, the second was written over the first (see README.md).
+Held-out states. Training starts with t = 1 alone and lets t grow to 6 by step 1,000, in every arm alike. One row: with two, the
+second was written over the first (see README.md).
 
 Command:   python -m sleepnet.study --config=experiments/rule110_cpu.py
 Hardware:  two CPU cores
