@@ -177,7 +177,7 @@ def test_eval_of_a_run(grade, tmp_path):
     code, out, err = grade("--workdir=run", "--examples=50", "--batch_size=16", "--seed=4")
     assert (code, err.strip()) == (0, "")
     assert {"N = 3", "steps = 2", "chance"} <= {words for words in ("N = 3", "N = 1 ", "steps = 2", "chance") if words in out}
-    assert out.endswith("wrote run/eval/test.jsonl\nwrote run/eval/test_steps.png\n")
+    assert out.endswith("wrote run/eval/test.jsonl\nwrote run/eval/test_steps.png\nwrote run/eval/test_steps_heat.png\n")
     rows = report.read_rows(tmp_path / "run/eval/test.jsonl")
     assert {row["passes"] for row in rows} == {3}
     batch = RULE.batch(4, "test", 0, 50)

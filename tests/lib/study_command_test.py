@@ -28,7 +28,7 @@ LEAVE_OUTCOME = """
 import json, pathlib, sys
 folder = pathlib.Path(sys.argv[1])
 run = json.loads((folder / "run.json").read_text())
-row = {"passes": 2 if run["arm"] == "sleep2" else 1, "axis": "k", "value": 2, "exact_accuracy": 0.5, "exact_interval": [0.4, 0.6]}
+row = {"passes": 2 if run["arm"] == "sleep2" else 1, "axis": "k", "value": 2, "answers": 10, "exact_accuracy": 0.5, "exact_interval": [0.4, 0.6]}
 row |= {"label_accuracy": 0.5, "label_interval": [0.4, 0.6], "baselines": {}}
 rest = {"steps": 12, "result": {}, "rows": [row, row | {"axis": "all", "value": None}], "curve": [], "versions": {}, "device": "none"}
 (folder / "outcome.json").write_text(json.dumps(run | rest))
