@@ -58,7 +58,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_numbers(tmp_path):
             kill(pid, how)
             kills += 1
         status = study.wait()
-    assert kills >= 5 and status is not None
+    assert kills >= 3 and status is not None  # told to end it keeps its steps, and may be done before the last draw
     subprocess.run(command(tmp_path / "killed"), check=True, capture_output=True)
     assert len(outcomes(tmp_path / "unbroken")) == 2
     assert outcomes(tmp_path / "killed") == outcomes(tmp_path / "unbroken")
