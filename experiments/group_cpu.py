@@ -21,5 +21,5 @@ def get_config():
         question="How many elements of a non-solvable group can N = 4 passes of sleep multiply, beside one pass at equal compute?",
         steps=STEPS,
         batch_size=BATCH,
-        group="A5", length=(2, 6), length_rise=tuple(step * BATCH for step in (1500, 2000, 2500, 3000)),
+        arguments=dict(group="A5", length=(2, 6), length_rise=tuple(step * BATCH for step in (1500, 2000, 2500, 3000))),
     )

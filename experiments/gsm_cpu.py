@@ -21,5 +21,5 @@ def get_config():
         question="How many operations can N = 4 passes of sleep chain, beside one pass at equal compute?",
         steps=STEPS,
         batch_size=BATCH,
-        ops=(1, 3), length=(60, 120), places=8, things=8, limit=60, fillers="alike", window=32, ops_rise=tuple(step * BATCH for step in (600, 900)),
+        arguments=dict(ops=(1, 3), length=(60, 120), places=8, things=8, limit=60, fillers="alike", window=32, ops_rise=tuple(step * BATCH for step in (600, 900))),
     )

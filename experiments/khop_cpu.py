@@ -20,5 +20,5 @@ def get_config():
         question="How many hops can N = 4 passes of sleep follow, beside one pass at equal compute?",
         steps=STEPS,
         batch_size=BATCH,
-        length=48, hops=(1, 6), queries=2, hops_rise=tuple(step * BATCH for step in (800, 1100, 1400, 1700)),
+        arguments=dict(length=48, hops=(1, 6), queries=2, hops_rise=tuple(step * BATCH for step in (800, 1100, 1400, 1700))),
     )

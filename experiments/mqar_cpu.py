@@ -4,7 +4,7 @@ Memory without depth: one pass should do as well as four, and sleep must not cos
 
 Command:   python -m sleepnet.study --config=experiments/mqar_cpu.py
 Hardware:  two CPU cores, a core an arm
-Wall time: about 5 minutes an arm: about 9 steps a second of one core, measured over 275 steps of sleep4
+Wall time: about 5 minutes an arm, estimated from a short run
 Score:     not run to the end yet
 """
 from sleepnet.study.pair import pair
@@ -20,5 +20,5 @@ def get_config():
         question="Where one look is enough, do four passes of sleep cost anything at equal compute?",
         steps=STEPS,
         batch_size=BATCH,
-        vocabulary=128, length=64, pairs=(4, 16), queries=4,
+        arguments=dict(vocabulary=128, length=64, pairs=(4, 16), queries=4),
     )

@@ -11,17 +11,12 @@ Wall time: 258 s, installation included, on two idle cores (two arms)
 Score:     k = 4, exact, held-out cycles: N = 4 .999, 1.000, .993 (seeds 0, 1, 2), N = 1 with as much compute .280, .420 (seeds 0, 1);
            chance .062, a guess in context .143
 """
-from sleepnet import config as run_config
 from sleepnet.errors import UsageError
-from sleepnet.study import spec
+from sleepnet.study import pair, spec
 
 STEPS, BATCH = 3200, 32
 ONE_PASS = {"model.sleep.passes": 1}
 
-QUICK = (
-    dict(name="sleep4", label="N = 4 passes of sleep", overrides={"model.sleep.passes": 4}),
-    dict(name="once_matched", label="N = 1, as much compute (more steps)", overrides=ONE_PASS, match="sleep4"),
-)
 MORE = (
     dict(name="once", label="N = 1, as many steps", overrides=ONE_PASS),
     # As many steps and so more compute than sleep4: matched, they would end before the curriculum asked k = 4
@@ -51,7 +46,7 @@ RATES = tuple(
     )
     for word, rate in (("half", 7.5e-3), ("twice", 3e-2))
 )
-ARMS = {"two_arms": QUICK, "all_arms": QUICK + MORE, "rates": QUICK + MORE + RATES}
+ARMS = {"two_arms": pair.ARMS, "all_arms": pair.ARMS + MORE, "rates": pair.ARMS + MORE + RATES}
 
 
 def get_config(arms: str = "two_arms"):
@@ -71,21 +66,13 @@ def get_config(arms: str = "two_arms"):
 
 def base():
     """The run that every arm starts from."""
-    config = run_config.default()
-    config.task.name = "depo"
-    config.task.arguments = dict(
+    config = pair.base("depo", STEPS, BATCH, dict(
         nodes=8, hops=4, queries=8, names=16, name_tokens=(1, 1), nodes_law="fixed", test_hops=(1, 2, 3, 4),
         window=16,
         hops_rise=(300 * BATCH, 1500 * BATCH, 1500 * BATCH),
-    )
-    config.model.pattern = "AG"
-    config.optim.learning_rate = 1.5e-2
-    config.optim.adam_rate = 2.25e-3
+    ))
     config.optim.decay = 0.3
-    config.train.steps = STEPS
-    config.train.batch_size = BATCH
     config.train.save_every = 600
     config.train.eval_every = 150
-    config.train.keep = 1
     config.eval.examples = 1024
     return config

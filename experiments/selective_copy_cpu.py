@@ -4,7 +4,7 @@ Memory without depth: one pass should do as well as four, and sleep must not cos
 
 Command:   python -m sleepnet.study --config=experiments/selective_copy_cpu.py
 Hardware:  two CPU cores, a core an arm
-Wall time: about 7 minutes an arm: 4.5 steps a second of one core, measured over 51 steps of sleep4
+Wall time: about 7 minutes an arm, estimated from a short run
 Score:     not run to the end yet
 """
 from sleepnet.study.pair import pair
@@ -20,5 +20,5 @@ def get_config():
         question="Does what was written in one window outlive the passes over the next ones?",
         steps=STEPS,
         batch_size=BATCH,
-        length=80, copies=(4, 16),
+        arguments=dict(length=80, copies=(4, 16)),
     )

@@ -21,5 +21,5 @@ def get_config():
         question="How many assignments can N = 4 passes of sleep follow, beside one pass at equal compute?",
         steps=STEPS,
         batch_size=BATCH,
-        chains=4, hops=3, noise=(0, 8), order="shuffled", queries=8, names=32, values=32, hops_rise=tuple(step * BATCH for step in (700, 1100)),
+        arguments=dict(chains=4, hops=3, noise=(0, 8), order="shuffled", queries=8, names=32, values=32, hops_rise=tuple(step * BATCH for step in (700, 1100))),
     )

@@ -7,27 +7,31 @@ from sleepnet import config as run_config
 from sleepnet.study import spec
 
 
-def pair(task: str, *, title: str, question: str, steps: int, batch_size: int, **arguments: Any) -> ml_collections.ConfigDict:
+ARMS = (
+    dict(name="sleep4", label="N = 4 passes of sleep", overrides={"model.sleep.passes": 4}),
+    dict(name="once_matched", label="N = 1, as much compute (more steps)", overrides={"model.sleep.passes": 1}, match="sleep4"),
+)
+
+
+def pair(task: str, *, title: str, question: str, steps: int, batch_size: int, arguments: dict[str, Any]) -> ml_collections.ConfigDict:
     """Returns a study of the arms `sleep4` (the reference) and `once_matched`, one attention and one fast-weight block each.
 
     Args:
-      task, arguments: what both train and are graded on.
+      task, arguments: name and arguments of what both train and are graded on.
       title, question: of the report.
       steps, batch_size: of `sleep4`.
     """
     config = spec.default()
     config.title, config.question = title, question
     config.seeds = (0,)
-    config.base = _base(task, steps, batch_size, arguments)
-    config.arms = [
-        dict(name="sleep4", label="N = 4 passes of sleep", overrides={"model.sleep.passes": 4}),
-        dict(name="once_matched", label="N = 1, as much compute (more steps)", overrides={"model.sleep.passes": 1}, match="sleep4"),
-    ]
+    config.base = base(task, steps, batch_size, arguments)
+    config.arms = list(ARMS)
     config.reference = "sleep4"
     return config
 
 
-def _base(task: str, steps: int, batch_size: int, arguments: dict[str, Any]) -> ml_collections.ConfigDict:
+def base(task: str, steps: int, batch_size: int, arguments: dict[str, Any]) -> ml_collections.ConfigDict:
+    """Returns the run that both arms start from."""
     config = run_config.default()
     config.task.name = task
     config.task.arguments = arguments
