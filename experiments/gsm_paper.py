@@ -6,28 +6,13 @@ Score:     not trained here yet. The best constant answer and the majority answe
 Choices:   as in rule110_paper.py, and the batch: the paper fine-tunes trained models of 1.4B and 2B, 256 sequences a step, for up to 1,000
            steps; this one starts from nothing. Tokens are words
 """
-from sleepnet import config as run_config
+from sleepnet import presets
 
 
 def get_config():
     """The run's configuration."""
-    config = run_config.default()
-    config.task.name = "gsm"
-    config.task.arguments = dict(ops=(1, 8), length=(2000, 3300), question="first", window=2000)
-    config.model.pattern = "AG" * 5
-    config.model.width = 512
-    config.model.heads = 8
-    config.model.head_dim = 64
-    config.model.mlp_width = 1536
-    config.model.sleep.passes = 4
-    config.model.sleep.remat = True
+    config = presets.paper_size(
+        "gsm", dict(ops=(1, 8), length=(2000, 3300), question="first", window=2000), pattern="AG" * 5, width=512, steps=50_000, batch_size=32
+    )
     config.optim.learning_rate = 1e-3
-    config.optim.adam_rate = 5e-5
-    config.optim.warmup = 1000
-    config.train.steps = 50_000
-    config.train.batch_size = 32
-    config.train.save_every = 1000
-    config.train.eval_every = 1000
-    config.eval.examples = 1600
-    config.eval.batch_size = 32
     return config

@@ -6,29 +6,14 @@ Score:     not trained here yet. The paper: N = 1 about .10 exact, N = 4 a littl
 Choices:   the paper gives layers, width, L, batch, Muon 2e-3 and AdamW 5e-5. Heads, MLP, norms, schedule and what goes round the
            loop are ours; --config.model.sleep.carry=hidden is the paper's loop.
 """
-from sleepnet import config as run_config
+from sleepnet import presets
 
 
 def get_config():
     """The run's configuration."""
-    config = run_config.default()
-    config.task.name = "rule110"
-    config.task.arguments = dict(width=24, strings=4, steps=32)
-    config.model.pattern = "AGAG"
-    config.model.width = 256
-    config.model.heads = 4
-    config.model.head_dim = 64
-    config.model.mlp_width = 768
-    config.model.sleep.passes = 4
-    config.model.sleep.remat = True
-    config.optim.learning_rate = 2e-3
-    config.optim.adam_rate = 5e-5
-    config.optim.warmup = 1000
-    config.train.steps = 98_000
-    config.train.batch_size = 512
-    config.train.save_every = 1000
-    config.train.eval_every = 1000
+    config = presets.paper_size(
+        "rule110", dict(width=24, strings=4, steps=32), pattern="AGAG", width=256, steps=98_000, batch_size=512
+    )
     config.train.eval_examples = 2048
     config.eval.examples = 16_384
-    config.eval.batch_size = 512
     return config
