@@ -11,6 +11,7 @@ Wall time: 258 s, installation included, on two idle cores (two arms)
 Score:     k = 4, exact, held-out cycles: N = 4 .999, 1.000, .993 (seeds 0, 1, 2), N = 1 with as much compute .280, .420 (seeds 0, 1);
            chance .062, a guess in context .143
 """
+from sleepnet import presets
 from sleepnet.errors import UsageError
 from sleepnet.study import pair, spec
 
@@ -66,7 +67,7 @@ def get_config(arms: str = "two_arms"):
 
 def base():
     """The run that every arm starts from."""
-    config = pair.base("depo", STEPS, BATCH, dict(
+    config = presets.cpu_size("depo", steps=STEPS, batch_size=BATCH, arguments=dict(
         nodes=8, hops=4, queries=8, names=16, name_tokens=(1, 1), nodes_law="fixed", test_hops=(1, 2, 3, 4),
         window=16,
         hops_rise=(300 * BATCH, 1500 * BATCH, 1500 * BATCH),

@@ -1,4 +1,4 @@
-"""The run that every experiment at the paper's size starts from."""
+"""The runs that experiments start from: one that a CPU core trains in minutes, one at the paper's size."""
 from typing import Any
 
 import ml_collections
@@ -6,6 +6,29 @@ import ml_collections
 from sleepnet import config as run_config
 
 _WIDTHS = {256: 4, 512: 8}  # D → heads of 64
+
+
+def cpu_size(task: str, arguments: dict[str, Any], *, steps: int, batch_size: int) -> ml_collections.ConfigDict:
+    """Returns a run of one attention and one fast-weight block, D = 64, about 90,000 parameters.
+
+    Args:
+      task, arguments: name and arguments of what is trained and graded.
+      steps, batch_size: how long, and sequences a step.
+    """
+    config = run_config.default()
+    config.task.name = task
+    config.task.arguments = arguments
+    config.model.pattern = "AG"
+    config.optim.learning_rate = 1.5e-2
+    config.optim.adam_rate = 2.25e-3
+    config.optim.decay = 0.4
+    config.train.steps = steps
+    config.train.batch_size = batch_size
+    config.train.save_every = 250
+    config.train.eval_every = 250
+    config.train.keep = 1
+    config.eval.examples = 4096
+    return config
 
 
 def paper_size(task: str, arguments: dict[str, Any], *, pattern: str, width: int, steps: int, batch_size: int) -> ml_collections.ConfigDict:

@@ -3,9 +3,10 @@
   python -m sleepnet.study --config=experiments/STUDY.py --workdir=runs/STUDY [--config.base.train.steps=100] [--seeds=0,1]
   python -m sleepnet.study --workdir=runs/STUDY --report_only
   python -m sleepnet.study --results=experiments/results/STUDY --report_only --out=report
+  python -m sleepnet.study --overview=experiments/results
 
 What has finished is not run again, what was killed goes on, and arms or seeds can be added to a study later. Outcomes in --results count
-as finished, in a new workdir too: a matrix can grow from place to place.
+as finished, in a new workdir too: a matrix can grow from place to place. Two studies side by side need cores of their own (taskset).
 """
 import os
 import re
@@ -19,7 +20,7 @@ from rich.console import Console
 
 from sleepnet import cli
 from sleepnet.errors import UsageError
-from sleepnet.study import ledger, outcomes, pool, report, spec as specs
+from sleepnet.study import ledger, outcomes, overview, pool, report, spec as specs
 from sleepnet.study.ledger import Run
 from sleepnet.study.progress import Board
 from sleepnet.study.spec import StudySpec
@@ -33,6 +34,7 @@ _SEEDS = flags.DEFINE_list("seeds", None, "seeds instead of the config's, for in
 _ONLY = flags.DEFINE_list("only", None, "names of the arms to run; all if not given", flag_values=FLAGS)
 _RESULTS = flags.DEFINE_string("results", None, "a folder of finished runs' outcomes, small enough to keep: those there are not run again, new ones are added", flag_values=FLAGS)
 _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "make the report again from --workdir, or from --results alone", flag_values=FLAGS)
+_OVERVIEW = flags.DEFINE_string("overview", None, "a folder of such folders: prints one Markdown table over all their studies, and runs nothing", flag_values=FLAGS)
 _OUT = flags.DEFINE_string("out", None, "folder of the report; the workdir if not given", flag_values=FLAGS)
 
 
@@ -40,10 +42,13 @@ def main(argv: list[str]) -> int:
     """Runs the command line; 1 if a run failed."""
     del argv
     console = Console()
+    if _OVERVIEW.value:
+        print(report.markdown_table(overview.overview(Path(_OVERVIEW.value))))
+        return 0
     if _REPORT_ONLY.value:
         return _report_only(console)
     if _CONFIG.value is None:
-        raise UsageError("--config=FILE is needed; or --report_only with --workdir or --results")
+        raise UsageError("--config=FILE is needed; or --report_only with --workdir or --results, or --overview")
     spec = _spec()
     workdir = Path(_WORKDIR.value or _default_workdir())
     runs = ledger.runs(workdir, spec, _ONLY.value or ())

@@ -3,7 +3,7 @@ from typing import Any
 
 import ml_collections
 
-from sleepnet import config as run_config
+from sleepnet import presets
 from sleepnet.study import spec
 
 
@@ -24,25 +24,7 @@ def pair(task: str, *, title: str, question: str, steps: int, batch_size: int, a
     config = spec.default()
     config.title, config.question = title, question
     config.seeds = (0,)
-    config.base = base(task, steps, batch_size, arguments)
+    config.base = presets.cpu_size(task, arguments, steps=steps, batch_size=batch_size)
     config.arms = list(ARMS)
     config.reference = "sleep4"
-    return config
-
-
-def base(task: str, steps: int, batch_size: int, arguments: dict[str, Any]) -> ml_collections.ConfigDict:
-    """Returns the run that both arms start from."""
-    config = run_config.default()
-    config.task.name = task
-    config.task.arguments = arguments
-    config.model.pattern = "AG"
-    config.optim.learning_rate = 1.5e-2
-    config.optim.adam_rate = 2.25e-3
-    config.optim.decay = 0.4
-    config.train.steps = steps
-    config.train.batch_size = batch_size
-    config.train.save_every = 250
-    config.train.eval_every = 250
-    config.train.keep = 1
-    config.eval.examples = 4096
     return config

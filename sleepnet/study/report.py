@@ -45,7 +45,7 @@ def markdown(spec: StudySpec, found: list[Outcome], commands: list[str], images:
     if spec.question:
         parts.append(f"**{spec.question}**")
     parts.append(verdict(spec, found).sentence)
-    accuracy, *others = [_markdown_table(table) for table in tables(spec, found)]
+    accuracy, *others = [markdown_table(table) for table in tables(spec, found)]
     parts += [accuracy, *(f"![{_caption(name)}]({name}.png)\n\n{_caption(name)}" for name in images), *others]
     parts.append("## How it was made\n\n```bash\n" + "\n".join(commands) + "\n```")
     parts.append("\n".join(f"- {note}" for note in _notes(spec, found)))
@@ -70,7 +70,8 @@ def show(console: Console, spec: StudySpec, found: list[Outcome]) -> None:
     console.print(verdict(spec, found).sentence, style="bold", highlight=False, markup=False)
 
 
-def _markdown_table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """The table in Markdown, under its title, with its note."""
     clean = lambda cell: cell.replace("|", "\\|")
     rule = ["---"] + ["---:"] * (len(table.headers) - 1) if len(table.headers) > 2 else ["---"] * 2
     rows = [table.headers, rule, *table.rows]

@@ -14,6 +14,7 @@ MAY = {
     "sleepnet.state": (),
     "sleepnet.losses": (),
     "sleepnet.config": ("sleepnet.errors",),
+    "sleepnet.presets": ("sleepnet.config",),
     "sleepnet.cli": ("sleepnet.errors",),
     "sleepnet.sleep": ("sleepnet.config", "sleepnet.state"),
     "sleepnet.optim": ("sleepnet.config",),

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from sleepnet.errors import UsageError
-from sleepnet.study import ledger, outcomes, report, resolve
+from sleepnet.study import ledger, outcomes, overview, report, resolve
 from sleepnet.study.claim import verdict
 from studies import ARMS, CLAIM, outcome, spec
 
@@ -107,3 +107,17 @@ def test_foreign_outcomes_are_refused(written, tmp_path):
     (tmp_path / "sleep4-seed0.json").write_text("{}")
     with pytest.raises(UsageError, match="not the outcome of a run"):
         outcomes.load(tmp_path, study)
+
+
+def test_the_overview_has_every_study_and_its_guesses(written, tmp_path):
+    study, folder = written
+    table = overview.overview(folder)
+    cells = {row[1]: row for row in table.rows}
+    assert {row[0] for row in table.rows} == {"results"}
+    assert cells["sleep4"][2:4] == ("4", "0, 1") and cells["sleep4"][7:] == ("0.967 [0.961–0.973]", "k = 4")
+    matched = cells["once_matched (compute of sleep4)"]
+    assert matched[4:6] == ("7.65e6", "1.19e12") and matched[7] == "0.317"
+    assert "guess: chance" in cells and cells["guess: in context"][7] == "0.111"
+    assert "deep" not in cells, "an arm without a run"
+    with pytest.raises(UsageError, match="holds a study.json"):
+        overview.overview(tmp_path)
