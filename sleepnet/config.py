@@ -28,7 +28,7 @@ class SleepConfig:
 
     passes: int = 4  # N, passes over a window that sleeps
     predict_passes: int = 1  # passes over a window that predicts, each from the window's first S; more than 1 loops at answering
-    eviction: str = "hard"  # hard: the KV cache is emptied; sliding: the newest L − 1 entries stay
+    eviction: str = "hard"  # hard: the KV cache is emptied; sliding: the newest L − 1 entries stay; none: all stay, and attention sees them
     carry: str = "reinject"  # what goes round the loop: hidden (the paper), or reinject (normalised, embedding added)
     loop_start: int = 0  # first block of the loop
     loop_stop: int = -1  # block behind the last of the loop; -1: all blocks
@@ -41,7 +41,7 @@ class SleepConfig:
         _at_least("sleep.passes", self.passes, 1)
         _at_least("sleep.predict_passes", self.predict_passes, 1)
         _at_least("sleep.gradient_passes", self.gradient_passes, 1)
-        _choice("sleep.eviction", self.eviction, ("hard", "sliding"))
+        _choice("sleep.eviction", self.eviction, ("hard", "sliding", "none"))
         _choice("sleep.carry", self.carry, ("hidden", "reinject"))
         _choice("sleep.gradient", self.gradient, ("full", "last", "implicit"))
 
@@ -100,8 +100,13 @@ class ModelConfig:
 
     @property
     def survivors(self) -> int:
-        """P, KV entries that outlive an eviction."""
+        """P, KV entries that outlive an eviction; without evictions those before the first window."""
         return self.window - 1 if self.sleep.eviction == "sliding" else 0
+
+    @property
+    def full_cache(self) -> bool:
+        """Whether the KV cache grows by L with every window, as a transformer's does."""
+        return self.sleep.eviction == "none"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What lives between calls of a model: the fast weights that cross every boundary, and the window that dies at it.
 
-Letters: B batch, L window length, P tokens that survive an eviction (0 when hard, L − 1 when sliding), H heads,
+Letters: B batch, L window length, P tokens that survive an eviction (0 when hard, L − 1 when sliding, all without), H heads,
 K key width, V value width, D attention head width, C channels of a short convolution, W its width.
 """
 import dataclasses

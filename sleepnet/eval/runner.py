@@ -146,9 +146,10 @@ def _row(counts: Sequence[np.ndarray], chosen_ExA: np.ndarray) -> Row:
 
 
 def _cost(config, task: Task, passes: int, examples: int) -> Row:
+    last_sleep = max((i for i, labelled in enumerate(task.predicts) if not labelled), default=0)
     return {
         "tokens": examples * task.seq_len,
-        "flops_sleep": flops.sleep_flops(config, passes),
-        "flops_wake_token": flops.wake_token_flops(config),
+        "flops_sleep": flops.sleep_flops(config, passes, last_sleep),
+        "flops_wake_token": flops.wake_token_flops(config, len(task.predicts) - 1),
         "flops": examples * flops.forward_flops(config, task.predicts, task.seq_len, passes),
     }

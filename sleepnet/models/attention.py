@@ -61,6 +61,6 @@ class Attention(nnx.Module):
 
     def read(self, q, k_BxMxHxD, v_BxMxHxD, valid_BxM, first) -> jax.Array:
         """`attend` and the projection back, [B, T, D]."""
-        reach = self.config.window
+        reach = k_BxMxHxD.shape[1] if self.config.full_cache else self.config.window
         mixed = attend(q, k_BxMxHxD, v_BxMxHxD, valid_BxM, first, reach=reach, theta=self.config.rope_theta)
         return self.out(rearrange(mixed, "b t h d -> b t (h d)"))

@@ -45,18 +45,25 @@ def head_flops(config: ModelConfig, tokens: int) -> int:
     return 2 * tokens * config.width * config.vocab_size
 
 
-def _window_flops(config: ModelConfig, tokens: int, rounds: int) -> int:
-    """FLOPs of one window whose looped span runs `rounds` times; what stands before and behind it runs once."""
-    once = pass_flops(config, tokens)
-    return once + (rounds - 1) * pass_flops(config, tokens, blocks=config.loop)
+def _window_flops(config: ModelConfig, tokens: int, rounds: int, kept: int) -> int:
+    """FLOPs of one window behind `kept` KV entries, whose looped span runs `rounds` times; what stands before and behind it runs once."""
+    once = pass_flops(config, tokens, context=kept + tokens)
+    return once + (rounds - 1) * pass_flops(config, tokens, context=kept + tokens, blocks=config.loop)
 
 
-def _windows(config: ModelConfig, predicts: Sequence[bool], seq_len: int) -> list[tuple[int, bool]]:
-    """(tokens, does it predict) of each window; the last may be shorter."""
+def kept_entries(config: ModelConfig, windows: int) -> int:
+    """KV entries of earlier windows that attention sees after `windows` of them."""
+    return windows * config.window if config.full_cache else config.survivors
+
+
+def _windows(config: ModelConfig, predicts: Sequence[bool], seq_len: int) -> list[tuple[int, bool, int]]:
+    """(tokens, does it predict, KV entries before it) of each window; the last may be shorter."""
     windows = -(-seq_len // config.window)
     if len(predicts) != windows:
         raise ValueError(f"predicts has {len(predicts)} entries, but {seq_len} tokens are {windows} windows of {config.window}")
-    return [(min(config.window, seq_len - i * config.window), bool(labelled)) for i, labelled in enumerate(predicts)]
+    return [
+        (min(config.window, seq_len - i * config.window), bool(labelled), kept_entries(config, i)) for i, labelled in enumerate(predicts)
+    ]
 
 
 def forward_flops(config: ModelConfig, predicts: Sequence[bool], seq_len: int, passes: int | None = None) -> int:
@@ -73,8 +80,8 @@ def forward_flops(config: ModelConfig, predicts: Sequence[bool], seq_len: int, p
     """
     passes = config.sleep.passes if passes is None else passes
     total = 0
-    for tokens, labelled in _windows(config, predicts, seq_len):
-        total += _window_flops(config, tokens, config.sleep.predict_passes if labelled else passes)
+    for tokens, labelled, kept in _windows(config, predicts, seq_len):
+        total += _window_flops(config, tokens, config.sleep.predict_passes if labelled else passes, kept)
         total += head_flops(config, tokens) if labelled else 0
     return total
 
@@ -90,10 +97,10 @@ def train_flops(config: ModelConfig, predicts: Sequence[bool], seq_len: int, pas
     """
     passes = config.sleep.passes if passes is None else passes
     total = 0
-    for tokens, labelled in _windows(config, predicts, seq_len):
-        outside = _window_flops(config, tokens, 0) + (head_flops(config, tokens) if labelled else 0)
+    for tokens, labelled, kept in _windows(config, predicts, seq_len):
+        outside = _window_flops(config, tokens, 0, kept) + (head_flops(config, tokens) if labelled else 0)
         rounds = _loop_rounds(config.sleep, config.sleep.predict_passes if labelled else passes)
-        total += 3 * outside + rounds * pass_flops(config, tokens, blocks=config.loop)
+        total += 3 * outside + rounds * pass_flops(config, tokens, context=kept + tokens, blocks=config.loop)
     return total
 
 
@@ -108,23 +115,32 @@ def _loop_rounds(sleep: SleepConfig, passes: int) -> int:
     return passes + linearise + (2 + sleep.remat) * pulled
 
 
-def wake_token_flops(config: ModelConfig) -> int:
-    """FLOPs of one more token in `Hybrid.wake`, logits included: every block once over P + L slots, whatever N is."""
-    return pass_flops(config, 1, context=config.survivors + config.window) + head_flops(config, 1)
+def wake_token_flops(config: ModelConfig, windows: int = 0) -> int:
+    """FLOPs of one more token in `Hybrid.wake`, logits included: every block once over P + L slots, whatever N is.
+
+    `windows` were read before; it matters to a full cache alone.
+    """
+    return pass_flops(config, 1, context=kept_entries(config, windows) + config.window) + head_flops(config, 1)
 
 
-def sleep_flops(config: ModelConfig, passes: int | None = None) -> int:
-    """FLOPs of one sleep over a full window: N passes of the looped span, one of the rest.
+def sleep_flops(config: ModelConfig, passes: int | None = None, windows: int = 0) -> int:
+    """FLOPs of one sleep over a full window: N passes of the looped span, one of the rest; `windows` as in `wake_token_flops`.
 
     Streaming, `wake` has spent one pass already; N = 1 keeps it and costs nothing more, N > 1 starts over from the window's
     tokens.
     """
-    return _window_flops(config, config.window, config.sleep.passes if passes is None else passes)
+    return _window_flops(config, config.window, config.sleep.passes if passes is None else passes, kept_entries(config, windows))
 
 
 def state_bytes(config: ModelConfig) -> int:
     """Bytes of one sequence's fast weights, all that crosses a hard eviction: float32, [H, K, V] per fast-weight block."""
     return 4 * config.pattern.count("G") * config.heads * config.head_dim**2
+
+
+def cache_bytes(config: ModelConfig, windows: int = 0) -> int:
+    """Bytes of one sequence's keys and values while it reads a window behind `windows` others: P + L slots per attention block."""
+    slots = kept_entries(config, windows) + config.window
+    return 2 * config.pattern.count("A") * slots * config.heads * config.head_dim * (2 if config.dtype == "bfloat16" else 4)
 
 
 def parameters(config: ModelConfig) -> int:

@@ -82,7 +82,7 @@ class Hybrid(nnx.Module):
         fast_weights, survivors = self._begin(batch_size)
         while start < length:
             run = _equal_windows(predicts[start // size:], length - start, size)
-            if run == 1 or predicts[start // size]:
+            if run == 1 or predicts[start // size] or self.config.full_cache:  # a cache that grows has no fixed shape to scan over
                 run = 1
                 chunk = tokens[:, start:start + size]
                 if predicts[start // size]:
@@ -153,7 +153,7 @@ class Hybrid(nnx.Module):
         A pass that began with the S of the pass before would have read the whole window, the answers included: where
         something is predicted, every pass begins with the window's first S.
 
-        Returns hidden [B, T, D] of the last pass, S, and the P KV entries before slot `newest` (the window's end if None).
+        Returns hidden [B, T, D] of the last pass, S, and the KV entries that outlive the window, which ends `newest` tokens in (None: T).
         """
         config = self.config
         rules = dataclasses.replace(config.sleep, reset_fast_weights=True) if causal else config.sleep
@@ -168,7 +168,7 @@ class Hybrid(nnx.Module):
             def block_pass(weights, hidden, fast_weights):
                 params, (valid, keys, values, seen) = weights
                 hidden, fast_weights, _, cache = nnx.merge(graph, params)._advance(
-                    first, last, hidden, fast_weights, None, KvCache(keys, values, seen), valid, config.survivors
+                    first, last, hidden, fast_weights, None, KvCache(keys, values, seen), valid, survivors.valid.shape[1]
                 )
                 return hidden, fast_weights, (cache.keys, cache.values)
             return block_pass
@@ -183,7 +183,11 @@ class Hybrid(nnx.Module):
         hidden, fast_weights, entries = span(stop, len(config.pattern))((params, context), hidden, fast_weights)
         cache = KvCache(*entries, context[3])
         newest = tokens.shape[1] if newest is None else newest
-        return hidden, fast_weights, _slots(cache, newest, config.survivors)
+        return hidden, fast_weights, self._evict(cache, newest)
+
+    def _evict(self, cache: KvCache, newest) -> KvCache:
+        """The slots that outlive a window which ends `newest` tokens in."""
+        return cache if self.config.full_cache else _slots(cache, newest, self.config.survivors)
 
     def _advance(self, first, last, hidden, fast_weights, tails, cache, valid, slot):
         """Runs blocks first … last − 1 once over T new tokens that stand at `slot` of the cache.
@@ -243,7 +247,7 @@ class Hybrid(nnx.Module):
         if not isinstance(window.length, jax.core.Tracer) and int(window.length) + tokens.shape[1] > config.window:
             raise ValueError(f"{tokens.shape[1]} tokens on top of {int(window.length)} overfill the window of {config.window}: sleep first")
         valid = tokens != PAD
-        slot = window.length + config.survivors
+        slot = window.length + window.kv_cache.valid.shape[1] - config.window
         put = jax.lax.dynamic_update_slice_in_dim
         cache = KvCache(window.kv_cache.keys, window.kv_cache.values, put(window.kv_cache.valid, valid, slot, axis=1))
         hidden, fast_weights, tails, cache = self._advance(
@@ -268,16 +272,17 @@ class Hybrid(nnx.Module):
           passes: N ≥ 1, static; `config.sleep.passes` if None.
 
         Returns:
-          A state with new fast weights, an empty window, and the survivors of the eviction in the KV cache.
+          A state with new fast weights, an empty window, and the survivors of the eviction in the KV cache. Without evictions the cache has L
+          slots more than before: shapes change, and what was compiled for the last window is compiled again.
 
         Raises:
           ValueError: passes < 1.
         """
         passes = self.config.sleep.passes if passes is None else passes
-        window, kept = state.window, self.config.survivors
+        window = state.window
         if passes == 1:
-            return self._open(window.fast_weights, _slots(window.kv_cache, window.length, kept))
-        survivors = jax.tree.map(lambda a: a[:, :kept], window.kv_cache)
+            return self._open(window.fast_weights, self._evict(window.kv_cache, window.length))
+        survivors = jax.tree.map(lambda a: a[:, :a.shape[1] - self.config.window], window.kv_cache)
         _, fast_weights, survivors = self._read(window.tokens, state.fast_weights, survivors, passes, window.length)
         return self._open(fast_weights, survivors)
 

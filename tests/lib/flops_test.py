@@ -70,6 +70,14 @@ def test_one_attention_block_by_hand():
     sliding = dataclasses.replace(config, sleep=SleepConfig(eviction="sliding"))
     assert flops.pass_flops(sliding, 6) == 2 * (projections + 2 * 6 * 11 * 8 + mlp)
 
+    full = dataclasses.replace(config, sleep=SleepConfig(passes=1, eviction="none"))
+    three = 2 * (3 * projections + 2 * (6 + 12 + 18) * 6 * 8 + 3 * mlp) + 2 * 6 * 8 * 11
+    assert flops.forward_flops(full, (False, False, True), 18) == three
+    assert flops.train_flops(full, (False, False, True), 18) == 3 * three
+    assert flops.wake_token_flops(full, 2) - flops.wake_token_flops(full) == 2 * 2 * 12 * 8
+    assert flops.wake_token_flops(config, 2) == flops.wake_token_flops(config), "what was evicted costs nothing"
+    assert flops.cache_bytes(full, 2) == 3 * flops.cache_bytes(config, 2) == 4 * 2 * 18 * 8
+
 
 @pytest.mark.parametrize("pattern", ["A", "G", "AGAG"])
 def test_passes_are_linear_and_waking_does_not_depend_on_them(pattern):
