@@ -11,26 +11,28 @@ from sleepnet.models.norms import rms_norm
 from sleepnet.models.rope import rope
 
 
-def attend(q_BxTxHxD, k_BxMxHxD, v_BxMxHxD, valid_BxM, first, *, reach: int, theta: float) -> jax.Array:
+def attend(q_BxTxHxD, k_BxMxHxD, v_BxMxHxD, valid_BxM, first, *, reach: int, theta: float, rotated: bool = False) -> jax.Array:
     """Attention of T queries at slots `first`, `first` + 1 … over M slots.
 
     Query slot i sees key slot j where j ≤ i, i − j < reach and j is valid. Softmax in float32; a query that sees nothing gets 0.
 
     Args:
       q_BxTxHxD: queries after QK-norm, before RoPE.
-      k_BxMxHxD: keys, likewise.
+      k_BxMxHxD: keys after QK-norm, before RoPE unless `rotated`.
       v_BxMxHxD: values.
       valid_BxM: bool; False for PAD and unwritten slots.
       first: int32 scalar, slot of the first query.
       reach: slots a query can see, its own included.
       theta: RoPE base.
+      rotated: keys are stored after RoPE.
 
     Returns:
       [B, T, H, D] in the dtype of v.
     """
     key_slots = jnp.arange(k_BxMxHxD.shape[1], dtype=jnp.int32)
     query_slots = jnp.arange(q_BxTxHxD.shape[1], dtype=jnp.int32) + first
-    q, k = rope(q_BxTxHxD, query_slots, theta), rope(k_BxMxHxD, key_slots, theta)
+    q = rope(q_BxTxHxD, query_slots, theta)
+    k = k_BxMxHxD if rotated else rope(k_BxMxHxD, key_slots, theta)
     scores_BxHxTxM = jnp.einsum("bthd,bmhd->bhtm", q, k, preferred_element_type=jnp.float32) * (q.shape[-1] ** -0.5)
     distance_TxM = query_slots[:, None] - key_slots[None, :]
     near_TxM = (distance_TxM >= 0) & (distance_TxM < reach)
@@ -53,14 +55,21 @@ class Attention(nnx.Module):
         self.k_scale = nnx.Param(jnp.ones((config.head_dim,), jnp.float32))
         self.config = config
 
-    def project(self, x_BxTxD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Queries, keys (both before RoPE) and values, [B, T, H, D] each."""
+    def project(self, x_BxTxD: jax.Array, first) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries, keys and values of tokens at slots `first` …, [B, T, H, D] each, before RoPE.
+
+        A full cache gets its keys after RoPE: no eviction moves a slot, and turning all of them for every token would cost more than reading them.
+        """
         heads = lambda x: rearrange(x, "b t (h d) -> b t h d", h=self.config.heads)
         q, k, v = (constrain(heads(x), BATCH, None, "tensor", None) for x in together(x_BxTxD, self.q, self.k, self.v))
-        return rms_norm(q, self.q_scale[...]), rms_norm(k, self.k_scale[...]), v
+        q, k = rms_norm(q, self.q_scale[...]), rms_norm(k, self.k_scale[...])
+        if self.config.full_cache:
+            k = rope(k, jnp.arange(k.shape[1], dtype=jnp.int32) + first, self.config.rope_theta)
+        return q, k, v
 
     def read(self, q, k_BxMxHxD, v_BxMxHxD, valid_BxM, first) -> jax.Array:
         """`attend` and the projection back, [B, T, D]."""
-        reach = k_BxMxHxD.shape[1] if self.config.full_cache else self.config.window
-        mixed = attend(q, k_BxMxHxD, v_BxMxHxD, valid_BxM, first, reach=reach, theta=self.config.rope_theta)
+        full = self.config.full_cache
+        reach = k_BxMxHxD.shape[1] if full else self.config.window
+        mixed = attend(q, k_BxMxHxD, v_BxMxHxD, valid_BxM, first, reach=reach, theta=self.config.rope_theta, rotated=full)
         return self.out(rearrange(mixed, "b t h d -> b t (h d)"))

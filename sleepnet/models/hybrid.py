@@ -201,7 +201,7 @@ class Hybrid(nnx.Module):
             block, layer = self.blocks[index], pattern[:index].count(pattern[index])
             x = block.mixer_norm(hidden)
             if pattern[index] == "A":
-                q, k, v = block.mixer.project(x)
+                q, k, v = block.mixer.project(x, slot)
                 keys[layer] = jax.lax.dynamic_update_slice_in_dim(keys[layer], k, slot, axis=1)
                 values[layer] = jax.lax.dynamic_update_slice_in_dim(values[layer], v, slot, axis=1)
                 mixed = block.mixer.read(q, keys[layer], values[layer], cache.valid, slot)

@@ -90,7 +90,7 @@ def test_queries_and_keys_are_normalised_per_head():
     attention = Attention(config, nnx.Rngs(0))
     attention.q_scale[...] = jnp.arange(1.0, D + 1)
     x = jax.random.normal(jax.random.key(0), (2, 3, 8))
-    q, k, v = attention.project(x)
+    q, k, v = attention.project(x, 0)
     raw = (np.asarray(x, np.float64) @ np.asarray(attention.q.kernel[...], np.float64)).reshape(2, 3, H, D)
     raw /= np.sqrt(np.mean(raw**2, axis=-1, keepdims=True) + 1e-6)
     np.testing.assert_allclose(q, raw * np.arange(1.0, D + 1), rtol=1e-4, atol=1e-5)
