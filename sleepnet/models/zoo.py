@@ -22,18 +22,29 @@ from sleepnet.tasks.base import Task
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
-_PAPER = {"heads": 4, "head_dim": 64, "mlp_width": 768, "sleep": {"passes": 4, "remat": True}}
-_SIZES: dict[str, dict[str, Any]] = {
-    # Lee et al., arXiv 2605.26099: 4 layers attention → GDN → attention → GDN, d = 256; heads and MLP are ours
-    "paper_rule110": {**_PAPER, "vocab_size": 4, "window": 24, "pattern": "AGAG", "width": 256},
-    # the same paper: 10 layers, d = 512
-    "paper_depo": {
-        **_PAPER, "vocab_size": 119, "window": 75, "pattern": "AG" * 5, "width": 512, "heads": 8, "mlp_width": 1536,
-    },
-    "cpu_hybrid": {"vocab_size": 128, "window": 32, "pattern": "AG"},
-    "cpu_hybrid_deep": {"vocab_size": 128, "window": 32, "pattern": "AGAG"},
-    "cpu_transformer": {"vocab_size": 128, "window": 32, "pattern": "AA"},
-    "cpu_gdn": {"vocab_size": 128, "window": 32, "pattern": "GG"},
+_PAPER = {"heads": 4, "head_dim": 64, "mlp_width": 768, "vocab_size": 4, "window": 24, "pattern": "AGAG", "width": 256, "sleep": {"passes": 4, "remat": True}}
+_CPU = {"vocab_size": 128, "window": 32, "pattern": "AG"}
+# name → what it is, and its configuration; heads, MLP and vocabulary are ours throughout
+_SIZES: dict[str, tuple[str, dict[str, Any]]] = {
+    "paper_rule110": ("Lee et al., arXiv 2605.26099, the model for Rule-110", _PAPER),
+    "paper_depo": (
+        "Lee et al., arXiv 2605.26099, the model for Depo",
+        {**_PAPER, "vocab_size": 119, "window": 75, "pattern": "AG" * 5, "width": 512, "heads": 8, "mlp_width": 1536},
+    ),
+    "paper_looped": ("paper_rule110 that never sleeps and loops where it predicts", {**_PAPER, "sleep": {"passes": 1, "predict_passes": 4, "remat": True}}),
+    "paper_transformer": ("paper_rule110's size, attention alone, the whole KV cache kept", {**_PAPER, "pattern": "AAAA", "sleep": {"passes": 1, "eviction": "none"}}),
+    "paper_gdn": ("paper_rule110's size, Gated DeltaNet alone (Yang et al., arXiv 2412.06464)", {**_PAPER, "pattern": "GGGG", "sleep": {"passes": 1}}),
+    "paper_samba": (
+        "paper_rule110's size, fast weights before sliding-window attention, as Samba (Ren et al., arXiv 2406.07522) with GDN for Mamba",
+        {**_PAPER, "pattern": "GAGA", "sleep": {"passes": 1, "eviction": "sliding"}},
+    ),
+    "cpu_hybrid": ("one attention and one fast-weight block", _CPU),
+    "cpu_hybrid_deep": ("cpu_hybrid twice", {**_CPU, "pattern": "AGAG"}),
+    "cpu_looped": ("cpu_hybrid that never sleeps and loops where it predicts", {**_CPU, "sleep": {"passes": 1, "predict_passes": 4}}),
+    "cpu_transformer": ("attention alone, the KV cache emptied with every window", {**_CPU, "pattern": "AA"}),
+    "cpu_full_cache": ("attention alone, the whole KV cache kept", {**_CPU, "pattern": "AA", "sleep": {"passes": 1, "eviction": "none"}}),
+    "cpu_gdn": ("fast weights alone", {**_CPU, "pattern": "GG"}),
+    "cpu_samba": ("fast weights before sliding-window attention", {**_CPU, "pattern": "GA", "sleep": {"passes": 1, "eviction": "sliding"}}),
 }
 
 
@@ -60,6 +71,27 @@ def has_checkpoint(name: str) -> bool:
     return _card_path(name).exists()
 
 
+def about(name: str) -> str:
+    """What the model is, in a line.
+
+    Raises:
+      UsageError: no such model.
+    """
+    _known(name)
+    if name in _SIZES:
+        return _SIZES[name][0]
+    task = json.loads(_card_path(name).read_text())["task"]
+    return f"trained on the task {task['name']}, version {task['version']}"
+
+
+def card(name: str) -> str:
+    """How a trained model was made and what it scores, in a line."""
+    values = json.loads(_card_path(name).read_text())
+    arguments = ", ".join(f"{key}={value}" for key, value in values["task"]["arguments"].items())
+    scores = ", ".join(f"{place.replace('all=None', 'all')} {score:.3f}" for place, score in values["exact_accuracy"].items())
+    return f"by {values['made_with']}, on {values['task']['name']}({arguments}); exact {scores}"
+
+
 def _known(name: str) -> None:
     if name not in names():
         raise UsageError(f"unknown model {name!r}{nearest(name, names())}")
@@ -78,7 +110,7 @@ def config_of(name: str, **overrides: Any) -> ModelConfig:
       UsageError: no such model, or no such key.
     """
     _known(name)
-    values = json.loads(_card_path(name).read_text())["model"] if _card_path(name).exists() else dict(_SIZES[name])
+    values = json.loads(_card_path(name).read_text())["model"] if _card_path(name).exists() else dict(_SIZES[name][1])
     return _overridden(dict(values), overrides)
 
 

@@ -16,7 +16,10 @@ from sleepnet.models.hybrid import Hybrid
 
 TASK = tasks.get("depo", nodes=5, hops=2, queries=2, names=3, name_tokens=(1, 2), min_nodes=2)
 TINY = ModelConfig(vocab_size=TASK.vocab_size, window=TASK.window, width=8, heads=1, head_dim=4, mlp_width=8, sleep=SleepConfig(passes=3))
-FRESH = ("paper_rule110", "paper_depo", "cpu_hybrid", "cpu_hybrid_deep", "cpu_transformer", "cpu_gdn")
+FRESH = (
+    *("paper_rule110", "paper_depo", "paper_looped", "paper_transformer", "paper_gdn", "paper_samba"),
+    *("cpu_hybrid", "cpu_hybrid_deep", "cpu_looped", "cpu_transformer", "cpu_full_cache", "cpu_gdn", "cpu_samba"),
+)
 
 
 def shapes(name, **overrides):
@@ -92,7 +95,7 @@ def test_a_seed_is_a_model(empty):
     [
         (lambda: zoo.create("cpu_hybird"), "unknown model 'cpu_hybird'; did you mean 'cpu_hybrid'"),
         (lambda: zoo.has_checkpoint("paper_dep"), "did you mean 'paper_depo'"),
-        (lambda: zoo.load("zzz"), "unknown model 'zzz'; known: cpu_gdn, cpu_hybrid, "),
+        (lambda: zoo.load("zzz"), "unknown model 'zzz'; known: cpu_full_cache, cpu_gdn, "),
         (lambda: zoo.create("cpu_gdn", widht=8), "unknown config key model.widht; did you mean 'width'"),
         (lambda: zoo.create("cpu_gdn", sleep={"pases": 8}), "unknown config key model.sleep.pases; did you mean 'passes'"),
         (lambda: zoo.load("cpu_gdn"), "cpu_gdn does not come trained; these do: none"),

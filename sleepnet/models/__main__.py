@@ -1,0 +1,70 @@
+"""`python -m sleepnet.models`: the zoo, for a reader."""
+import argparse
+import os
+import sys
+
+from sleepnet.errors import UsageError
+from sleepnet.models import flops, zoo
+from sleepnet.models.drawing import draw, figures
+
+_EXAMPLES = """examples:
+  python -m sleepnet.models list
+  python -m sleepnet.models show paper_rule110
+
+FLOPs, bytes and parameters are counted from the configuration; a multiply-add is 2 FLOPs. In Python: `zoo.create(NAME, **changes)` makes a model,
+`zoo.config_of(NAME, **changes)` its configuration. `python -m sleepnet.eval --model=NAME` grades one that comes trained.
+
+exit status: 0; 2 for a request that can't be met, told in one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A wrong command line is told in one line, too."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
+def _list() -> None:
+    rows = [("model", "blocks", "N", "parameters", "S bytes", "FLOPs awake", "FLOPs of a sleep", "trained", "what it is")]
+    for name in zoo.names():
+        config = zoo.config_of(name)
+        rows.append((
+            name, config.pattern, str(config.sleep.passes), f"{flops.parameters(config):,}", f"{flops.state_bytes(config):,}",
+            f"{flops.wake_token_flops(config):,}", f"{flops.sleep_flops(config):,}", "yes" if zoo.has_checkpoint(name) else "no", zoo.about(name),
+        ))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        left, *figures, last = (cell.rjust(width) if 2 <= i < 7 else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths)))
+        print("  ".join((left, *figures, last)).rstrip())
+
+
+def _show(name: str) -> None:
+    config = zoo.config_of(name)
+    print(f"{name}: {zoo.about(name)}\n\n{draw(config)}\n")
+    for key, value in figures(config).items():
+        print(f"{key:14} {value}")
+    print(f"{'trained':14} {zoo.card(name) if zoo.has_checkpoint(name) else 'no: create() starts from a seed'}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command line; returns its exit status, 2 for a request that can't be met."""
+    style = {"epilog": _EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = _Parser(prog="python -m sleepnet.models", description="The named models: what they are, what they cost, how they are built.", **style)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("list", help="one line per model", **style)
+    commands.add_parser("show", help="one model, drawn, with its costs", **style).add_argument("name", help="a model, as `list` shows it")
+    options = parser.parse_args(argv)
+    try:
+        _list() if options.command == "list" else _show(options.name)
+        sys.stdout.flush()
+        return 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes
+        return 141
+    except UsageError as error:
+        print(f"python -m sleepnet.models: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
