@@ -96,6 +96,57 @@ def run_passes(
     return _continue(step, bundle, jax.tree.map(straight, constant, (embedding, fast_weights)), passes - free)
 
 
+def run_until(
+    block_pass: BlockPass,
+    weights: Any,
+    embedding: jax.Array,
+    fast_weights: FastWeights,
+    gain: jax.Array,
+    *,
+    most: int,
+    tolerance: float,
+    config: SleepConfig,
+) -> tuple[jax.Array, FastWeights, Entries, jax.Array]:
+    """As `run_passes`, but a sequence sleeps no longer once S has settled: at test time, there are no gradients.
+
+    Sequence b makes passes 1, 2, … until ‖S_j − S_{j−1}‖ < tolerance · ‖S_j‖, norms over all layers and heads of b, or j = `most`. It keeps the
+    h and S of its last pass, so what it does hangs on no other sequence of the batch; the program ends when all have stopped.
+
+    Args:
+      block_pass, weights, embedding, fast_weights, gain, config: as in `run_passes`; every leaf that a pass writes has the batch in front.
+      most: bound on the passes, at least 1.
+      tolerance: positive.
+
+    Returns:
+      hidden, fast weights, KV entries of the last pass, and the passes that each sequence made: int32 [B].
+
+    Raises:
+      ValueError: most < 1, or a tolerance that is not positive.
+    """
+    if most < 1 or not tolerance > 0:
+        raise ValueError(f"most={most} must be at least 1 and tolerance={tolerance} positive")
+    hidden, current, entries = block_pass(weights, embedding, fast_weights)
+    row = lambda chosen, leaf: chosen.reshape(-1, *[1] * (leaf.ndim - 1))
+
+    def step(carry):
+        hidden, current, entries, awake, used = carry
+        new = block_pass(weights, between_passes(hidden, embedding, gain, config), fast_weights if config.reset_fast_weights else current)
+        kept = jax.tree.map(lambda a, b: jnp.where(row(awake, a), a, b), new, (hidden, current, entries))
+        return *kept, awake & ~settled(new[1], current, tolerance), used + awake.astype(jnp.int32)
+
+    batch = hidden.shape[0]
+    carry = (hidden, current, entries, jnp.ones((batch,), bool), jnp.ones((batch,), jnp.int32))
+    hidden, current, entries, _, used = jax.lax.while_loop(lambda carry: jnp.any(carry[3]) & (jnp.max(carry[4]) < most), step, carry)
+    return hidden, current, entries, used
+
+
+def settled(new: FastWeights, old: FastWeights, tolerance: float) -> jax.Array:
+    """bool [B]: has S of a sequence changed by less than `tolerance` of its norm?"""
+    square = lambda layers: sum(jnp.sum(jnp.square(layer), axis=tuple(range(1, layer.ndim))) for layer in layers)
+    change = square([a - b for a, b in zip(new.layers, old.layers)])
+    return change < tolerance**2 * square(new.layers)
+
+
 def _unroll_carry(first, step, bundle, passes):
     """(h, S) after `passes` passes, and the KV entries of the last."""
     hidden, fast_weights, entries = first(bundle)

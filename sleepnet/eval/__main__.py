@@ -3,6 +3,7 @@
   python -m sleepnet.eval --workdir=runs/depo                          a run's newest checkpoint
   python -m sleepnet.eval --model=NAME                                 a model that comes with the package
   python -m sleepnet.eval --workdir=runs/depo --passes=1,4,16 --examples=10000
+  python -m sleepnet.eval --model=NAME --passes=16 --halt=0.05         each sequence sleeps until its S has settled, at most 16 passes
 
 Prints a table: one row per difficulty value, one column per N, accuracy of whole answers (exact) and of their tokens
 (label) with 95 % intervals, beside what guessing scores. Writes the same to --out: as JSON lines, and for each difficulty as
@@ -21,6 +22,9 @@ flags.DEFINE_string("workdir", None, "folder of a training run; or give --model"
 flags.DEFINE_string("model", None, "name of a model that comes with the package; or give --workdir", flag_values=FLAGS)
 flags.DEFINE_list(
     "passes", None, "test-time N, comma-separated. By default the N of the model, and with --model also 1,2,4,8", flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "halt", 0.0, "a sequence's sleep ends once S changes by less than this share in a pass, and N bounds it; 0: never", lower_bound=0, flag_values=FLAGS
 )
 flags.DEFINE_integer("examples", 2048, "examples to read", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 64, "examples read at a time; changes memory and speed alone", lower_bound=1, flag_values=FLAGS)
@@ -58,6 +62,7 @@ def main(argv: list[str]) -> None:
             batch_size=FLAGS.batch_size,
             seed=FLAGS.seed,
             split=FLAGS.split,
+            halt=FLAGS.halt,
             progress=lambda done, total: bar.update(line, completed=done, total=total),
         )
     report.show(rows, model.config, console)

@@ -74,4 +74,6 @@ def _together(rows: Sequence[Row]) -> dict[str, Any]:
     mean = lambda name, kind, key, total: sum(row["baselines"][name][kind] * row[key] for row in rows) / max(total, 1)
     told = [name for name in rows[0]["baselines"] if all(name in row["baselines"] for row in rows)]
     baselines = {name: {"label": mean(name, "label", "tokens_graded", tokens), "exact": mean(name, "exact", "answers", answers)} for name in told}
+    if "passes_used" in rows[0]:
+        out["passes_used"] = sum(row["passes_used"] * row["answers"] for row in rows) / max(answers, 1)
     return out | {"baselines": baselines}

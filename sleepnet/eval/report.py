@@ -50,12 +50,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Difficulty values down, N across, then the baselines."""
     passes = list(dict.fromkeys(row["passes"] for row in rows))
     names = list(dict.fromkeys(name for row in rows for name in row["baselines"]))
+    halts = "halt" in rows[0]
     out = Table(box=box.SIMPLE_HEAD, title=f"accuracy on the {rows[0]['split']} split")
     for header in ("difficulty", "answers"):
         out.add_column(header, justify="right")
     out.add_column("")
     for count in passes:
-        out.add_column(f"N = {count}", justify="right")
+        out.add_column(f"N {'≤' if halts else '='} {count}", justify="right")
     for name in names:
         out.add_column(name.replace("_", " "), justify="right", style="dim")
     places = list(dict.fromkeys((row["axis"], row["value"]) for row in rows))
@@ -68,11 +69,16 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
         out.add_row(
             label,
             str(first["answers"]),
-            "exact\nlabel",
-            *(f"{_share(cells[count], 'exact')}\n{_share(cells[count], 'label')}" if count in cells else "" for count in passes),
+            "exact\nlabel" + "\npasses" * halts,
+            *(_cell(cells[count]) if count in cells else "" for count in passes),
             *(f"{guess['exact']:.3f}\n{guess['label']:.3f}" if guess else "" for guess in guesses),
         )
     return out
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    lines = [_share(row, "exact"), _share(row, "label")]
+    return "\n".join(lines + [f"{row['passes_used']:.2f}"] if "halt" in row else lines)
 
 
 def _share(row: Mapping[str, Any], kind: str) -> str:
@@ -89,7 +95,7 @@ def cost_lines(rows: Sequence[Mapping[str, Any]], config: ModelConfig) -> list[s
         f"one token awake {amount(wake)}FLOP, whatever N is"
     ]
     return lines + [
-        f"N = {row['passes']}: {row['tokens']:,} tokens read, {amount(row['flops'])}FLOP; one sleep {amount(row['flops_sleep'])}FLOP"
+        f"N {'≤' if 'halt' in row else '='} {row['passes']}: {row['tokens']:,} tokens read, {amount(row['flops'])}FLOP; one sleep {amount(row['flops_sleep'])}FLOP"
         for row in totals
     ]
 

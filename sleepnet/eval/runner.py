@@ -29,6 +29,7 @@ def evaluate(
     batch_size: int,
     seed: int = 0,
     split: str = "test",
+    halt: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
     """Reads examples 0 … E − 1 of a split with every N of `passes`, by Algorithm 1, and grades them.
@@ -43,6 +44,7 @@ def evaluate(
       tokens                           tokens read with this N, PAD included
       flops_sleep, flops_wake_token    of one sequence, see `sleepnet.models.flops`
       flops                            of everything read with this N
+      halt, passes_used                with `halt` alone: itself, and the mean passes of a sleep, of the examples these answers belong to
     Rows of one axis split the same answers by that axis alone.
 
     Args:
@@ -53,12 +55,13 @@ def evaluate(
       batch_size: examples read at a time; the result does not depend on it.
       seed: of the examples.
       split: "test", "validation" or "train". Baselines are of the test split's law, so "train" has none.
+      halt: a sequence's sleep ends once S changes by less than this share of itself, and N bounds it; 0: every sleep has N passes.
       progress: called with (examples read, examples there are, all N together) after each batch.
 
     Raises:
       UsageError: a count below 1, or a model whose vocabulary or window is not the task's.
     """
-    _check(model.config, task, passes, examples, batch_size)
+    _check(model.config, task, passes, examples, batch_size, halt)
     graph, params = nnx.split(model, nnx.Param)
     graded = {count: [] for count in passes}
     difficulty = []
@@ -66,7 +69,7 @@ def evaluate(
     for done, valid, batch in _batches(task, seed, split, examples, batch_size):
         arrays = jax.device_put((batch["tokens"], batch["targets"], batch["answer"]))
         pending = {
-            count: _grade(graph, params, *arrays, passes=count, predicts=task.predicts, answers=task.answers) for count in graded
+            count: _grade(graph, params, *arrays, passes=count, predicts=task.predicts, answers=task.answers, halt=halt) for count in graded
         }
         for count, values in jax.device_get(pending).items():
             graded[count].append([value[:valid] for value in values])
@@ -76,14 +79,19 @@ def evaluate(
     axes = {axis: np.concatenate([part[axis] for part in difficulty]) for axis in task.difficulty_axes}
     baselines = {} if split == "train" else task.baselines()
     rows = []
+    asleep = task.predicts.count(False)
     for count, parts in graded.items():
-        cost = _cost(model.config, task, count, examples)
-        counts = [np.concatenate(column) for column in zip(*parts)]
-        rows += [{"passes": count, "split": split} | row | cost for row in _rows(counts, axes, baselines)]
+        *counts, used_E = [np.concatenate(column) for column in zip(*parts)]
+        used_E = used_E / max(asleep, 1)
+        cost = _cost(model.config, task, float(used_E.mean()) if halt else count, examples)
+        told = ({"halt": halt}, used_E) if halt else ({}, None)
+        rows += [{"passes": count, "split": split} | told[0] | row | cost for row in _rows(counts, axes, baselines, told[1])]
     return rows
 
 
-def _check(config, task: Task, passes: Sequence[int], examples: int, batch_size: int) -> None:
+def _check(config, task: Task, passes: Sequence[int], examples: int, batch_size: int, halt: float) -> None:
+    if not 0 <= halt < 1:
+        raise UsageError(f"halt={halt} must be at least 0 and below 1: a share of the norm of S")
     for key, values in (("passes", passes), ("examples", [examples]), ("batch_size", [batch_size])):
         if not values or min(values) < 1:
             raise UsageError(f"{key}={','.join(map(str, values))} must be at least 1")
@@ -101,27 +109,34 @@ def _batches(task: Task, seed: int, split: str, examples: int, batch_size: int) 
 
 
 # At module level and by a static graph: another evaluation of the same model compiles nothing
-@functools.partial(jax.jit, static_argnames=("graph", "passes", "predicts", "answers"))
-def _grade(graph, params, tokens_BxT, targets_BxT, answer_BxT, *, passes, predicts, answers):
-    """[B, A] int32 each: right tokens, tokens, whether all are right, tokens with a logit that is no number."""
-    logits_BxTxV = nnx.merge(graph, params).forward(tokens_BxT, passes=passes, predicts=predicts)
+@functools.partial(jax.jit, static_argnames=("graph", "passes", "predicts", "answers", "halt"))
+def _grade(graph, params, tokens_BxT, targets_BxT, answer_BxT, *, passes, predicts, answers, halt):
+    """[B, A] int32 each: right tokens, tokens, whether all are right, tokens with a logit that is no number; and passes asleep, [B]."""
+    model = nnx.merge(graph, params)
+    if halt:
+        logits_BxTxV, used_B = model.forward_until(tokens_BxT, passes=passes, predicts=predicts, halt=halt)
+    else:
+        logits_BxTxV, used_B = model.forward(tokens_BxT, passes=passes, predicts=predicts), jnp.zeros(tokens_BxT.shape[:1], jnp.int32)
     finite_BxT = jnp.all(jnp.isfinite(logits_BxTxV), axis=-1)
     targets_BxT = jnp.where(finite_BxT, targets_BxT, -1)  # argmax takes NaN for the largest: it must not hit by chance
     right, tokens, exact = losses.grade(logits_BxTxV, targets_BxT, answer_BxT, answers)
     _, finite_tokens, _ = losses.grade(logits_BxTxV, targets_BxT, jnp.where(finite_BxT, answer_BxT, -1), answers)
-    return right, tokens, exact.astype(jnp.int32), tokens - finite_tokens
+    return right, tokens, exact.astype(jnp.int32), tokens - finite_tokens, used_B
 
 
-def _rows(counts: Sequence[np.ndarray], axes: Mapping[str, np.ndarray], baselines: Mapping[str, Any]) -> Iterator[Row]:
-    """Rows of one N; `counts` as `_grade` returns them and `axes` are [E, A]."""
+def _rows(
+    counts: Sequence[np.ndarray], axes: Mapping[str, np.ndarray], baselines: Mapping[str, Any], used_E: np.ndarray | None = None
+) -> Iterator[Row]:
+    """Rows of one N; `counts` as `_grade` returns them, `axes` are [E, A], `used_E` passes of a sleep or None."""
     asked_ExA = counts[1] > 0
-    yield {"axis": "all", "value": None, **_row(counts, asked_ExA), "baselines": {name: _scores(b) for name, b in baselines.items()}}
+    mean = lambda chosen_ExA: {} if used_E is None else {"passes_used": float(np.average(used_E, weights=chosen_ExA.sum(axis=1)))}
+    yield {"axis": "all", "value": None, **_row(counts, asked_ExA), **mean(asked_ExA), "baselines": {name: _scores(b) for name, b in baselines.items()}}
     for axis, values_ExA in axes.items():
         for value in np.unique(values_ExA[asked_ExA]):
             by = {name: b["by"].get(axis, {}).get(int(value)) for name, b in baselines.items()}
             known = {name: _scores(scores) for name, scores in by.items() if scores is not None}
             chosen_ExA = asked_ExA & (values_ExA == value)
-            yield {"axis": axis, "value": int(value), **_row(counts, chosen_ExA), "baselines": known}
+            yield {"axis": axis, "value": int(value), **_row(counts, chosen_ExA), **mean(chosen_ExA), "baselines": known}
 
 
 def _scores(baseline: Mapping[str, Any]) -> dict[str, float]:
@@ -145,11 +160,13 @@ def _row(counts: Sequence[np.ndarray], chosen_ExA: np.ndarray) -> Row:
     }
 
 
-def _cost(config, task: Task, passes: int, examples: int) -> Row:
+def _cost(config, task: Task, passes: float, examples: int) -> Row:
+    """Cost is linear in the passes, so that of a mean is the mean of the costs."""
+    between = lambda of: round(of(1) + (passes - 1) * (of(2) - of(1)))
     last_sleep = max((i for i, labelled in enumerate(task.predicts) if not labelled), default=0)
     return {
         "tokens": examples * task.seq_len,
-        "flops_sleep": flops.sleep_flops(config, passes, last_sleep),
+        "flops_sleep": between(lambda n: flops.sleep_flops(config, n, last_sleep)),
         "flops_wake_token": flops.wake_token_flops(config, len(task.predicts) - 1),
-        "flops": examples * flops.forward_flops(config, task.predicts, task.seq_len, passes),
+        "flops": between(lambda n: examples * flops.forward_flops(config, task.predicts, task.seq_len, n)),
     }

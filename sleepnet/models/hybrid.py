@@ -12,30 +12,12 @@ from flax import nnx
 from sleepnet import sleep as sleeping
 from sleepnet.config import ModelConfig
 from sleepnet.mesh import BATCH, constrain
-from sleepnet.models.attention import Attention
-from sleepnet.models.fast_weight import FastWeightMixer
+from sleepnet.models.block import Block
 from sleepnet.models.linear import Linear
-from sleepnet.models.mlp import GatedMlp
 from sleepnet.models.norms import RMSNorm
 from sleepnet.state import FastWeights, KvCache, State, new_window
 
 PAD = 0  # in every task: never attended to, never written
-
-
-class Block(nnx.Module):
-    """`x + mixer(norm(x))`, then `x + mlp(norm(x))`."""
-
-    def __init__(self, kind: str, config: ModelConfig, rngs: nnx.Rngs):
-        self.mixer_norm = RMSNorm(config.width)
-        self.mixer = Attention(config, rngs) if kind == "A" else FastWeightMixer(config, rngs)
-        if config.mlp_width:
-            self.mlp_norm = RMSNorm(config.width)
-            self.mlp = GatedMlp(config, rngs)
-        self.has_mlp = bool(config.mlp_width)
-
-    def feed(self, x_BxTxD: jax.Array) -> jax.Array:
-        """The second half."""
-        return x_BxTxD + self.mlp(self.mlp_norm(x_BxTxD)) if self.has_mlp else x_BxTxD
 
 
 class Hybrid(nnx.Module):
@@ -75,10 +57,22 @@ class Hybrid(nnx.Module):
         Raises:
           ValueError: neither a concrete mask nor `predicts`, or `predicts` of another length than the windows.
         """
+        return self.forward_until(tokens, loss_mask, passes=passes, predicts=predicts)[0]
+
+    def forward_until(
+        self, tokens: jax.Array, loss_mask=None, *, passes: int | None = None, predicts: tuple[bool, ...] | None = None, halt: float = 0.0
+    ) -> tuple[jax.Array, jax.Array]:
+        """`forward` in which a sequence's sleep may end before its N-th pass: once S has settled to within `halt`, see `sleep.run_until`.
+
+        Args and raises: as `forward`; with halt = 0 every sleep has N passes, and only then there are gradients.
+
+        Returns:
+          The logits, and the passes over windows that sleep, taken together: int32 [B].
+        """
         batch_size, length = tokens.shape
         predicts = self._layout(length, loss_mask, predicts)
         passes = self.config.sleep.passes if passes is None else passes
-        size, start, logits = self.config.window, 0, []
+        size, start, logits, used = self.config.window, 0, [], jnp.zeros((batch_size,), jnp.int32)
         fast_weights, survivors = self._begin(batch_size)
         while start < length:
             run = _equal_windows(predicts[start // size:], length - start, size)
@@ -87,17 +81,19 @@ class Hybrid(nnx.Module):
                 chunk = tokens[:, start:start + size]
                 if predicts[start // size]:
                     count = self.config.sleep.predict_passes
-                    hidden, fast_weights, survivors = self._read(chunk, fast_weights, survivors, count, causal=True)
+                    hidden, fast_weights, survivors, _ = self._read(chunk, fast_weights, survivors, count, causal=True)
                     logits.append(self._logits(hidden))
                 else:
-                    _, fast_weights, survivors = self._read(chunk, fast_weights, survivors, passes)
+                    _, fast_weights, survivors, more = self._read(chunk, fast_weights, survivors, passes, halt=halt)
                     logits.append(self._no_logits(chunk))
+                    used = used + more
             else:
                 chunk = tokens[:, start:start + run * size]
-                fast_weights, survivors = self._scan_sleep(chunk, fast_weights, survivors, passes)
+                fast_weights, survivors, more = self._scan_sleep(chunk, fast_weights, survivors, passes, halt)
                 logits.append(self._no_logits(chunk))
+                used = used + more
             start += run * size
-        return jnp.concatenate(logits, axis=1)
+        return jnp.concatenate(logits, axis=1), used
 
     def _layout(self, length, loss_mask, predicts):
         windows = -(-length // self.config.window)
@@ -110,18 +106,18 @@ class Hybrid(nnx.Module):
             raise ValueError(f"predicts has {len(predicts)} entries, but {length} tokens are {windows} windows of {self.config.window}")
         return tuple(bool(value) for value in predicts)
 
-    def _scan_sleep(self, tokens, fast_weights, survivors, passes):
+    def _scan_sleep(self, tokens, fast_weights, survivors, passes, halt):
         """Several whole windows that sleep, one after the other, compiled once."""
         size = self.config.window
         graph, params = nnx.split(self, nnx.Param)
         chunks = jnp.stack(jnp.split(tokens, tokens.shape[1] // size, axis=1))
 
         def body(carry, chunk):
-            _, *carry = nnx.merge(graph, params)._read(chunk, *carry, passes)
-            return tuple(carry), None
+            _, *carry, used = nnx.merge(graph, params)._read(chunk, *carry, passes, halt=halt)
+            return tuple(carry), used
 
-        carry, _ = jax.lax.scan(body, (fast_weights, survivors), chunks)
-        return carry
+        carry, used = jax.lax.scan(body, (fast_weights, survivors), chunks)
+        return *carry, jnp.sum(used, axis=0)
 
     def _logits(self, hidden):
         return self.head(self.final_norm(hidden)).astype(jnp.float32)
@@ -147,13 +143,14 @@ class Hybrid(nnx.Module):
             hidden = hidden + jax.lax.dynamic_slice_in_dim(constrain(self.positions[...]), first, tokens.shape[1])[None]
         return hidden.astype(jnp.dtype(self.config.dtype))
 
-    def _read(self, tokens, fast_weights, survivors, passes, newest=None, causal=False):
+    def _read(self, tokens, fast_weights, survivors, passes, newest=None, causal=False, halt=0.0):
         """Reads one window `passes` times; `causal` where it predicts.
 
         A pass that began with the S of the pass before would have read the whole window, the answers included: where
         something is predicted, every pass begins with the window's first S.
 
-        Returns hidden [B, T, D] of the last pass, S, and the KV entries that outlive the window, which ends `newest` tokens in (None: T).
+        Returns hidden [B, T, D] of the last pass, S, the KV entries that outlive the window, which ends `newest` tokens in (None: T), and the
+        passes of each sequence, which `halt` may end early.
         """
         config = self.config
         rules = dataclasses.replace(config.sleep, reset_fast_weights=True) if causal else config.sleep
@@ -176,14 +173,17 @@ class Hybrid(nnx.Module):
         hidden = self._embed(tokens)
         hidden, fast_weights, entries = span(0, start)((params, context), hidden, fast_weights)
         context = (valid, *entries, context[3])
-        hidden, fast_weights, entries = sleeping.run_passes(
-            span(start, stop), (params, context), hidden, fast_weights, self.loop_gain[...], passes=passes, config=rules
-        )
+        loop = (span(start, stop), (params, context), hidden, fast_weights, self.loop_gain[...])
+        if halt and passes > 1:
+            hidden, fast_weights, entries, used = sleeping.run_until(*loop, most=passes, tolerance=halt, config=rules)
+        else:
+            hidden, fast_weights, entries = sleeping.run_passes(*loop, passes=passes, config=rules)
+            used = jnp.full((tokens.shape[0],), passes, jnp.int32)
         context = (valid, *entries, context[3])
         hidden, fast_weights, entries = span(stop, len(config.pattern))((params, context), hidden, fast_weights)
         cache = KvCache(*entries, context[3])
         newest = tokens.shape[1] if newest is None else newest
-        return hidden, fast_weights, self._evict(cache, newest)
+        return hidden, fast_weights, self._evict(cache, newest), used
 
     def _evict(self, cache: KvCache, newest) -> KvCache:
         """The slots that outlive a window which ends `newest` tokens in."""
@@ -262,7 +262,7 @@ class Hybrid(nnx.Module):
         )
         return self._logits(hidden), State(state.fast_weights, window)
 
-    def sleep(self, state: State, passes: int | None = None) -> State:
+    def sleep(self, state: State, passes: int | None = None, *, halt: float = 0.0) -> State:
         """Ends the window: N passes fold its tokens into the fast weights, the rest is cleared.
 
         One pass keeps what `wake` has already written, so a window that predicted ends with `passes=1`.
@@ -270,6 +270,7 @@ class Hybrid(nnx.Module):
         Args:
           state: any state; a window that is not full sleeps over what it has.
           passes: N ≥ 1, static; `config.sleep.passes` if None.
+          halt: a sequence's sleep ends before its N-th pass once S has settled to within this share; 0: never.
 
         Returns:
           A state with new fast weights, an empty window, and the survivors of the eviction in the KV cache. Without evictions the cache has L
@@ -283,7 +284,7 @@ class Hybrid(nnx.Module):
         if passes == 1:
             return self._open(window.fast_weights, self._evict(window.kv_cache, window.length))
         survivors = jax.tree.map(lambda a: a[:, :a.shape[1] - self.config.window], window.kv_cache)
-        _, fast_weights, survivors = self._read(window.tokens, state.fast_weights, survivors, passes, window.length)
+        _, fast_weights, survivors, _ = self._read(window.tokens, state.fast_weights, survivors, passes, window.length, halt=halt)
         return self._open(fast_weights, survivors)
 
 

@@ -126,6 +126,42 @@ def test_a_hybrid_is_graded_with_the_passes_asked_for():
     assert_rows_are(rows, recount(model, DEPO, 2, 0, "test", 9))
 
 
+def settled_by_hand(model, wake, sleep, example, halt, most):
+    """An example read window by window; each sleep is run for 1, 2, … passes until S changes by less than `halt`. Logits, mean passes."""
+    state, used = model.init_state(1), []
+    for start in range(0, RULE.seq_len, RULE.window):
+        logits, after = wake(model, jnp.asarray(example["tokens"][None, start:start + RULE.window]), state)
+        if start + RULE.window >= RULE.seq_len:
+            return logits, np.mean(used)
+        ends = [sleep(model, after, n) for n in range(1, most + 1)]
+        vectors = [np.concatenate([np.asarray(layer, np.float64).ravel() for layer in end.fast_weights.layers]) for end in ends]
+        gaps = [np.linalg.norm(b - a) / np.linalg.norm(b) for a, b in zip(vectors, vectors[1:])]
+        used.append(next((n for n, gap in enumerate(gaps, 2) if gap < halt), most))
+        state = ends[used[-1] - 1]
+
+
+def test_sleeps_that_end_by_themselves_are_graded_with_their_own_passes():
+    config = ModelConfig(vocab_size=RULE.vocab_size, window=RULE.window, pattern="AG", width=16, heads=1, head_dim=8, mlp_width=16)
+    model, halt, most, count = Hybrid(config, nnx.Rngs(3)), 0.08, 5, 6
+    rows = runner.evaluate(model, RULE, passes=(most,), examples=count, batch_size=4, halt=halt)
+    right, used = [], []
+    wake, sleep = nnx.jit(lambda model, tokens, state: model.wake(tokens, state)), nnx.jit(lambda model, state, n: model.sleep(state, n), static_argnums=2)
+    for index in range(count):
+        example = RULE.example(0, "test", index)
+        logits, passes = settled_by_hand(model, wake, sleep, example, halt, most)
+        used.append(passes)
+        asked = example["loss_mask"][-logits.shape[1]:]
+        right += list(np.argmax(np.asarray(logits)[0][asked], axis=-1) == example["targets"][-logits.shape[1]:][asked])
+    row = pick(rows, most)
+    assert len(set(used)) > 1 and max(used) < most + 1 and min(used) < most, "a tolerance that tells them apart"
+    assert row["halt"] == halt and row["passes_used"] == pytest.approx(np.mean(used)) and row["label_accuracy"] == pytest.approx(np.mean(right))
+    whole = [flops.forward_flops(config, RULE.predicts, RULE.seq_len, n) for n in (1, 2)]
+    assert row["flops"] == pytest.approx(count * (whole[0] + (np.mean(used) - 1) * (whole[1] - whole[0])))
+    screen = Console(file=io.StringIO(), width=200)
+    report.show(rows, config, screen)
+    assert f"N ≤ {most}" in screen.file.getvalue() and f"{np.mean(used):.2f}" in screen.file.getvalue()
+
+
 def test_an_oracle_is_graded_as_it_errs():
     rows = runner.evaluate(Oracle(RULE), RULE, passes=(1, 3), examples=150, batch_size=64)
     ones = RULE.batch(0, "test", 0, 150)["tokens"][:, :36].reshape(150, 3, 12)[:, :, -1] == 2

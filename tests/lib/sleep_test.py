@@ -10,7 +10,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from sleepnet.config import SleepConfig
-from sleepnet.sleep import run_passes
+from sleepnet.sleep import run_passes, run_until, settled
 from sleepnet.state import FastWeights
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -199,3 +199,53 @@ def test_integers_may_ride_in_the_weights():
 def test_no_pass_at_all_is_refused(passes):
     with pytest.raises(ValueError, match=f"passes={passes}"):
         ours(SleepConfig(), passes, *ARGUMENTS)
+
+
+# Sleep that ends by itself
+
+def plainly_until(config, most, tolerance):
+    """Each sequence alone, in Python: its passes, and what it is left with."""
+    outs = []
+    for b in range(B):
+        one = jax.tree.map(lambda leaf: leaf[b:b + 1], (GIVEN.embedding, GIVEN.start))
+        out, used = block_pass(GIVEN.weights, *one), 1
+        while used < most:
+            before = np.asarray(out[1].layers[0], np.float64)
+            out, used = one_more(config, GIVEN.weights, *one, GIVEN.gain, *out[:2]), used + 1
+            after = np.asarray(out[1].layers[0], np.float64)
+            if np.linalg.norm(after - before) < tolerance * np.linalg.norm(after):
+                break
+        outs.append((out, used))
+    return outs
+
+
+@loops
+@pytest.mark.parametrize("most, tolerance", [(1, 0.5), (3, 1e-9), (40, 0.1), (40, 1e-3), (40, 100.0)])
+def test_a_sequence_sleeps_until_its_s_has_settled(loop, most, tolerance):
+    config = SleepConfig(**loop)
+    *out, used = jax.jit(functools.partial(run_until, block_pass, most=most, tolerance=tolerance, config=config))(*ARGUMENTS)
+    wanted = plainly_until(config, most, tolerance)
+    np.testing.assert_array_equal(used, [passes for _, passes in wanted])
+    for b, (alone, _) in enumerate(wanted):
+        assert_close(jax.tree.map(lambda leaf: leaf[b:b + 1], tuple(out)), alone, rtol=1e-5)
+
+
+def test_sequences_stop_at_passes_of_their_own():
+    """Without this the test above would not tell a row's own end from the batch's."""
+    ends = {passes for tolerance in (0.3, 0.1, 0.03, 0.01) for _, passes in plainly_until(SleepConfig(carry="hidden"), 40, tolerance)}
+    pairs = [[passes for _, passes in plainly_until(SleepConfig(carry="hidden"), 40, tolerance)] for tolerance in (0.3, 0.1, 0.03, 0.01, 1e-3)]
+    assert len(ends) > 2 and any(a != b for a, b in pairs)
+
+
+def test_what_is_settled_is_of_all_layers_together():
+    old = FastWeights((jnp.ones((2, 1, 2, 2)), jnp.ones((2, 3, 2, 2))))
+    new = FastWeights((jnp.ones((2, 1, 2, 2)), jnp.ones((2, 3, 2, 2)).at[1].add(0.5)))
+    # row 1: change² = 12 · .25 = 3 of norm² = 4 + 12 · 2.25 = 31
+    np.testing.assert_array_equal(settled(new, old, (3 / 31) ** 0.5 * 1.01), [True, True])
+    np.testing.assert_array_equal(settled(new, old, (3 / 31) ** 0.5 * 0.99), [True, False])
+
+
+@pytest.mark.parametrize("most, tolerance", [(0, 0.1), (4, 0.0), (4, float("nan"))])
+def test_an_end_that_can_not_come_is_refused(most, tolerance):
+    with pytest.raises(ValueError, match=f"most={most}"):
+        run_until(block_pass, *ARGUMENTS, most=most, tolerance=tolerance, config=SleepConfig())
