@@ -35,6 +35,12 @@ MORE = (
         overrides={"model.sleep.passes": 4, "model.decay_start": "mamba2"},
     ),
     dict(name="paper_loop", label="N = 4, the paper's loop (hidden state carried)", overrides={"model.sleep.passes": 4, "model.sleep.carry": "hidden"}),
+    dict(name="full_cache", label="attention alone, nothing evicted, as many steps", overrides={**ONE_PASS, "model.pattern": "AA", "model.sleep.eviction": "none"}),
+    dict(
+        name="full_cache_deep",
+        label="eight blocks of attention, nothing evicted, as many steps",
+        overrides={**ONE_PASS, "model.pattern": "A" * 8, "model.sleep.eviction": "none"},
+    ),
 )
 
 
