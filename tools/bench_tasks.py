@@ -1,6 +1,6 @@
 r"""How fast the tasks generate: examples and tokens a second on one core, by the vectorised path.
 
-Every task in its default (paper) size and in the sizes of experiments/*_cpu.py. A second is one of the process on its core: what
+Every task in its default size and in the sizes of experiments/*_cpu.py and *_paper.py. A second is one of the process on its core: what
 else the machine runs does not count. Tasks take turns round by round, so that a slower clock hits all of them; a figure is the
 median over rounds, with half the distance between its quartiles. A round draws fresh batches of --batch examples for --seconds.
 --split=test is slower: a task draws candidates until one belongs to the split, and a held-out split has one in 64.
@@ -10,7 +10,8 @@ Examples:
   python tools/bench_tasks.py --tasks=rule110,mqar --batch=64 --rounds=20
   python tools/bench_tasks.py --split=test --json=bench.json
 
-A model that trains on B examples a step at S steps a second reads B·S examples a second: input costs it B·S over this figure.
+The column `× model` is this figure over the examples a second that the experiment's own model trains on, were the machine to reach --gflops of its
+counted FLOPs: input that is 10 times as fast takes a tenth of a core's time, and none of the model's where a thread draws ahead.
 """
 import importlib.util
 import json
@@ -29,23 +30,26 @@ flags.DEFINE_integer("batch", 256, "examples of a batch", lower_bound=1, flag_va
 flags.DEFINE_integer("rounds", 9, "how often each is timed", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_float("seconds", 0.1, "least time of a round", lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_enum("split", "train", ["train", "validation", "test"], "which examples", flag_values=FLAGS)
+flags.DEFINE_float("gflops", 100.0, "what the model is taken to reach, in 1e9 counted FLOPs a second, all cores together", lower_bound=1e-3, flag_values=FLAGS)
 flags.DEFINE_string("json", None, "file for the figures", flag_values=FLAGS)
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 
 
-def sizes(chosen) -> Iterator[tuple[str, object]]:
-    """Yields (label, task): each task's default size, then those of the experiments at CPU size."""
-    from sleepnet import tasks
+def sizes(chosen) -> Iterator[tuple[str, object, float]]:
+    """Yields (label, task, FLOPs of training on one example): each task's default size, without a model, then those of the experiments."""
+    from sleepnet import config as run_config, tasks
+    from sleepnet.study import resolve
     from sleepnet.tasks.registry import task_class
 
     for name in chosen or tasks.names():
-        yield f"{task_class(name).name} default", tasks.get(name)
-    for path in sorted(EXPERIMENTS.glob("*_cpu.py")):
+        yield f"{task_class(name).name} default", tasks.get(name), 0.0
+    for path in sorted([*EXPERIMENTS.glob("*_cpu.py"), *EXPERIMENTS.glob("*_paper.py")]):
         config = _config(path)
-        of = config.get("base", config).task  # a study, or a single run
-        if not chosen or of.name in chosen:
-            yield f"{of.name} {path.stem}", tasks.get(of.name, **of.arguments)
+        run = run_config.parse(config.get("base", config))  # a study, or a single run
+        if not chosen or run.task.name in chosen:
+            flops = resolve.train_flops(run) / (run.train.steps * run.train.batch_size)
+            yield f"{run.task.name} {path.stem}", tasks.get(run.task.name, **run.task.arguments), flops
 
 
 def _config(path: Path):
@@ -69,7 +73,8 @@ def time_round(task, split: str, start: int, batch: int, least: float) -> tuple[
 def main(argv: list[str]) -> None:
     """Times every task and prints the table."""
     del argv
-    contenders = dict(sizes(FLAGS.tasks))
+    found = list(sizes(FLAGS.tasks))
+    contenders, flops = {label: task for label, task, _ in found}, {label: count for label, _, count in found}
     figures, at = {label: [] for label in contenders}, {}
     for label, task in contenders.items():
         _, at[label] = time_round(task, FLAGS.split, 0, FLAGS.batch, 0)  # caches are filled once
@@ -78,12 +83,15 @@ def main(argv: list[str]) -> None:
             speed, at[label] = time_round(task, FLAGS.split, at[label], FLAGS.batch, FLAGS.seconds)
             figures[label].append(speed)
     rows = []
-    print(f"{'task':32} {'T':>6} {'examples/s':>22} {'tokens/s':>14}   split {FLAGS.split}, batches of {FLAGS.batch}, median of {FLAGS.rounds} rounds")
+    print(f"{'task':40} {'T':>6} {'examples/s':>22} {'tokens/s':>14} {'× model':>9}   split {FLAGS.split}, batches of {FLAGS.batch}, median of {FLAGS.rounds} rounds")
     for label, task in contenders.items():
         middle = statistics.median(figures[label])
         low, _, high = statistics.quantiles(figures[label], n=4) if FLAGS.rounds > 1 else [middle] * 3
-        print(f"{label:32} {task.seq_len:6} {middle:12,.0f} ± {(high - low) / 2:7,.0f} {middle * task.seq_len:14,.0f}")
-        rows.append({"task": label, "arguments": task.arguments, "examples_per_second": figures[label], "tokens": task.seq_len})
+        ahead = middle * flops[label] / (1e9 * FLAGS.gflops)
+        print(f"{label:40} {task.seq_len:6} {middle:12,.0f} ± {(high - low) / 2:7,.0f} {middle * task.seq_len:14,.0f} {f'{ahead:9,.0f}' if ahead else ''}")
+        rows.append({
+            "task": label, "arguments": task.arguments, "examples_per_second": figures[label], "tokens": task.seq_len, "flops_per_example": flops[label]
+        })
     if FLAGS.json:
         Path(FLAGS.json).write_text(json.dumps({"split": FLAGS.split, "batch": FLAGS.batch, "rows": rows}, indent=2) + "\n")
 
