@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from sleepnet_kernels import segments
+
 # Up to this many chunks the scan is unrolled: twice as fast forward + backward on a CPU, for half as much compile time again.
 UNROLLED_CHUNKS = 4
 
@@ -21,7 +23,9 @@ def default_chunk_size(tokens: int, key_width: int) -> int:
     return 16 if key_width <= 32 else 32
 
 
-def chunked_rule(q_BxTxHxK, k_BxTxHxK, v_BxTxHxV, log_decay_BxTxH, beta_BxTxH, initial_state_BxHxKxV, *, delta: bool, chunk_size: int):
+def chunked_rule(
+    q_BxTxHxK, k_BxTxHxK, v_BxTxHxV, log_decay_BxTxH, beta_BxTxH, initial_state_BxHxKxV, segment_ids_BxT=None, *, delta: bool, chunk_size: int
+):
     """Runs the gated delta rule (`delta`) or the gated Hebbian rule over chunks of `chunk_size` tokens.
 
     Returns:
@@ -34,9 +38,13 @@ def chunked_rule(q_BxTxHxK, k_BxTxHxK, v_BxTxHxV, log_decay_BxTxH, beta_BxTxH, i
         # Zero keys, values, beta and log-decay leave the state as it is.
         return jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2)) if padding else x
 
+    segments_BxT = None
+    if segment_ids_BxT is not None:
+        log_decay_BxTxH = segments.decay_within(log_decay_BxTxH, segment_ids_BxT)
+        segments_BxT = segments.by_chunk(segment_ids_BxT, chunk_size).reshape(len(segment_ids_BxT), -1)
     decay_and_beta = (log_decay_BxTxH.astype(jnp.float32), beta_BxTxH.astype(jnp.float32))
     operands = [padded(x) for x in (q_BxTxHxK, k_BxTxHxK, v_BxTxHxV, *decay_and_beta)]
-    output_BxTxHxV, final_state_BxHxKxV = _walk(delta, chunk_size, *operands, initial_state_BxHxKxV)
+    output_BxTxHxV, final_state_BxHxKxV = _walk(delta, chunk_size, segments_BxT, *operands, initial_state_BxHxKxV)
     return output_BxTxHxV[:, :tokens], final_state_BxHxKxV
 
 
@@ -85,23 +93,36 @@ def _put(x_BxTxH, chunk_BxHxC, index):
     return jax.lax.dynamic_update_slice_in_dim(x_BxTxH, chunk_BxCxH, index * chunk_BxCxH.shape[1], axis=1)
 
 
-def _decays(log_decay_BxHxC):
-    """Returns exp of: the decay since the chunk began, between two tokens (zero above the diagonal), and up to the chunk's end."""
-    g_BxHxC = jnp.cumsum(log_decay_BxHxC, axis=-1)
+def _decays(log_decay_BxHxC, segments_Bx1xC):
+    """Returns exp of: the decay since the chunk began, between two tokens (zero above the diagonal), and up to the chunk's end.
+
+    Across a restart all three are zero: a later segment does not see the state before the chunk, nor the state after it an earlier one.
+    """
+    g_BxHxC = jnp.cumsum(log_decay_BxHxC, axis=-1) if segments_Bx1xC is None else segments.sums(log_decay_BxHxC, segments_Bx1xC)
     c = g_BxHxC.shape[-1]
-    past_CxC = jnp.tril(jnp.ones((c, c), bool))
+    past_CxC = jnp.tril(jnp.ones((c, c), bool))[None, None]
+    if segments_Bx1xC is not None:
+        past_CxC &= segments.same(segments_Bx1xC)
     # The mask comes before exp: above the diagonal the difference is positive and overflows.
-    between_BxHxCxC = jnp.exp(jnp.where(past_CxC[None, None], g_BxHxC[..., :, None] - g_BxHxC[..., None, :], -jnp.inf))
-    return jnp.exp(g_BxHxC), between_BxHxCxC, jnp.exp(g_BxHxC[..., -1:] - g_BxHxC)
+    between_BxHxCxC = jnp.exp(jnp.where(past_CxC, g_BxHxC[..., :, None] - g_BxHxC[..., None, :], -jnp.inf))
+    since_BxHxC = jnp.exp(g_BxHxC if segments_Bx1xC is None else jnp.where(segments_Bx1xC == 0, g_BxHxC, -jnp.inf))
+    until_BxHxC = g_BxHxC[..., -1:] - g_BxHxC
+    if segments_Bx1xC is not None:
+        until_BxHxC = jnp.where(segments_Bx1xC == segments_Bx1xC[..., -1:], until_BxHxC, -jnp.inf)
+    return since_BxHxC, between_BxHxCxC, jnp.exp(until_BxHxC)
+
+
+def _segments_at(segments_BxT, index, c):
+    return None if segments_BxT is None else _take(segments_BxT, index, c)[:, None]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _walk(delta, c, *operands_and_state):
-    output, final_state, _, _ = _forward(delta, c, *operands_and_state)
+def _walk(delta, c, segments_BxT, *operands_and_state):
+    output, final_state, _, _ = _forward(delta, c, segments_BxT, *operands_and_state)
     return output, final_state
 
 
-def _forward(delta, c, q_all, k_all, v_all, log_decay_all, beta_all, initial_state_BxHxKxV):
+def _forward(delta, c, segments_BxT, q_all, k_all, v_all, log_decay_all, beta_all, initial_state_BxHxKxV):
     """Walks the chunks; returns output, final state, the state before each chunk, and each chunk's inverse, transposed."""
 
     def chunk(carry, index):
@@ -109,7 +130,7 @@ def _forward(delta, c, q_all, k_all, v_all, log_decay_all, beta_all, initial_sta
         at_chunk = [_take(x, index, c) for x in (q_all, k_all, v_all, log_decay_all, beta_all)]
         q, k, v, log_decay, beta = [jnp.swapaxes(x, 1, 2) for x in at_chunk]
         k_BxHxKxC = jnp.moveaxis(at_chunk[1], 1, 3)
-        since, between, until = _decays(log_decay)
+        since, between, until = _decays(log_decay, _segments_at(segments_BxT, index, c))
         value = v.astype(jnp.float32)
         if delta:
             inverse = unit_lower_inverse(beta[..., None] * _dot("bhik,bhjk->bhij", k, k) * between)
@@ -130,12 +151,12 @@ def _forward(delta, c, q_all, k_all, v_all, log_decay_all, beta_all, initial_sta
     return output, final_state, states, inverses_t
 
 
-def _walk_fwd(delta, c, *operands_and_state):
-    output, final_state, states, inverses_t = _forward(delta, c, *operands_and_state)
+def _walk_fwd(delta, c, segments_BxT, *operands_and_state):
+    output, final_state, states, inverses_t = _forward(delta, c, segments_BxT, *operands_and_state)
     states = checkpoint_name(states, "chunk_states")
     if delta:
         inverses_t = checkpoint_name(inverses_t, "chunk_inverses")
-    return (output, final_state), (operands_and_state[:-1], states, inverses_t)
+    return (output, final_state), (segments_BxT, operands_and_state[:-1], states, inverses_t)
 
 
 def _walk_bwd(delta, c, residuals, cotangents):
@@ -143,7 +164,7 @@ def _walk_bwd(delta, c, residuals, cotangents):
 
     Scores are computed as [j, i], because a product that contracts its left operand's leading axis is slow on a CPU.
     """
-    operands, states, inverses_t = residuals
+    segments_BxT, operands, states, inverses_t = residuals
     d_output_all, d_final_state_BxHxKxV = cotangents
     f32, dtype = jnp.float32, operands[0].dtype
 
@@ -153,7 +174,8 @@ def _walk_bwd(delta, c, residuals, cotangents):
         at_chunk = [_take(x, index, c) for x in (*operands, d_output_all)]
         q, k, v, log_decay, beta, d_output = [jnp.swapaxes(x, 1, 2) for x in at_chunk]
         q_BxHxKxC, k_BxHxKxC = [jnp.moveaxis(x, 1, 3).astype(f32) for x in at_chunk[:2]]
-        since, between, until = _decays(log_decay)
+        segments_Bx1xC = _segments_at(segments_BxT, index, c)
+        since, between, until = _decays(log_decay, segments_Bx1xC)
         between_t = jnp.swapaxes(between, -1, -2)
 
         error = v.astype(f32)
@@ -201,7 +223,9 @@ def _walk_bwd(delta, c, residuals, cotangents):
             d_beta = jnp.sum(d_update * error, -1)
 
         # A token's decay scales what is read from then on and what was written before it; summing each side on its own cancels nothing.
-        d_read = jax.lax.cumsum(d_since + jnp.sum(d_between_t, -2) - jnp.sum(d_between_t, -1), axis=2, reverse=True)
+        d_read = d_since + jnp.sum(d_between_t, -2) - jnp.sum(d_between_t, -1)
+        d_read = jax.lax.cumsum(d_read, axis=2, reverse=True) if segments_BxT is None else segments.sums(d_read, segments_Bx1xC, reverse=True)
+        # Only the last segment's tokens have something written by the end of the chunk: no sum of these crosses a restart.
         d_written = jnp.sum(k.astype(f32) * d_k_until, -1)[..., :-1]
         d_written = jax.lax.cumsum(jnp.pad(d_written, ((0, 0), (0, 0), (1, 0))), axis=2)
         d_kept = since[..., -1] * jnp.sum(state_BxHxKxV * d_next_BxHxKxV, (-2, -1))
@@ -213,7 +237,7 @@ def _walk_bwd(delta, c, residuals, cotangents):
     carry = (d_final_state_BxHxKxV, tuple(jnp.zeros_like(x) for x in operands))
     xs = (jnp.arange(chunks), states, inverses_t)
     (d_initial_state, gradients), _ = jax.lax.scan(chunk, carry, xs, reverse=True, unroll=chunks <= UNROLLED_CHUNKS)
-    return (*gradients, d_initial_state)
+    return (None, *gradients, d_initial_state)
 
 
 _walk.defvjp(_walk_fwd, _walk_bwd)

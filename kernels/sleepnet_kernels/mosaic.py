@@ -14,7 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from sleepnet_kernels import dispatch, mosaic_kernels
+from sleepnet_kernels import dispatch, mosaic_kernels, segments
 
 LANES = 128
 # Rows of a packed bfloat16 tile: a shorter chunk would be padded to this many anyway.
@@ -46,7 +46,7 @@ def blocks_for(device_kind: str) -> Blocks:
 
 
 def mosaic_rule(
-    q_BxTxHxK, k_BxTxHxK, v_BxTxHxV, log_decay_BxTxH, beta_BxTxH, initial_state_BxHxKxV, *, delta: bool,
+    q_BxTxHxK, k_BxTxHxK, v_BxTxHxV, log_decay_BxTxH, beta_BxTxH, initial_state_BxHxKxV, segment_ids_BxT=None, *, delta: bool,
     blocks: Blocks | None = None, interpret=False,
 ):
     """Runs the gated delta rule (`delta`) or the gated Hebbian rule as a TPU kernel.
@@ -76,8 +76,11 @@ def mosaic_rule(
 
     state = jnp.pad(initial_state_BxHxKxV, [(0, 0), (0, 0), (0, -dk % LANES), (0, -dv % LANES)])
     operands = (padded(q_BxTxHxK, dk), padded(k_BxTxHxK, dk), padded(v_BxTxHxV, dv))
+    segments_BxNxC = None
+    if segment_ids_BxT is not None:
+        log_decay_BxTxH, segments_BxNxC = segments.decay_within(log_decay_BxTxH, segment_ids_BxT), segments.by_chunk(segment_ids_BxT, c)
     gates = (by_chunk(log_decay_BxTxH), by_chunk(beta_BxTxH))
-    output, final_state = _walk(_Static(delta, blocks, interpret), *operands, *gates, state)
+    output, final_state = _walk(_Static(delta, blocks, interpret), segments_BxNxC, *operands, *gates, state)
     return output.reshape(b, -1, h, output.shape[-1] // h)[:, :t, :, :dv], final_state[:, :, :dk, :dv]
 
 
@@ -101,19 +104,33 @@ def _by_group(x_BxNxCxH, heads):
     return x_BxNxCxH.reshape(b, n, c, h // heads, heads).transpose(0, 3, 1, 4, 2)
 
 
+def _gates(log_decay_BxNxCxH, beta_BxNxCxH, segments_BxNxC, heads):
+    """Returns what the kernels take beside q, k and v, [B, P, N, 2 or 3, L, C]: cumulated log-decay, beta and, where rows are packed, segments."""
+    cumulated = jnp.cumsum(log_decay_BxNxCxH, axis=2) if segments_BxNxC is None else _restarting(log_decay_BxNxCxH, segments_BxNxC)
+    rows = [cumulated, beta_BxNxCxH]
+    if segments_BxNxC is not None:
+        rows.append(jnp.broadcast_to(segments_BxNxC[..., None].astype(jnp.float32), beta_BxNxCxH.shape))
+    return jnp.stack([_by_group(x, heads) for x in rows], axis=3)
+
+
+def _restarting(x_BxNxCxH, segments_BxNxC, *, reverse=False):
+    """Sums along C from each segment's beginning, or from its end."""
+    return jnp.swapaxes(segments.sums(jnp.swapaxes(x_BxNxCxH, 2, 3), segments_BxNxC[:, :, None], reverse=reverse), 2, 3)
+
+
 def _from_group(x_BxPxNxLxC):
     b, p, n, heads, c = x_BxPxNxLxC.shape
     return x_BxPxNxLxC.transpose(0, 2, 4, 1, 3).reshape(b, n, c, p * heads)
 
 
-def _specs(c, heads, dk, dv, order):
-    """Returns the blocks by name; `order` maps a grid step to the chunk it works on."""
+def _specs(c, heads, dk, dv, gates, order):
+    """Returns the blocks by name; `gates` is how many rows they have, `order` maps a grid step to the chunk it works on."""
     spec = lambda shape, index: pl.BlockSpec(shape, index)
     tokens = lambda width: spec((None, c, heads * width), lambda b, p, n: (b, order(n), p))
     return {
         "keys": tokens(dk),
         "values": tokens(dv),
-        "gates": spec((None, None, None, 2, heads, c), lambda b, p, n: (b, p, order(n), 0, 0, 0)),
+        "gates": spec((None, None, None, gates, heads, c), lambda b, p, n: (b, p, order(n), 0, 0, 0)),
         "d_gates": spec((None, None, None, 3, heads, c), lambda b, p, n: (b, p, order(n), 0, 0, 0)),
         "state": spec((None, heads, dk, dv), lambda b, p, n: (b, p, 0, 0)),
         "states": spec((None, None, heads, dk, dv), lambda b, p, n: (b, order(n), p, 0, 0)),
@@ -148,10 +165,10 @@ def _call(body, static, name, grid, in_specs, out_specs, out_shape, scratch, flo
 
 # Traced once a shape, however often a model calls it.
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _forward(static, save, q, k, v, log_decay_BxNxCxH, beta_BxNxCxH, state):
+def _forward(static, save, segments_BxNxC, q, k, v, log_decay_BxNxCxH, beta_BxNxCxH, state):
     b, n, c, h, heads, dk, dv = _sizes(q, v, log_decay_BxNxCxH, static.blocks.heads)
-    specs = _specs(c, heads, dk, dv, lambda n: n)
-    gates = jnp.stack([_by_group(x, heads) for x in (jnp.cumsum(log_decay_BxNxCxH, axis=2), beta_BxNxCxH)], axis=3)
+    gates = _gates(log_decay_BxNxCxH, beta_BxNxCxH, segments_BxNxC, heads)
+    specs = _specs(c, heads, dk, dv, gates.shape[3], lambda n: n)
     out = {"values": jax.ShapeDtypeStruct(v.shape, v.dtype), "state": jax.ShapeDtypeStruct(state.shape, jnp.float32)}
     if save:
         out["states"] = jax.ShapeDtypeStruct((b, n, h, dk, dv), q.dtype)
@@ -169,23 +186,23 @@ def _forward(static, save, q, k, v, log_decay_BxNxCxH, beta_BxNxCxH, state):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _walk(static, *operands):
-    return tuple(_forward(static, False, *operands))
+def _walk(static, segments_BxNxC, *operands):
+    return tuple(_forward(static, False, segments_BxNxC, *operands))
 
 
-def _walk_fwd(static, *operands):
-    output, final_state, *residuals = _forward(static, True, *operands)
+def _walk_fwd(static, segments_BxNxC, *operands):
+    output, final_state, *residuals = _forward(static, True, segments_BxNxC, *operands)
     named = [checkpoint_name(x, name) for x, name in zip(residuals, ("chunk_states", "chunk_inverses"))]
-    return (output, final_state), (operands[:-1], named)
+    return (output, final_state), (segments_BxNxC, operands[:-1], named)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _walk_bwd(static, residuals, cotangents):
-    (q, k, v, log_decay_BxNxCxH, beta_BxNxCxH), saved = residuals
+    segments_BxNxC, (q, k, v, log_decay_BxNxCxH, beta_BxNxCxH), saved = residuals
     d_output, d_final_state = cotangents
     b, n, c, h, heads, dk, dv = _sizes(q, v, log_decay_BxNxCxH, static.blocks.backward_heads)
-    specs = _specs(c, heads, dk, dv, lambda step: n - 1 - step)
-    gates = jnp.stack([_by_group(x, heads) for x in (jnp.cumsum(log_decay_BxNxCxH, axis=2), beta_BxNxCxH)], axis=3)
+    gates = _gates(log_decay_BxNxCxH, beta_BxNxCxH, segments_BxNxC, heads)
+    specs = _specs(c, heads, dk, dv, gates.shape[3], lambda step: n - 1 - step)
     d_gates = jax.ShapeDtypeStruct((b, h // heads, n, 3, heads, c), jnp.float32)
     like = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, k, v)]
     products = c * c * (3 * dk + 2 * dv) + 4 * c * dk * dv
@@ -200,8 +217,9 @@ def _walk_bwd(static, residuals, cotangents):
     )
     read, written, d_beta = (_from_group(d_gates[:, :, :, i]) for i in range(3))
     # Each side is summed on its own, as in chunked.py: what was written before a token, the state included, and what is read from it on.
-    d_log_decay = jax.lax.cumsum(read, axis=2, reverse=True) + jax.lax.cumsum(jnp.roll(written, 1, axis=2), axis=2)
-    return d_q, d_k, d_v, d_log_decay, d_beta, d_state
+    d_read = jax.lax.cumsum(read, axis=2, reverse=True) if segments_BxNxC is None else _restarting(read, segments_BxNxC, reverse=True)
+    d_log_decay = d_read + jax.lax.cumsum(jnp.roll(written, 1, axis=2), axis=2)
+    return None, d_q, d_k, d_v, d_log_decay, d_beta, d_state
 
 
 _walk.defvjp(_walk_fwd, _walk_bwd)

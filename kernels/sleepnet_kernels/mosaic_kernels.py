@@ -57,10 +57,33 @@ def token_masks(c):
     return i >= j, i > j
 
 
+def segments_of(gates_ref):
+    """Returns how often the state restarted up to a token of the chunk, as rows [H, C]; None where rows are not packed."""
+    return gates_ref[2] if gates_ref.shape[0] == 3 else None
+
+
 def chunk_decays(gates_ref):
-    """Returns the chunk's beta, since, until and the cumulated log-decay as rows [H, C]."""
-    g_HxC, beta_HxC = gates_ref[0], gates_ref[1]
-    return beta_HxC, jnp.exp(g_HxC), jnp.exp(jnp.broadcast_to(g_HxC[:, -1:], g_HxC.shape) - g_HxC), g_HxC
+    """Returns the chunk's beta, since, until and the cumulated log-decay as rows [H, C].
+
+    Since and until are zero across a restart, so that a later segment does not see the state before, nor the state after an earlier one.
+    """
+    g_HxC, beta_HxC, segments_HxC = gates_ref[0], gates_ref[1], segments_of(gates_ref)
+    since_HxC = jnp.exp(g_HxC if segments_HxC is None else jnp.where(segments_HxC == 0.0, g_HxC, -jnp.inf))
+    until_HxC = jnp.broadcast_to(g_HxC[:, -1:], g_HxC.shape) - g_HxC
+    if segments_HxC is not None:
+        last_HxC = jnp.broadcast_to(segments_HxC[:, -1:], g_HxC.shape)
+        until_HxC = jnp.where(segments_HxC == last_HxC, until_HxC, -jnp.inf)
+    return beta_HxC, since_HxC, jnp.exp(until_HxC), g_HxC
+
+
+def within_segment(past_1xCxC, segments_HxC):
+    """Returns whether token i may read token j: as before, and in the same segment where rows are packed."""
+    if segments_HxC is None:
+        return past_1xCxC
+    # One row stands for all heads, which are packed alike.
+    row_1xC = segments_HxC[:1]
+    (column_1xCx1,) = columns(row_1xC)
+    return past_1xCxC & (column_1xCx1 == row_1xC[:, None, :])
 
 
 def between_tokens(g_HxC, g_HxCx1, past_CxC):
@@ -118,7 +141,7 @@ def forward(q_ref, k_ref, v_ref, gates_ref, initial_ref, output_ref, final_ref, 
     low_state = state_HxKxV.astype(dtype)
     beta, since, until, g = chunk_decays(gates_ref)
     g_HxCx1, since_HxCx1 = columns(g, since)
-    between = between_tokens(g, g_HxCx1, token_masks(c)[0])
+    between = between_tokens(g, g_HxCx1, within_segment(token_masks(c)[0], segments_of(gates_ref)))
     # Queries and keys side by side: what they are multiplied with is loaded once.
     qk_and_kk = product(jnp.concatenate([q, k], axis=1), k, NT) if delta else product(q, k, NT)
     reads = product(jnp.concatenate([q, k], axis=1), low_state, NN) if delta else product(q, low_state, NN)
@@ -165,7 +188,7 @@ def backward(q_ref, k_ref, v_ref, gates_ref, *rest, delta, wide):
     beta, since, until, g = chunk_decays(gates_ref)
     g_HxCx1, since_HxCx1, until_HxCx1, beta_HxCx1 = columns(g, since, until, beta)
     past_CxC, strict_CxC = token_masks(c)
-    between = between_tokens(g, g_HxCx1, past_CxC)
+    between = between_tokens(g, g_HxCx1, within_segment(past_CxC, segments_of(gates_ref)))
     scored = between * beta[:, None, :]
     qk_and_kk = product(jnp.concatenate([q, k], axis=1), k, NT) if delta else product(q, k, NT)
     qk = qk_and_kk[:, :c]

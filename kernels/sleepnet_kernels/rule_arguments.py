@@ -3,12 +3,14 @@ import jax
 import jax.numpy as jnp
 
 
-def checked(op: str, q, k, v, log_decay, beta, initial_state, *, one_token: bool = False) -> tuple[jax.Array, ...]:
-    """Returns the six arguments as arrays, a missing initial state as zeros; of `one_token` all but the state lack the axis T.
+def checked(op: str, q, k, v, log_decay, beta, initial_state, segment_ids=None, *, one_token: bool = False) -> tuple[jax.Array, ...]:
+    """Returns the six arguments as arrays, a missing initial state as zeros, and the segment ids after them where there are any.
+
+    Of `one_token` all but the state lack the axis T.
 
     Raises:
       ValueError: a shape does not fit; the message names the argument, what was expected and what was given.
-      TypeError: an argument is not floating point, or the initial state is not float32.
+      TypeError: an argument is not floating point, the initial state is not float32, or the segment ids are not int32.
     """
     given = {"q": q, "k": k, "v": v, "log_decay": log_decay, "beta": beta}
     if initial_state is not None:
@@ -37,7 +39,17 @@ def checked(op: str, q, k, v, log_decay, beta, initial_state, *, one_token: bool
     state = given.setdefault("initial_state", jnp.zeros((b, h, dk, dv), jnp.float32))
     if state.dtype != jnp.float32:
         raise TypeError(f"{op}: initial_state must be float32, given {state.dtype.name}: fast weights are never rounded")
-    return tuple(given[name] for name in ("q", "k", "v", "log_decay", "beta", "initial_state"))
+    arguments = tuple(given[name] for name in ("q", "k", "v", "log_decay", "beta", "initial_state"))
+    return arguments if segment_ids is None else (*arguments, _segment_ids(op, segment_ids, tuple(tokens)))
+
+
+def _segment_ids(op: str, segment_ids, shape: tuple[int, ...]) -> jax.Array:
+    ids = jnp.asarray(segment_ids)
+    if ids.dtype != jnp.int32:
+        raise TypeError(f"{op}: segment_ids must be int32, given {ids.dtype.name}: number the sequences of each row")
+    if ids.shape != shape:
+        raise ValueError(f"{op}: segment_ids must have shape {list(shape)}, one id a token, given {list(ids.shape)}")
+    return ids
 
 
 def shared_heads(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -46,9 +58,9 @@ def shared_heads(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, j
     return (q, k) if repeats == 1 else (jnp.repeat(q, repeats, axis=-2), jnp.repeat(k, repeats, axis=-2))
 
 
-def refuses_other_dtypes(q, k, v, log_decay, beta, initial_state) -> str | None:
+def refuses_other_dtypes(q, k, v, log_decay, beta, initial_state, segment_ids=None) -> str | None:
     """Says why a chunked implementation can't run these dtypes; None where it can."""
-    del log_decay, beta, initial_state
+    del log_decay, beta, initial_state, segment_ids
     dtypes = {q.dtype, k.dtype, v.dtype}
     if dtypes <= {jnp.dtype(jnp.float32)} or dtypes <= {jnp.dtype(jnp.bfloat16)}:
         return None

@@ -24,17 +24,19 @@ SHARED = Shape(2, 36, 6, 8, 12, shared=3)
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One row of the table: a shape, what `arguments` is told, and the dtype of q, k and v."""
+    """One row of the table: a shape, what `arguments` is told, the dtype of q, k and v, and where segments begin in each row of a batch."""
 
     shape: Shape = MIDDLE
     dtype: str = "float32"
     told: tuple = ()
+    begins: tuple[tuple[int, ...], ...] = ()
 
 
 def told(**keywords):
     return tuple(keywords.items())
 
 
+# Rows of one sequence, then rows packed with several, which segments_test.py takes through every implementation.
 CASES = {
     "moderate decay": Case(),
     "no decay": Case(told=told(decay=0.0)),
@@ -59,6 +61,19 @@ CASES = {
     "bf16, three heads share a key": Case(SHARED, dtype="bfloat16"),
     "bf16, 100 tokens": Case(Shape(1, 100, 1, 12, 8), dtype="bfloat16"),
 }
+PACKED_CASES = {
+    "from 1, from a chunk's begin": Case(begins=((1,), (C,))),
+    "about a chunk's begin": Case(begins=((C - 1,), (C + 1,))),
+    "about two chunks' begins": Case(begins=((2 * C - 1, 4 * C), (2 * C, 2 * C + 1))),
+    "from the middle of a chunk, none": Case(begins=((20,), ())),
+    "many in a chunk": Case(begins=((9, 11, 12, 15), (2, 3, 4, 21))),
+    "each token by itself": Case(begins=(tuple(range(1, MIDDLE.t)), (MIDDLE.t - 1,))),
+    "decay 50": Case(told=told(decay=50.0), begins=((9, 11, 12, 15), (20,))),
+    "identical keys, beta 1, no decay": Case(told=told(decay=0.0, beta=1.0, correlation=1.0), begins=((9, 11, 12, 15), (20,))),
+    "100 tokens": Case(Shape(1, 100, 1, 12, 8), begins=((13, 40, 41, 99),)),
+    "three heads share a key": Case(SHARED, begins=((2 * C - 1, 2 * C), (21,))),
+    "bf16": Case(dtype="bfloat16", begins=((9, 11, 12, 15), (2 * C,))),
+}
 
 
 @functools.cache
@@ -66,12 +81,50 @@ def with_gradients(function, **static):
     """Returns a jitted function: arguments and cotangents -> output, final state and every gradient, by name."""
 
     def evaluate(given, d_output, d_final_state):
-        call = functools.partial(function, **static)
-        (output, final_state), pullback = jax.vjp(call, *(given[name] for name in NAMES))
+        packed = (given["segment_ids"],) if "segment_ids" in given else ()
+        (output, final_state), pullback = jax.vjp(lambda *arrays: function(*arrays, *packed, **static), *(given[name] for name in NAMES))
         gradients = pullback((d_output.astype(output.dtype), d_final_state))
         return {"output": output, "final_state": final_state} | {f"d_{name}": g for name, g in zip(NAMES, gradients)}
 
     return jax.jit(evaluate)
+
+
+def segment_ids(shape, begins):
+    """Returns the id of each token, in order but with gaps."""
+    ids = np.zeros((shape.b, shape.t), np.int32)
+    for row, positions in enumerate(begins):
+        for position in positions:
+            ids[row, position:] += 3
+    return jnp.asarray(ids)
+
+
+def one_by_one(rule, given, d_output, d_final_state, begins):
+    """Runs the oracle on each segment by itself, the first from the initial state; the state after a row is that of its last one.
+
+    A segment is padded with tokens that leave the state alone, and every other row of the batch holds nothing.
+    """
+    t, results = d_output.shape[1], {}
+    given = {name: np.asarray(x) for name, x in given.items()} | {"d_output": np.asarray(d_output), "d_final_state": np.asarray(d_final_state)}
+    for row, positions in enumerate(begins):
+        for begin, end in zip((0, *positions), (*positions, t)):
+            alone = {name: np.zeros_like(x) for name, x in given.items()}
+            for name, x in given.items():
+                if name == "initial_state":
+                    alone[name][row] = x[row] * (begin == 0)
+                elif name == "d_final_state":
+                    alone[name][row] = x[row] * (end == t)
+                else:
+                    alone[name][row, : end - begin] = x[row, begin:end]
+            d_alone = alone.pop("d_output"), alone.pop("d_final_state")
+            for name, x in with_gradients(ORACLES[rule])(alone, *d_alone).items():
+                result = results.setdefault(name, np.zeros(x.shape, np.float32))
+                if name == "d_initial_state":
+                    result[row] += np.asarray(x[row]) * (begin == 0)
+                elif name == "final_state":
+                    result[row] += np.asarray(x[row]) * (end == t)
+                else:
+                    result[row, begin:end] = x[row, : end - begin]
+    return results
 
 
 def cotangents(shape, seed=7):
@@ -89,11 +142,17 @@ def assert_close(actual, expected, tolerance):
 def check(rule, case, function, **static):
     """Compares `function`, told `static`, with the oracle of the rule."""
     given = arguments(case.shape, case.dtype, **dict(case.told))
-    actual = with_gradients(function, **static)(given, *cotangents(case.shape))
+    packed = {"segment_ids": segment_ids(case.shape, case.begins)} if case.begins else {}
+    actual = with_gradients(function, **static)(given | packed, *cotangents(case.shape))
     for name in NAMES:
         assert actual[f"d_{name}"].dtype == given[name].dtype
     # The oracle sees the rounded operands but no rounded result.
     exact = {name: x.astype(jnp.float32) for name, x in given.items()}
-    expected = with_gradients(ORACLES[rule])(exact, *(x.astype(case.dtype).astype(jnp.float32) for x in cotangents(case.shape)[:1]), cotangents(case.shape)[1])
+    d_output, d_final_state = cotangents(case.shape)
+    d_output = d_output.astype(case.dtype).astype(jnp.float32)
+    if case.begins:
+        expected = one_by_one(rule, exact, d_output, d_final_state, case.begins)
+    else:
+        expected = with_gradients(ORACLES[rule])(exact, d_output, d_final_state)
     correlated = dict(case.told).get("correlation", 0.0) > 0
     assert_close(actual, expected, numerics.tolerance(case.dtype, correlated_keys=correlated))

@@ -27,6 +27,7 @@ def gated_delta_rule(
     log_decay: jax.Array,
     beta: jax.Array,
     initial_state: jax.Array | None = None,
+    segment_ids: jax.Array | None = None,
     implementation: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Decays a fast-weight state, corrects it towards `v` along `k`, and reads it with `q`, token after token.
@@ -45,6 +46,10 @@ def gated_delta_rule(
       log_decay: [B, T, H], at most 0, in nats per token; accumulated in float32.
       beta: write strength [B, T, H]; used in float32.
       initial_state: [B, H, K, V] in float32; zeros where None.
+      segment_ids: [B, T] in int32, for rows packed with several sequences: the state restarts from exactly zero wherever an id
+        differs from the previous token's (so ids need not rise, and one that comes back begins anew). The initial state is the
+        first segment's, the final state the last one's. While every segment's own numbers are finite, none reaches another by
+        a single bit, in the gradients neither. None: each row is one sequence.
       implementation: None chooses by the platform lowered for: "pallas_tpu" on a TPU, elsewhere "xla_chunked", which walks chunk
         by chunk; "reference" walks token by token, and "pallas_tpu_interpret" runs the TPU's kernel on any platform, slowly, to
         test it. A named one runs or raises.
@@ -54,9 +59,9 @@ def gated_delta_rule(
 
     Raises:
       ValueError: a shape does not fit, the implementation is unknown, or it can't run these arguments.
-      TypeError: an argument is not floating point, or initial_state is not float32.
+      TypeError: an argument is not floating point, initial_state is not float32, or segment_ids are not int32.
 
     Source: Yang, Kautz, Hatamizadeh, "Gated Delta Networks: Improving Mamba2 with Delta Rule", arXiv:2412.06464, eq. 10.
     """
-    arguments = rule_arguments.checked("gated_delta_rule", q, k, v, log_decay, beta, initial_state)
+    arguments = rule_arguments.checked("gated_delta_rule", q, k, v, log_decay, beta, initial_state, segment_ids)
     return dispatch.choose("gated_delta_rule", IMPLEMENTATIONS | KERNELS, implementation, "xla_chunked", *arguments)(*arguments)

@@ -2,12 +2,16 @@
 import jax
 import jax.numpy as jnp
 
+from sleepnet_kernels.segments import restarts
 
-def gated_hebbian_rule(q_BxTxGxK, k_BxTxGxK, v_BxTxHxV, log_decay_BxTxH, beta_BxTxH, initial_state_BxHxKxV):
+
+def gated_hebbian_rule(q_BxTxGxK, k_BxTxGxK, v_BxTxHxV, log_decay_BxTxH, beta_BxTxH, initial_state_BxHxKxV, segment_ids_BxT=None):
     """Decays the state, writes the value under its key, then reads; shares no algebra with the fast path."""
 
     def token(state_BxHxKxV, at_t):
-        q_BxGxK, k_BxGxK, v_BxHxV, log_decay_BxH, beta_BxH = at_t
+        q_BxGxK, k_BxGxK, v_BxHxV, log_decay_BxH, beta_BxH, *restart_B = at_t
+        if restart_B:
+            state_BxHxKxV = jnp.where(restart_B[0][:, None, None, None], 0.0, state_BxHxKxV)
         q_BxHxK, k_BxHxK = q_BxGxK[:, group_of_H], k_BxGxK[:, group_of_H]
         write_BxHxV = beta_BxH[..., None] * v_BxHxV
         state_BxHxKxV = jnp.exp(log_decay_BxH)[..., None, None] * state_BxHxKxV + k_BxHxK[..., None] * write_BxHxV[..., None, :]
@@ -16,5 +20,7 @@ def gated_hebbian_rule(q_BxTxGxK, k_BxTxGxK, v_BxTxHxV, log_decay_BxTxH, beta_Bx
     heads = v_BxTxHxV.shape[2]
     group_of_H = jnp.arange(heads) * q_BxTxGxK.shape[2] // heads
     time_major = [jnp.moveaxis(x, 1, 0).astype(jnp.float32) for x in (q_BxTxGxK, k_BxTxGxK, v_BxTxHxV, log_decay_BxTxH, beta_BxTxH)]
+    if segment_ids_BxT is not None:
+        time_major.append(restarts(segment_ids_BxT).T)
     final_state_BxHxKxV, output_TxBxHxV = jax.lax.scan(token, initial_state_BxHxKxV, tuple(time_major))
     return jnp.moveaxis(output_TxBxHxV, 0, 1).astype(v_BxTxHxV.dtype), final_state_BxHxKxV
