@@ -10,6 +10,7 @@ no backward here, is its forward over the row's.
 Examples:
   python tools/bench_kernels.py --shapes=32,100,4,32,32
   python tools/bench_kernels.py --rule=hebbian --dtype=bfloat16 --rounds=20 --json=bench.json
+  python tools/bench_kernels.py --rule=kda --chunk_sizes=4,16    (the floor of kda is that of one decay a head)
   python tools/bench_kernels.py --chunk_sizes=16,32 --maxtext=$HOME/maxtext
   python tools/bench_kernels.py --dtype=bfloat16 --fla --shapes=4,1024,16,128,128 --plot=roofline.png
 
@@ -37,11 +38,17 @@ from sleepnet_kernels.gated_delta_rule import arg_specs
 from sleepnet_kernels.gated_delta_rule import xla_chunked as delta_chunked
 from sleepnet_kernels.gated_hebbian_rule import api as hebbian_api
 from sleepnet_kernels.gated_hebbian_rule import xla_chunked as hebbian_chunked
+from sleepnet_kernels.kda_rule import api as kda_api
+from sleepnet_kernels.kda_rule import arg_specs as kda_arg_specs
+from sleepnet_kernels.kda_rule import xla_chunked as kda_chunked
 
 RULES = {
     "delta": (delta_api.gated_delta_rule, delta_api.IMPLEMENTATIONS, delta_chunked.gated_delta_rule),
     "hebbian": (hebbian_api.gated_hebbian_rule, hebbian_api.IMPLEMENTATIONS, hebbian_chunked.gated_hebbian_rule),
+    "kda": (kda_api.kda_rule, kda_api.IMPLEMENTATIONS, kda_chunked.kda_rule),
 }
+# Rules whose arguments have shapes of their own.
+ARGUMENTS = {"kda": kda_arg_specs.arguments}
 ORACLE = "reference"
 # What a row is compared with: names that begin so.
 PEERS = (ORACLE, "maxtext", "fla")
@@ -135,7 +142,7 @@ def compile_fla(peer, given, expected) -> Compiled:
 
 def bench(rule: str, shape: arg_specs.Shape, dtype: str, rows, rounds: int, fla=None):
     """Yields one result a row: a dictionary with the measurements, or with `failed` where the numerics gate is red."""
-    given = arg_specs.arguments(shape, dtype)
+    given = ARGUMENTS.get(rule, arg_specs.arguments)(shape, dtype)
     d_output, d_state = (jax.random.normal(jax.random.key(i), x.shape) for i, x in enumerate((given["v"], given["initial_state"])))
     d_output = d_output.astype(dtype)
     oracle = jax.jit(with_backward(rows[ORACLE]))
@@ -154,7 +161,7 @@ def bench(rule: str, shape: arg_specs.Shape, dtype: str, rows, rounds: int, fla=
             if compiled[name].both:
                 both.append(compiled[name].both())
     median = {name: tuple(statistics.median(t) if t else None for t in pair) for name, pair in times.items()}
-    peak, delta = floors.peak(dtype), rule == "delta"
+    peak, delta = floors.peak(dtype), rule != "hebbian"
     alone = floors.forward(shape, dtype, delta=delta, saves=False)
     passes = floors.forward(shape, dtype, delta=delta, saves=True), floors.backward(shape, dtype, delta=delta)
     flops, moved = sum(p.flops for p in passes), sum(p.moved for p in passes)

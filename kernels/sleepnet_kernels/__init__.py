@@ -4,5 +4,7 @@ from sleepnet_kernels.gated_delta_rule.api import gated_delta_rule
 from sleepnet_kernels.gated_delta_rule.step import gated_delta_step
 from sleepnet_kernels.gated_hebbian_rule.api import gated_hebbian_rule
 from sleepnet_kernels.gated_hebbian_rule.step import gated_hebbian_step
+from sleepnet_kernels.kda_rule.api import kda_rule
+from sleepnet_kernels.kda_rule.step import kda_step
 
-__all__ = ["causal_conv1d", "gated_delta_rule", "gated_delta_step", "gated_hebbian_rule", "gated_hebbian_step"]
+__all__ = ["causal_conv1d", "gated_delta_rule", "gated_delta_step", "gated_hebbian_rule", "gated_hebbian_step", "kda_rule", "kda_step"]

@@ -3,10 +3,14 @@ import jax
 import jax.numpy as jnp
 
 
-def checked(op: str, q, k, v, log_decay, beta, initial_state, segment_ids=None, *, one_token: bool = False) -> tuple[jax.Array, ...]:
+def checked(
+    op: str, q, k, v, log_decay, beta, initial_state, segment_ids=None, *, one_token: bool = False, per_channel: bool = False
+) -> tuple[jax.Array, ...]:
     """Returns the six arguments as arrays, a missing initial state as zeros, and the segment ids after them where there are any.
 
     Of `one_token` all but the state lack the axis T.
+
+    log_decay has one value a head, or one a key channel where `per_channel`.
 
     Raises:
       ValueError: a shape does not fit; the message names the argument, what was expected and what was given.
@@ -30,8 +34,9 @@ def checked(op: str, q, k, v, log_decay, beta, initial_state, segment_ids=None, 
         raise ValueError(f"{op}: q must have at least one token, given {list(given['q'].shape)}")
     if not groups or h % groups:
         raise ValueError(f"{op}: v must have a whole multiple of q's {groups} heads, given {list(given['v'].shape)}")
+    decays = (*tokens, h, dk) if per_channel else (*tokens, h)
     expected = {
-        "k": (*tokens, groups, dk), "v": (*tokens, h, dv), "log_decay": (*tokens, h), "beta": (*tokens, h), "initial_state": (b, h, dk, dv),
+        "k": (*tokens, groups, dk), "v": (*tokens, h, dv), "log_decay": decays, "beta": (*tokens, h), "initial_state": (b, h, dk, dv),
     }
     for name, shape in expected.items():
         if name in given and given[name].shape != shape:

@@ -13,8 +13,12 @@ from sleepnet_kernels import numerics
 from sleepnet_kernels.gated_delta_rule import reference as delta_reference
 from sleepnet_kernels.gated_delta_rule.arg_specs import Shape, arguments
 from sleepnet_kernels.gated_hebbian_rule import reference as hebbian_reference
+from sleepnet_kernels.kda_rule import arg_specs as kda_arg_specs
+from sleepnet_kernels.kda_rule import reference as kda_reference
 
-ORACLES = {"delta": delta_reference.gated_delta_rule, "hebbian": hebbian_reference.gated_hebbian_rule}
+ORACLES = {"delta": delta_reference.gated_delta_rule, "hebbian": hebbian_reference.gated_hebbian_rule, "kda": kda_reference.kda_rule}
+# Rules whose arguments have shapes of their own.
+ARGUMENTS = {"kda": kda_arg_specs.arguments}
 NAMES = ("q", "k", "v", "log_decay", "beta", "initial_state")
 C = 8
 # Five chunks are not unrolled, which compiles faster; the last one is padded.
@@ -141,7 +145,7 @@ def assert_close(actual, expected, tolerance):
 
 def check(rule, case, function, **static):
     """Compares `function`, told `static`, with the oracle of the rule."""
-    given = arguments(case.shape, case.dtype, **dict(case.told))
+    given = ARGUMENTS.get(rule, arguments)(case.shape, case.dtype, **dict(case.told))
     packed = {"segment_ids": segment_ids(case.shape, case.begins)} if case.begins else {}
     actual = with_gradients(function, **static)(given | packed, *cotangents(case.shape))
     for name in NAMES:

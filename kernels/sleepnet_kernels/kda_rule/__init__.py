@@ -1,0 +1,1 @@
+"""Kimi Delta Attention's rule: public op in api, oracle in reference, fast path beside it."""
