@@ -10,13 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from sleepnet_kernels import numerics
+from sleepnet_kernels.delta_rule import reference as plain_delta_reference
 from sleepnet_kernels.gated_delta_rule import reference as delta_reference
 from sleepnet_kernels.gated_delta_rule.arg_specs import Shape, arguments
 from sleepnet_kernels.gated_hebbian_rule import reference as hebbian_reference
+from sleepnet_kernels.hebbian_rule import reference as plain_hebbian_reference
 from sleepnet_kernels.kda_rule import arg_specs as kda_arg_specs
 from sleepnet_kernels.kda_rule import reference as kda_reference
 
-ORACLES = {"delta": delta_reference.gated_delta_rule, "hebbian": hebbian_reference.gated_hebbian_rule, "kda": kda_reference.kda_rule}
+ORACLES = {
+    "delta": delta_reference.gated_delta_rule, "hebbian": hebbian_reference.gated_hebbian_rule, "kda": kda_reference.kda_rule,
+    "delta without decay": plain_delta_reference.delta_rule, "hebbian without decay": plain_hebbian_reference.hebbian_rule,
+}
 # Rules whose arguments have shapes of their own.
 ARGUMENTS = {"kda": kda_arg_specs.arguments}
 NAMES = ("q", "k", "v", "log_decay", "beta", "initial_state")

@@ -1,0 +1,51 @@
+"""The public op."""
+import jax
+import jax.numpy as jnp
+
+from sleepnet_kernels import dispatch, rule_arguments
+from sleepnet_kernels.hebbian_rule import reference
+from sleepnet_kernels.gated_hebbian_rule import api as gated_hebbian
+
+# All but the oracle are the gated rule's, called with zeros for log_decay.
+IMPLEMENTATIONS = gated_hebbian.IMPLEMENTATIONS | {"reference": dispatch.Implementation(reference.hebbian_rule)}
+KERNELS = gated_hebbian.KERNELS
+
+
+def hebbian_rule(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    beta: jax.Array,
+    initial_state: jax.Array | None = None,
+    implementation: str | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Adds `v` to a fast-weight state under `k`, and reads it with `q`, token after token: linear attention, without a normaliser.
+
+    For each batch entry and head, with S of shape [K, V]:
+
+        S_t = S_{t-1} + beta_t k_t v_t^T        o_t = S_t^T q_t
+
+    This is `gated_hebbian_rule` with log_decay = 0. Nothing is scaled or normalised inside, and nothing is ever forgotten: the
+    state grows with the tokens.
+
+    Args:
+      q: queries [B, T, G, K], H a multiple of G: the H / G consecutive heads from h H / G on share head h of q and k.
+      k: keys [B, T, G, K], in q's dtype.
+      v: values [B, T, H, V], in q's dtype (float32 or bfloat16).
+      beta: write strength [B, T, H]; used in float32.
+      initial_state: [B, H, K, V] in float32; zeros where None.
+      implementation: as `gated_hebbian_rule`'s.
+
+    Returns:
+      The output [B, T, H, V] in v's dtype and the final state [B, H, K, V] in float32.
+
+    Raises:
+      ValueError: a shape does not fit, the implementation is unknown, or it can't run these arguments.
+      TypeError: an argument is not floating point, or initial_state is not float32.
+
+    Source: Katharopoulos, Vyas, Pappas, Fleuret, "Transformers are RNNs", arXiv:2006.16236, section 3.4.
+    """
+    undecayed = jnp.zeros(jnp.shape(v)[:-1], jnp.float32)
+    arguments = rule_arguments.checked("hebbian_rule", q, k, v, undecayed, beta, initial_state)
+    return dispatch.choose("hebbian_rule", IMPLEMENTATIONS | KERNELS, implementation, "xla_chunked", *arguments)(*arguments)
