@@ -122,8 +122,8 @@ def _chunk_by_chunk(static, name, body, inputs, outputs, scratch):
         blocks = cut | dict(zip((*in_shared, *scratch), shared))
         copied = [x for x in inputs if x in in_shared]
         for x in copied:
-            plgpu.copy_gmem_to_smem(cut[x], blocks[x], barrier.at[0])
-        plgpu.barrier_wait(barrier.at[0])
+            plgpu.copy_gmem_to_smem(cut[x], blocks[x], barrier)
+        plgpu.barrier_wait(barrier)
         body(static.ops, types.SimpleNamespace(**blocks), delta=static.delta)
         for x in outputs:
             if x in in_shared:

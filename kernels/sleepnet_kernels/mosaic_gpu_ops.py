@@ -4,6 +4,7 @@ Plain operations let the same bodies run in JAX's GPU interpreter, which knows n
 of the tensor cores. Products are bfloat16 x bfloat16 -> float32 in both.
 """
 import dataclasses
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,13 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 F32 = jnp.float32
 # How bfloat16 blocks lie in shared memory for the tensor cores: 64 columns are one swizzled row of 128 bytes.
 TILES = (plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(128))
+
+# JAX 0.10 asks for an index, which later versions do not take.
+INDEX = ((),) if "idx" in inspect.signature(plgpu.load).parameters else ()
+
+
+def _load(ref, layout):
+    return plgpu.load(ref, *INDEX, layout=layout, optimized=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,15 +71,15 @@ class Ops:
 
     def by_row(self, ref):
         """Reads a vector [C] that scales rows."""
-        return ref[...] if self.plain else plgpu.load(ref, (), layout=plgpu.Layout.WGMMA.reduce(1), optimized=False)
+        return ref[...] if self.plain else _load(ref, plgpu.Layout.WGMMA.reduce(1))
 
     def by_column(self, ref):
         """Reads a vector [C] that scales columns."""
-        return ref[...] if self.plain else plgpu.load(ref, (), layout=plgpu.Layout.WGMMA.reduce(0), optimized=False)
+        return ref[...] if self.plain else _load(ref, plgpu.Layout.WGMMA.reduce(0))
 
     def matrix(self, ref):
         """Reads a matrix from global memory into registers."""
-        return ref[...] if self.plain else plgpu.load(ref, (), layout=plgpu.Layout.WGMMA, optimized=False)
+        return ref[...] if self.plain else _load(ref, plgpu.Layout.WGMMA)
 
     def zeros(self, c: int):
         """Returns zeros [C] that scale rows, to begin a loop with."""
