@@ -39,6 +39,7 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10,<0.13"],
         "aot-tpu": ["jax==0.10.2", "libtpu==0.0.42.*"],
+        "aot-cuda": ["jax==0.10.2", "jax-cuda12-plugin==0.10.2", "jax-cuda12-pjrt==0.10.2", "nvidia-cuda-nvcc-cu12>=12.9,<13"],
         "cuda": ["jax[cuda12]>=0.10,<0.13"],
         "test": TEST,
     },

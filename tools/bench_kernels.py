@@ -1,5 +1,6 @@
 r"""Times the fast-weight rules: forward, and forward + backward, every implementation on the same arguments.
 
+A kernel takes part on the platform that it is made for, unless it refuses the arguments, which is told.
 No speed is printed for a row whose output, final state or any gradient is further from the oracle than the agreed tolerance.
 Implementations take turns round by round, so that whatever else the machine does hits all of them; a cell is the median
 over rounds, with half the distance between its quartiles. TFLOP/s and GB/s are of the least work and traffic (floors.py), share
@@ -43,9 +44,9 @@ from sleepnet_kernels.kda_rule import arg_specs as kda_arg_specs
 from sleepnet_kernels.kda_rule import xla_chunked as kda_chunked
 
 RULES = {
-    "delta": (delta_api.gated_delta_rule, delta_api.IMPLEMENTATIONS, delta_chunked.gated_delta_rule),
-    "hebbian": (hebbian_api.gated_hebbian_rule, hebbian_api.IMPLEMENTATIONS, hebbian_chunked.gated_hebbian_rule),
-    "kda": (kda_api.kda_rule, kda_api.IMPLEMENTATIONS, kda_chunked.kda_rule),
+    "delta": (delta_api.gated_delta_rule, delta_api.IMPLEMENTATIONS, delta_api.KERNELS, delta_chunked.gated_delta_rule),
+    "hebbian": (hebbian_api.gated_hebbian_rule, hebbian_api.IMPLEMENTATIONS, hebbian_api.KERNELS, hebbian_chunked.gated_hebbian_rule),
+    "kda": (kda_api.kda_rule, kda_api.IMPLEMENTATIONS, {}, kda_chunked.kda_rule),
 }
 # Rules whose arguments have shapes of their own.
 ARGUMENTS = {"kda": kda_arg_specs.arguments}
@@ -59,9 +60,9 @@ HEADER = (
 )
 
 
-def contenders(rule: str, chunk_sizes, maxtext: str, maxtext_chunk_sizes):
-    """Returns what is to be timed by name, all called with positional arguments; the oracle first."""
-    public, known, chunked = RULES[rule]
+def contenders(rule: str, chunk_sizes, maxtext: str, maxtext_chunk_sizes, *, made_for: str | None = None):
+    """Returns what is to be timed by name, all called with positional arguments; the oracle first, kernels for a platform `made_for`."""
+    public, known, kernels, chunked = RULES[rule]
 
     def named(implementation):
         def call(q, k, v, log_decay, beta, initial_state):
@@ -70,6 +71,7 @@ def contenders(rule: str, chunk_sizes, maxtext: str, maxtext_chunk_sizes):
         return call
 
     rows = {name: named(name) for name in (ORACLE, *(n for n in known if n != ORACLE))}
+    rows |= {name: named(name) for name, kernel in kernels.items() if made_for is not None and kernel.platform == made_for}
     rows |= {f"xla_chunked C={c}": functools.partial(chunked, chunk_size=c) for c in chunk_sizes}
     if maxtext:
         rows["maxtext"] = bench_peers.maxtext_rule(maxtext, None)
@@ -143,6 +145,10 @@ def compile_fla(peer, given, expected) -> Compiled:
 def bench(rule: str, shape: arg_specs.Shape, dtype: str, rows, rounds: int, fla=None):
     """Yields one result a row: a dictionary with the measurements, or with `failed` where the numerics gate is red."""
     given = ARGUMENTS.get(rule, arg_specs.arguments)(shape, dtype)
+    for name in [name for name in rows if name in RULES[rule][2]]:
+        if reason := RULES[rule][2][name].refuses(*given.values()):
+            print(f"{name}, {shape}, {dtype}: not timed, {reason}")
+            rows = {n: row for n, row in rows.items() if n != name}
     d_output, d_state = (jax.random.normal(jax.random.key(i), x.shape) for i, x in enumerate((given["v"], given["initial_state"])))
     d_output = d_output.astype(dtype)
     oracle = jax.jit(with_backward(rows[ORACLE]))
@@ -212,7 +218,7 @@ def main(argv):
     shapes = [arg_specs.Shape(*map(int, s.split(","))) for s in f.shapes.split()] or arg_specs.BENCHMARK_SHAPES
     if (f.maxtext or f.fla) and f.rule != "delta":
         raise app.UsageError("--maxtext and --fla are peers of --rule=delta")
-    rows = contenders(f.rule, map(int, f.chunk_sizes), f.maxtext, map(int, f.maxtext_chunk_sizes))
+    rows = contenders(f.rule, map(int, f.chunk_sizes), f.maxtext, map(int, f.maxtext_chunk_sizes), made_for=jax.default_backend())
     try:
         fla = bench_peers.Fla() if f.fla else None
     except (ImportError, RuntimeError) as error:

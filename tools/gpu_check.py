@@ -1,17 +1,17 @@
 r"""Checks everything of the kernels and of training that a machine with a GPU can show, in one command of at most eight minutes.
 
 Parts, each in a process of its own with a time limit: `device`, `numerics` (every implementation against its oracle, outputs and
-gradients), `bench` (bench_kernels.py), `fla` (bfloat16 again, beside fla's Triton kernel, forward), `depo` and
-`rule110` (short trainings of experiments/depo_cpu.py and rule110_paper.py). The folder gets report.md, report.json, and a log and a
-JSON file a part. A part that fails, runs out of time or can't run here is told in the report, and the exit code is 1; only
-what --skip names is left out without one.
+gradients), `bench` (bench_kernels.py), `kernels` (those made for GPUs alone: numerics, then speed), `fla` (bfloat16 again, beside
+fla's Triton kernel, forward), `depo` and `rule110` (short trainings of experiments/depo_cpu.py and rule110_paper.py). The folder
+gets report.md, report.json, and a log and a JSON file a part. A part that fails, runs out of time or can't run here is told in the
+report, and the exit code is 1; only what --skip names is left out without one.
 
 Examples:
   python tools/gpu_check.py --out=runs/gpu_check
   python tools/gpu_check.py --out=runs/gpu_check --skip=fla
   python tools/gpu_check.py --out=runs/cpu_check --cpu
 
---cpu takes any machine and small sizes, and leaves out fla, which needs a GPU.
+--cpu takes any machine and small sizes, and leaves out kernels and fla, which need a GPU.
 """
 import datetime
 import json
@@ -27,8 +27,9 @@ import gpu_check_parts
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Seconds; together eight minutes.
-LIMITS = {"device": 30, "numerics": 120, "bench": 140, "fla": 75, "depo": 50, "rule110": 65}
+LIMITS = {"device": 20, "numerics": 100, "bench": 110, "kernels": 80, "fla": 60, "depo": 50, "rule110": 60}
 DONE, EXCLUDED = "passed", "excluded"
+NEED_A_GPU = {"kernels", "fla"}
 
 
 def run_part(name: str, out: pathlib.Path, cpu: bool, limit: float) -> dict:
@@ -78,7 +79,7 @@ def check(out: pathlib.Path, cpu: bool, skip: set[str], limits: dict[str, float]
     start = time.monotonic()
     report = {"date": datetime.datetime.now().isoformat(timespec="seconds"), "cpu": cpu, "seconds": 0.0, "parts": {}}
     for name, limit in limits.items():
-        if name in skip or cpu and name == "fla":
+        if name in skip or cpu and name in NEED_A_GPU:
             part = {"status": f"{EXCLUDED} by {'--skip' if name in skip else '--cpu'}", "seconds": 0.0, "rows": []}
         else:
             part = run_part(name, out, cpu, limit)
@@ -106,7 +107,7 @@ def main(argv):
 
 if __name__ == "__main__":
     flags.DEFINE_string("out", "runs/gpu_check", "folder for the report; made if need be")
-    flags.DEFINE_bool("cpu", False, "run on the CPU, at small sizes, without fla")
+    flags.DEFINE_bool("cpu", False, "run on the CPU, at small sizes, without kernels and fla")
     flags.DEFINE_list("skip", [], f"parts to leave out: {', '.join(LIMITS)}")
     flags.DEFINE_float("patience", 1.0, "time limits times this, for a busy machine; together they are eight minutes at 1", lower_bound=0.0)
     flags.DEFINE_string("part", "", "used by the tool itself: one part, in this process")

@@ -1,4 +1,5 @@
 """The parts of gpu_check.py, each a function of the file for its rows and of whether it runs on a CPU; a failure is an exception."""
+import itertools
 import json
 import pathlib
 import platform
@@ -26,46 +27,77 @@ def device(out: pathlib.Path, cpu: bool) -> None:
 
 
 def numerics(out: pathlib.Path, cpu: bool) -> None:
-    """Every implementation of every op against its oracle; what is made for another platform is told with the reason."""
+    """Every implementation of every op but this platform's kernels against its oracle; a kernel for another one is told with the reason."""
+    from sleepnet_kernels.gated_delta_rule.arg_specs import Shape
+
+    shapes = [Shape(2, 20, 2, 8, 12)] if cpu else [Shape(2, 36, 2, 8, 12), Shape(1, 100, 4, 64, 128, 2)]
+    rows = _numerics(out, cpu, shapes, ("float32", "bfloat16"), own_kernels=False) + list(_convolution())
+    _write(out, rows)
+    _raise_if_red(rows)
+
+
+def kernels(out: pathlib.Path, cpu: bool) -> None:
+    """This platform's own kernels, in a process by themselves: numerics, then the delta rule timed."""
+    import jax
+
+    from sleepnet_kernels.gated_delta_rule.arg_specs import Shape
+
+    rows = _numerics(out, cpu, [Shape(1, 100, 4, 64, 128, 2)], ("float32", "bfloat16"), own_kernels=True)
+    if not rows:
+        raise RuntimeError(f"no kernel is made for {jax.default_backend()}")
+    _raise_if_red(rows)
+    _bench(out, cpu, (("delta", "bfloat16"),), None, rows=rows, shapes=[Shape(4, 1024, 16, 128, 128)], made_for=jax.default_backend())
+
+
+def _raise_if_red(rows):
+    red = [row for row in rows if row["result"].startswith(("beyond", "raised"))]
+    if red:
+        raise AssertionError(f"{len(red)} of {len(rows)} rows beyond tolerance, the first: {red[0]}")
+
+
+def _numerics(out, cpu, shapes, dtypes, *, own_kernels):
     import jax
     import jax.numpy as jnp
 
     import bench_kernels
     from sleepnet_kernels import numerics as agreed
-    from sleepnet_kernels.gated_delta_rule.arg_specs import Shape, arguments
+    from sleepnet_kernels.gated_delta_rule.arg_specs import arguments
 
     # On a CPU compiling takes longer than running.
     jax.config.update("jax_disable_most_optimizations", cpu)
     rows = []
-    shapes = [Shape(2, 20, 2, 8, 12)] if cpu else [Shape(2, 36, 2, 8, 12), Shape(1, 100, 4, 64, 128, 2)]
     hostile = {name: HOSTILE[name] for name in ("moderate decay", "correlated keys")} if cpu else HOSTILE
     for rule, (_, known, kernels) in _rules().items():
+        own = {name for name, kernel in kernels.items() if kernel.platform == jax.default_backend()}
+        tried = own if own_kernels else {*known, *kernels} - own
         compiled = {name: jax.jit(bench_kernels.with_backward(_named(rule, name))) for name in (*known, *kernels)}
-        for shape in shapes:
-            for dtype in ("float32", "bfloat16"):
-                for case, told in hostile.items():
-                    given = arguments(shape, dtype, **told)
-                    exact = {name: x.astype(jnp.float32) for name, x in given.items()}
-                    cotangents = [jax.random.normal(jax.random.key(i), given[n].shape).astype(given[n].dtype) for i, n in enumerate(("v", "initial_state"))]
-                    expected = compiled["reference"](exact, cotangents[0].astype(jnp.float32), cotangents[1])
-                    tolerance = agreed.tolerance(dtype, correlated_keys="correlation" in told)
-                    for name, function in compiled.items():
-                        row = {"rule": rule, "implementation": name, "shape": str(shape), "dtype": dtype, "case": case}
-                        if name in kernels and kernels[name].platform not in (None, jax.default_backend()):
-                            rows.append(row | {"result": f"not for {jax.default_backend()}: made for {kernels[name].platform} alone"})
-                            continue
-                        if name.endswith("interpret") and shape != shapes[0]:
-                            rows.append(row | {"result": "not at this size: interpreting takes long to compile"})
-                            continue
-                        ratios = bench_kernels.distances(function(given, *cotangents), expected)
-                        bad = bench_kernels.beyond_tolerance(ratios, tolerance)
-                        rows.append(row | {"largest": max(ratios.values()), "result": f"beyond tolerance: {bad}" if bad else "within tolerance"})
-                    _write(out, rows)
-    rows += _convolution()
-    _write(out, rows)
-    red = [row for row in rows if row["result"].startswith("beyond")]
-    if red:
-        raise AssertionError(f"{len(red)} of {len(rows)} rows beyond tolerance, the first: {red[0]}")
+        for shape, dtype, (case, told) in itertools.product(shapes, dtypes, hostile.items()) if tried else ():
+            given = arguments(shape, dtype, **told)
+            exact = {name: x.astype(jnp.float32) for name, x in given.items()}
+            cotangents = [jax.random.normal(jax.random.key(i), given[n].shape).astype(given[n].dtype) for i, n in enumerate(("v", "initial_state"))]
+            expected = compiled["reference"](exact, cotangents[0].astype(jnp.float32), cotangents[1])
+            tolerance = agreed.tolerance(dtype, correlated_keys="correlation" in told)
+            for name in (n for n in compiled if n in tried):
+                row = {"rule": rule, "implementation": name, "shape": str(shape), "dtype": dtype, "case": case}
+                if name in kernels and kernels[name].platform not in (None, jax.default_backend()):
+                    rows.append(row | {"result": f"not for {jax.default_backend()}: made for {kernels[name].platform} alone"})
+                    continue
+                if reason := {**known, **kernels}[name].refuses(*given.values()):
+                    rows.append(row | {"result": f"can't run these arguments: {reason}"})
+                    continue
+                if name.endswith("interpret") and shape != shapes[0]:
+                    rows.append(row | {"result": "not at this size: interpreting takes long to compile"})
+                    continue
+                try:
+                    ratios = bench_kernels.distances(compiled[name](given, *cotangents), expected)
+                except Exception as error:  # pylint: disable=broad-except
+                    # What fails is a row of the report, beside those that don't.
+                    rows.append(row | {"result": f"raised {type(error).__name__}: {str(error).strip().splitlines()[0]}"})
+                    continue
+                bad = bench_kernels.beyond_tolerance(ratios, tolerance)
+                rows.append(row | {"largest": max(ratios.values()), "result": f"beyond tolerance: {bad}" if bad else "within tolerance"})
+            _write(out, rows)
+    return rows
 
 
 def _rules():
@@ -122,22 +154,23 @@ def fla(out: pathlib.Path, cpu: bool) -> None:
     _bench(out, cpu, (("delta", "bfloat16"),), bench_peers.Fla())
 
 
-def _bench(out, cpu, what, peer):
+def _bench(out, cpu, what, peer, *, rows=(), shapes=None, made_for=None):
     import bench_kernels
     import floors
     from sleepnet_kernels.gated_delta_rule.arg_specs import Shape
 
     # The oracle stores a state a token: at 4 x 1,024 x 16 heads of 128 that is 4 GiB an array.
-    shapes = [Shape(2, 20, 2, 8, 8)] if cpu else [Shape(4, 1024, 16, 128, 128), Shape(512, 24, 4, 64, 64)]
-    rows = []
+    shapes = shapes or ([Shape(2, 20, 2, 8, 8)] if cpu else [Shape(4, 1024, 16, 128, 128), Shape(512, 24, 4, 64, 64)])
+    rows, checked = list(rows), len(rows)
+    contenders = bench_kernels.contenders
     print(bench_kernels.HEADER)
     for shape in shapes:
         for rule, dtype in what:
-            for row in bench_kernels.bench(rule, shape, dtype, bench_kernels.contenders(rule, [], "", []), 3 if cpu else 9, peer):
+            for row in bench_kernels.bench(rule, shape, dtype, contenders(rule, [], "", [], made_for=made_for), 3 if cpu else 9, peer):
                 print(bench_kernels.line(row), flush=True)
                 rows.append(row)
                 _write(out, rows)
-    floors.plot(rows, out.with_suffix(".png"))
+    floors.plot(rows[checked:], out.with_suffix(".png"))
     # A peer beyond our tolerance is told in its row; the check is of our own.
     red = [row for row in rows if "failed" in row and not row["implementation"].startswith("fla")]
     if red:
@@ -176,4 +209,4 @@ def _write(out, rows):
     out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
-PARTS = {part.__name__: part for part in (device, numerics, bench, fla, depo, rule110)}
+PARTS = {part.__name__: part for part in (device, numerics, bench, kernels, fla, depo, rule110)}

@@ -14,11 +14,13 @@ class Implementation:
       run: the function, with the op's positional arguments and state.
       refuses: called with the same arguments; returns why it can't run them, or None where it can.
       platform: the only platform it runs on; any where None.
+      chosen: whether None chooses it on that platform.
     """
 
     run: Callable
     refuses: Callable[..., str | None] = lambda *arguments: None
     platform: str | None = None
+    chosen: bool = True
 
 
 def choose(op: str, known: Mapping[str, Implementation], name: str | None, default: str, *arguments) -> Callable:
@@ -43,7 +45,7 @@ def choose(op: str, known: Mapping[str, Implementation], name: str | None, defau
         raise ValueError(f"{op}: implementation {name or default!r} can't run {given} on {platform}: {reason}")
     if name is not None:
         return chosen.run
-    made_for = {i.platform: i.run for i in known.values() if i.platform is not None and i.refuses(*arguments) is None}
+    made_for = {i.platform: i.run for i in known.values() if i.platform is not None and i.chosen and i.refuses(*arguments) is None}
     if target is not None or not made_for:
         return made_for.get(platform, chosen.run)
     return _by_platform(tuple(made_for.items()), chosen.run)

@@ -52,6 +52,21 @@ def mosaic_gpu_rule(q_BxTxHxK, k_BxTxHxK, v_BxTxHxV, log_decay_BxTxH, beta_BxTxH
     return output[:, :t, :, :dv], final_state[:, :, :dk, :dv]
 
 
+def refuses(q, k, v, log_decay, beta, initial_state, segment_ids=None) -> str | None:
+    """Says why the kernels can't run these arguments, or this process's GPU can't run the kernels; None where they can."""
+    del log_decay, beta, initial_state
+    if segment_ids is not None:
+        return "it has no segment_ids yet"
+    if any(x.dtype != jnp.bfloat16 for x in (q, k, v)):
+        return "q, k and v must be bfloat16: tensor cores keep ten bits of a float32"
+    if max(q.shape[-1], v.shape[-1]) > WIDEST:
+        return f"widths of keys and values must be at most {WIDEST}"
+    capability = getattr(jax.devices()[0], "compute_capability", "9.0")
+    if jax.default_backend() == "gpu" and not capability.startswith("9."):
+        return f"the tensor cores of Hopper, compute capability 9.0, are needed, and this GPU has {capability}"
+    return None
+
+
 @dataclasses.dataclass(frozen=True)
 class _Static:
     """What is known before tracing."""
@@ -103,7 +118,7 @@ def _of_states(x_BxHxNKxV, dk, width=None):
 def _launch(static, name, body, grid, out_types, scratch, inputs):
     keywords = {} if static.interpret is None else {"interpret": static.interpret}
     return plgpu.kernel(
-        body, out_type=out_types, scratch_types=scratch, grid=grid, grid_names=("block", "head", "row"), kernel_name=f"fast_weights_{name}",
+        body, out_type=out_types, scratch_types=scratch, grid=grid, grid_names=("block", "head", "row"), kernel_name=f"fast_weights_{'delta' if static.delta else 'hebbian'}_{name}",
         compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Lane), **keywords,
     )(*inputs)
 
@@ -205,7 +220,7 @@ def _forward(static, save, q, k, v, log_decay, beta, state):
         outputs |= kept
     else:
         scratch |= {name: x.block for name, x in kept.items()}
-    made, final_state = _in_order(static, "forward", kernels.forward, inputs, outputs, state, scratch)
+    made, final_state = _in_order(static, "forward_saving" if save else "forward", kernels.forward, inputs, outputs, state, scratch)
     return made.pop("output"), final_state, prepared | made if save else {}
 
 

@@ -216,7 +216,7 @@ def test_short_sequences_are_split_evenly(tokens, width, size):
         ({"initial_state": "bfloat16"}, TypeError, "initial_state must be float32, given bfloat16"),
         ({"v": "int32"}, TypeError, "v must be floating point, given int32"),
         ({"k": "bfloat16", "implementation": "xla_chunked"}, ValueError, r"'xla_chunked' can't run .*bfloat16\[2, 36, 2, 8\].* on \w+: q, k and v must all be"),
-        ({"implementation": "fast"}, ValueError, "unknown implementation 'fast'; known: pallas_tpu, pallas_tpu_interpret, reference, xla_chunked"),
+        ({"implementation": "fast"}, ValueError, "unknown implementation 'fast'; known: pallas_gpu, pallas_tpu, pallas_tpu_interpret, reference, xla_chunked"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(rule, change, error, message):

@@ -4,7 +4,7 @@ import functools
 import jax
 
 from sleepnet_kernels import dispatch, rule_arguments
-from sleepnet_kernels.gated_delta_rule import pallas_tpu, reference, xla_chunked
+from sleepnet_kernels.gated_delta_rule import pallas_gpu, pallas_tpu, reference, xla_chunked
 
 IMPLEMENTATIONS = {
     "reference": dispatch.Implementation(reference.gated_delta_rule),
@@ -13,6 +13,7 @@ IMPLEMENTATIONS = {
 # Made for one platform, or for testing what is.
 KERNELS = {
     "pallas_tpu": dispatch.Implementation(pallas_tpu.gated_delta_rule, rule_arguments.refuses_other_dtypes, platform="tpu"),
+    "pallas_gpu": dispatch.Implementation(pallas_gpu.gated_delta_rule, pallas_gpu.refuses, platform="gpu", chosen=False),
     "pallas_tpu_interpret": dispatch.Implementation(
         functools.partial(pallas_tpu.gated_delta_rule, interpret=True), rule_arguments.refuses_other_dtypes
     ),
@@ -51,8 +52,8 @@ def gated_delta_rule(
         first segment's, the final state the last one's. While every segment's own numbers are finite, none reaches another by
         a single bit, in the gradients neither. None: each row is one sequence.
       implementation: None chooses by the platform lowered for: "pallas_tpu" on a TPU, elsewhere "xla_chunked", which walks chunk
-        by chunk; "reference" walks token by token, and "pallas_tpu_interpret" runs the TPU's kernel on any platform, slowly, to
-        test it. A named one runs or raises.
+        by chunk; "pallas_gpu" takes bfloat16 on a Hopper GPU, "reference" walks token by token, and "pallas_tpu_interpret" runs the
+        TPU's kernel on any platform, slowly, to test it. A named one runs or raises.
 
     Returns:
       The output [B, T, H, V] in v's dtype and the final state [B, H, K, V] in float32.
