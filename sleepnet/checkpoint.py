@@ -2,28 +2,30 @@
 
     config.json    the whole RunConfig
     task.json      name, version, arguments and hash of the task's specification; the manifest's hash of an export it is read from
-    checkpoints/   Orbax, one folder a step: `state` (parameters, optimiser) and `data` (the iterator's one integer)
+    checkpoints/   Orbax, one folder a step: `state` (parameters, optimiser), `data` (the iterator's one integer), and beside them
+                   where they come from, see `sleepnet.origin`
+    damaged/       checkpoints that `resume=latest-good` passed over
 """
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from flax import nnx
+from orbax.checkpoint import checkpoint_managers as preservation
 
-from sleepnet import build
+from sleepnet import build, origin
 from sleepnet.config import RunConfig, from_dict, to_dict
 from sleepnet.errors import UsageError
 from sleepnet.files import write_json
 from sleepnet.models.hybrid import Hybrid
 from sleepnet.tasks.base import Task
-
-# Keys that may change between two legs of one run without changing what it computes.
-FREE = ("resume", "task.folder", "train.log_every", "train.keep", "train.eval_every", "train.eval_examples", "eval.", "mesh.")
 
 _SPARE_BYTES = 1 << 20  # of a checkpoint's own metadata, and of what else the run writes before the next one
 
@@ -45,12 +47,6 @@ def _read_json(path: Path) -> Any:
         raise UsageError(f"{path} can't be read ({error}); the run's folder is damaged, or not a run's folder") from error
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(tree, dict) and (tree or not prefix):
-        return {name: leaf for key, value in tree.items() for name, leaf in _flat(value, f"{prefix}{key}.").items()}
-    return {prefix[:-1]: tree}
-
-
 def claim(workdir: Path, config: RunConfig, task: Task, manifest_hash: str = "") -> None:
     """Makes `workdir` the folder of this run, or sees that it already is.
 
@@ -67,20 +63,16 @@ def claim(workdir: Path, config: RunConfig, task: Task, manifest_hash: str = "")
     if manifest_hash:
         spec["manifest_hash"] = manifest_hash
     if (workdir / "config.json").exists():
-        if not config.resume:
-            raise UsageError(f"{workdir} holds a run already and resume=False: give another --workdir, or --config.resume=True to go on")
+        if config.resume == "never":
+            raise UsageError(f"{workdir} holds a run already and resume=never: give another --workdir, or --config.resume=latest to go on")
         known = _read_json(workdir / "task.json")
         if known.get("hash") != spec["hash"]:
             raise UsageError(f"{workdir} was trained on another task ({known}), this is {spec}: give another --workdir")
         if (held := known.get("manifest_hash", "")) != manifest_hash:
             there, here = (f"the export with manifest {digest[:12]}" if digest else "examples drawn by the task" for digest in (held, manifest_hash))
             raise UsageError(f"{workdir} was trained on {there}, task.folder={config.task.folder!r} is {here}: give that folder, or another --workdir")
-        old, new = _flat(_read_json(workdir / "config.json")), _flat(json.loads(json.dumps(mine)))
-        for key in sorted(old.keys() | new.keys()):
-            if old.get(key) != new.get(key) and not key.startswith(FREE):
-                raise UsageError(
-                    f"{workdir} belongs to another run: {key} is {old.get(key)!r} there and {new.get(key)!r} here; give another --workdir"
-                )
+        if key := origin.difference(_read_json(workdir / "config.json"), mine):
+            raise UsageError(f"{workdir} belongs to another run: {key}; give another --workdir")
         return
     if workdir.exists() and any(path.name != "task.json" and path.suffix != ".part" for path in workdir.iterdir()):
         raise UsageError(f"{workdir} is not empty and holds no run: give an empty or new --workdir")
@@ -105,18 +97,33 @@ def read_claim(workdir: Path) -> tuple[RunConfig, Task]:
 
 
 class Checkpoints:
-    """The checkpoints of one run's folder; saves in the background, one at a time."""
+    """The checkpoints of one run's folder; saves in the background, one at a time.
 
-    def __init__(self, workdir: Path, keep: int | None = None, keep_period: int = 0, create: bool = True):
-        self.folder = workdir.absolute() / "checkpoints"
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, keep_period=keep_period or None, create=create)
+    Args:
+      workdir: the run's folder.
+      card: what is saved beside the weights, and what a checkpoint must agree with, see `sleepnet.origin`; empty: nothing.
+      keep: newest ones kept, all if None.
+      keep_period: multiples of it are kept besides; 0: none.
+      keep_best: the one with the highest value of this metric is kept besides; "": none.
+      create: make the folder.
+    """
+
+    def __init__(self, workdir: Path, card: Mapping[str, Any] = MappingProxyType({}), *, keep: int | None = None, keep_period: int = 0, keep_best: str = "", create: bool = True):
+        self.workdir, self.folder, self.card = workdir, workdir.absolute() / "checkpoints", dict(card)
+        policies = [preservation.LatestN(keep)]
+        if keep_period:
+            policies.append(preservation.EveryNSteps(keep_period))
+        rank = (lambda metrics: metrics.get(keep_best, float("-inf"))) if keep_best else None
+        if rank:
+            policies.append(preservation.BestN(get_metric_fn=rank, n=1, keep_checkpoints_without_metrics=False))
+        options = ocp.CheckpointManagerOptions(preservation_policy=preservation.AnyPreservationPolicy(policies), best_fn=rank, create=create)
         self.manager = ocp.CheckpointManager(self.folder, options=options)
 
     def latest(self) -> int | None:
         """Step of the newest checkpoint, None without any."""
         return self.manager.latest_step()
 
-    def save(self, step: int, state: Any, data: dict[str, int]) -> None:
+    def save(self, step: int, state: Any, data: dict[str, int], metrics: dict[str, float] | None = None) -> None:
         """Saves `state` (a pytree of arrays) and the data iterator's state; returns once the arrays are copied.
 
         Raises:
@@ -125,8 +132,9 @@ class Checkpoints:
         need, free = _SPARE_BYTES + sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(self.folder).free
         if free < need:
             raise UsageError(self._full(f"the checkpoint of step {step} takes {need:,} bytes and {free:,} are free"))
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data))
         try:
-            self.manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data)))
+            self.manager.save(step, args=args, metrics=metrics, custom_metadata=self.card)
         except (OSError, ValueError) as error:  # tensorstore's word for a full disk is a ValueError
             raise self._translated(error) from error
 
@@ -134,13 +142,30 @@ class Checkpoints:
         """The state saved at `step`, in the shapes, dtypes and shardings of `like`.
 
         Raises:
-          UsageError: it is damaged, or another model's.
+          UsageError: it is truncated, incomplete, or another run's.
         """
+        try:
+            return self._restore(step, like)
+        except origin.Unusable as error:
+            raise UsageError(self._refusal(step, error)) from error
+
+    def restore_good(self, like: Any) -> tuple[int | None, tuple[Any, dict[str, int]] | None, list[str]]:
+        """As `restore` of the newest step that can be read; (None, None, …) without one. Those in front of it go to `damaged/`, one line each."""
+        lines = []
+        while (step := self.latest()) is not None:
+            try:
+                return step, self._restore(step, like), lines
+            except origin.Unusable as error:
+                lines.append(f"checkpoint {self.folder / str(step)} is {error}; set aside as {self._set_aside(step)}")
+        return None, None, lines
+
+    def _restore(self, step: int, like: Any) -> tuple[Any, dict[str, int]]:
+        origin.check(origin.contents(self.folder / str(step)), self.card, like)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
             out = self.manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore()))
         except Exception as error:  # Orbax and tensorstore raise many kinds for a damaged file
-            raise UsageError(self._damage(step, error)) from error
+            raise origin.Unusable(f"truncated or damaged ({origin.first_line(error)})") from error
         return out.state, out.data
 
     def restore_parameters(self, step: int, like: Any) -> Any:
@@ -148,21 +173,28 @@ class Checkpoints:
         item = {"params": jax.tree.map(ocp.utils.to_shape_dtype_struct, like)}
         restore_args = ocp.checkpoint_utils.construct_restore_args(item)
         try:
+            origin.check(origin.contents(self.folder / str(step)), self.card, item)
             args = ocp.args.Composite(state=ocp.args.PyTreeRestore(item, restore_args=restore_args, partial_restore=True))
-            params = self.manager.restore(step, args=args).state["params"]
+            return self.manager.restore(step, args=args).state["params"]
+        except origin.Unusable as error:
+            raise UsageError(self._refusal(step, error)) from error
         except Exception as error:  # as above
-            raise UsageError(self._damage(step, error)) from error
-        for (path, want), have in zip(jax.tree_util.tree_leaves_with_path(like), jax.tree.leaves(params), strict=True):
-            if want.shape != have.shape:
-                name = jax.tree_util.keystr(path, simple=True, separator=".")
-                raise UsageError(self._damage(step, ValueError(f"{name} is {have.shape} there and {want.shape} in the run's config")))
-        return params
+            raise UsageError(self._refusal(step, f"truncated or damaged ({origin.first_line(error)})")) from error
 
-    def _damage(self, step: int, error: Exception) -> str:
-        others = [other for other in self.manager.all_steps() if other != step]
-        fix = f"remove that folder to go on from step {max(others)}" if others else "there is no other one: start again in a new workdir"
-        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        return f"checkpoint {self.folder / str(step)} is damaged, or another model's ({first}); {fix}"
+    def _refusal(self, step: int, what: Any) -> str:
+        older = [other for other in self.manager.all_steps() if other < step]
+        fix = f"--config.resume=latest-good goes on from step {max(older)}, or remove that folder" if older else "there is no older one: start again in a new workdir"
+        return f"checkpoint {self.folder / str(step)} is {what}; {fix}"
+
+    def _set_aside(self, step: int) -> Path:
+        """Moves a checkpoint out of the way; nothing of it is lost."""
+        number, place = 1, self.workdir / "damaged" / str(step)
+        while place.exists():
+            number, place = number + 1, self.workdir / "damaged" / f"{step}.{number + 1}"
+        place.parent.mkdir(exist_ok=True)
+        (self.folder / str(step)).rename(place)
+        self.manager.reload()
+        return place
 
     def wait(self) -> None:
         """Returns once everything is on disk; raises as `save`."""
@@ -194,7 +226,7 @@ def load_model(workdir: str | Path) -> Loaded:
     config, task = read_claim(workdir)
     if not (workdir / "checkpoints").is_dir():
         raise UsageError(f"{workdir} has no checkpoint yet: train it first")
-    checkpoints = Checkpoints(workdir, create=False)
+    checkpoints = Checkpoints(workdir, origin.card(config, task), create=False)
     step = checkpoints.latest()
     if step is None:
         raise UsageError(f"{workdir} has no checkpoint yet: train it first")

@@ -159,6 +159,7 @@ class TrainConfig:
     save_every: int = 500  # steps between two checkpoints
     keep: int = 2  # newest checkpoints kept
     keep_period: int = 0  # checkpoints of steps that are a multiple of it are kept besides; 0: none
+    keep_best: str = ""  # the checkpoint with the highest exact_accuracy or label_accuracy on the validation split is kept besides; empty: none
     eval_every: int = 500  # steps between two looks at the validation split; 0: none
     eval_examples: int = 256
 
@@ -169,6 +170,12 @@ class TrainConfig:
             _at_least(f"train.{key}", getattr(self, key), 0)
         for passes in self.random_passes:
             _at_least("train.random_passes", passes, 1)
+        _choice("train.keep_best", self.keep_best, ("", "exact_accuracy", "label_accuracy"))
+        if self.keep_best and (not self.eval_every or self.save_every % self.eval_every):
+            raise UsageError(
+                f"train.save_every={self.save_every} must be a multiple of train.eval_every={self.eval_every} for "
+                f"train.keep_best={self.keep_best!r}: a checkpoint is ranked by the validation of its own step"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +215,9 @@ class RunConfig:
     """One training run."""
 
     seed: int = 0
-    resume: bool = True  # go on from the newest checkpoint of the workdir; False: only an empty workdir will do
+    # latest: go on from the newest checkpoint of the workdir; latest-good: from the newest whole one of this run, those in front of it are
+    # set aside in damaged/; never: only an empty workdir will do. True and False are earlier names of latest and never
+    resume: str = dataclasses.field(default="latest", metadata={"also": bool})
     task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
@@ -218,6 +227,8 @@ class RunConfig:
 
     def __post_init__(self):
         _at_least("seed", self.seed, 0)
+        object.__setattr__(self, "resume", {"True": "latest", "False": "never"}.get(str(self.resume), self.resume))
+        _choice("resume", self.resume, ("latest", "latest-good", "never"))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -255,7 +266,7 @@ def _convert(field: dataclasses.Field, value: Any, key: str) -> Any:
     if field.type is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if field.type in (int, float, bool, str):
-        if type(value) is not field.type or (field.type is float and not math.isfinite(value)):
+        if type(value) not in (field.type, field.metadata.get("also")) or (field.type is float and not math.isfinite(value)):
             raise UsageError(f"{key}={value!r} must be a {'finite ' if field.type is float else ''}{field.type.__name__}")
         return value
     if field.type == tuple[int, ...]:

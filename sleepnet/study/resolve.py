@@ -52,7 +52,7 @@ def resolve(spec: StudySpec) -> dict[str, RunConfig]:
 
 def for_seed(config: RunConfig, seed: int) -> RunConfig:
     """The run of one seed; it always goes on from its newest checkpoint."""
-    return dataclasses.replace(config, seed=seed, resume=True)
+    return dataclasses.replace(config, seed=seed, resume="latest")
 
 
 def changes(base: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ A config file defines get_config(); every key of it can be set as --config.key=v
 metrics.jsonl, tensorboard/, checkpoints/ and, at the end, result.json. Then: python -m sleepnet.eval --workdir=DIR
 
 SIGTERM saves a checkpoint at the step reached, prints "preempted at step …" and exits with 0; the same command goes on from there,
-to the same numbers. A second SIGTERM ends the process at once.
+to the same numbers. A second SIGTERM ends the process at once. A checkpoint that is truncated, incomplete or another run's stops the
+command with one line; with --config.resume=latest-good it is set aside in damaged/ and the newest good one is used.
 """
 from absl import flags
 from ml_collections import config_flags

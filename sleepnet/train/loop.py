@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from sleepnet import build, checkpoint, data, mesh as meshes, optim, sharding
+from sleepnet import build, checkpoint, data, mesh as meshes, optim, origin, sharding
 from sleepnet.config import RunConfig
 from sleepnet.errors import UsageError
 from sleepnet.eval.runner import evaluate
@@ -51,7 +51,8 @@ def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dic
     checkpoint.claim(workdir, config, task, examples.manifest_hash if config.task.folder else "")
     if (workdir / "result.json").exists():
         return json.loads((workdir / "result.json").read_text())
-    checkpoints = checkpoint.Checkpoints(workdir, keep=config.train.keep, keep_period=config.train.keep_period)
+    keep = {key: getattr(config.train, key) for key in ("keep", "keep_period", "keep_best")}
+    checkpoints = checkpoint.Checkpoints(workdir, origin.card(config, task, mesh), **keep)
     try:
         with meshes.use(mesh), preempt.watch() as told:
             return _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
@@ -69,9 +70,9 @@ def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
     state, start, pending = jax.jit(begin, out_shardings=shardings)(params), 0, []
     if mesh.size > 1 and not quiet:
         print(*(f"sharding: {line}" for line in sharding.uncut(state.params, mesh)), sep="\n", file=sys.stderr)
-    latest = checkpoints.latest()
-    if latest is not None:
-        state, position = checkpoints.restore(latest, state)
+    found = _restored(config, checkpoints, state)
+    if found:
+        state, position = found
         start, pending = position["next_index"], position.get("pending", [])
     step_once = make_step(graph, optimizer, task.predicts, task.answers)
     rows = sharding.rows(mesh, settings.batch_size)
@@ -79,10 +80,10 @@ def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
     iterator = data.batches(source, start)
     costs = {n: flops.train_flops(model.config, task.predicts, task.seq_len, n) * settings.batch_size for n in _all_passes(config)}
     metrics = Metrics(workdir, start=start, steps=settings.steps, quiet=quiet)
-    spent = sum(costs[passes_at(config, step)] for step in range(start))
+    spent, rank = sum(costs[passes_at(config, step)] for step in range(start)), {}
     see = lambda: _stop_if_bad(config, task, graph, optimizer, state, lambda step: sharding.place(mesh, source[step], settings.batch_size, rows), workdir)
     # the numbers that no line of metrics has yet go along: a line can span a stop
-    save = lambda step: checkpoints.save(step, state, {**iterator.get_state(), "pending": _plain(pending)})
+    save = lambda step: checkpoints.save(step, state, {**iterator.get_state(), "pending": _plain(pending)}, rank or None)
     try:
         for step in range(start, settings.steps):
             if told():
@@ -97,14 +98,16 @@ def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
             state, numbers = step_once(state, batch, passes)
             spent += costs[passes]
             pending.append(numbers)
-            done = step + 1
+            done, rank = step + 1, {}
             if done % settings.log_every == 0 or done % settings.save_every == 0 or done == settings.steps:
                 see()
             if done % settings.log_every == 0 or done == settings.steps:
                 metrics.write(done, "train", _summary(pending, done, task, settings.batch_size, spent))
                 pending = []
             if settings.eval_every and (done % settings.eval_every == 0 or done == settings.steps):
-                metrics.write(done, "validation", _validate(config, graph, state, task, done, spent))
+                seen = _validate(config, graph, state, task, done, spent)
+                rank = {key: seen[key] for key in ("exact_accuracy", "label_accuracy")} if settings.keep_best else {}
+                metrics.write(done, "validation", seen)
             if done % settings.save_every == 0 or done == settings.steps:
                 save(done)
         checkpoints.wait()
@@ -120,6 +123,16 @@ def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
     }
     write_json(workdir / "result.json", result)
     return result
+
+
+def _restored(config: RunConfig, checkpoints: checkpoint.Checkpoints, like: Any) -> tuple[Any, dict[str, Any]] | None:
+    """State and data position of the checkpoint to go on from, as `resume` says; None: from the beginning."""
+    if config.resume == "latest-good":
+        _, found, lines = checkpoints.restore_good(like)
+        print(*(f"resume=latest-good: {line}" for line in lines), sep="\n", end="\n" if lines else "", file=sys.stderr)
+        return found
+    latest = checkpoints.latest()
+    return None if latest is None else checkpoints.restore(latest, like)
 
 
 def _all_passes(config: RunConfig) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sleepnet import build, checkpoint
+from sleepnet import build, checkpoint, origin
 from sleepnet.checkpoint import Checkpoints, claim, load_model
 from sleepnet.config import EvalConfig, ModelConfig, RunConfig, TaskConfig, TrainConfig
 from sleepnet.errors import UsageError
@@ -38,7 +38,7 @@ def saved(tmp_path_factory):
     """A folder with checkpoints at steps 2 and 4; never to be written to."""
     workdir = tmp_path_factory.mktemp("saved") / "run"
     claim(workdir, CONFIG, TASK)
-    checkpoints = Checkpoints(workdir, keep=2)
+    checkpoints = Checkpoints(workdir, origin.card(CONFIG, TASK), keep=2)
     for step in (1, 2, 4):
         checkpoints.save(step, {"params": params_at(step), "other": jnp.ones(3)}, {"next_index": step})
     checkpoints.close()
@@ -127,8 +127,8 @@ def test_a_task_that_has_changed_since_is_refused(workdir):
 
 
 def test_resume_false_wants_an_empty_folder(workdir, tmp_path):
-    refused(workdir, r"holds a run already and resume=False: .* --config.resume=True", lambda: claim(workdir, changed(resume=False), TASK))
-    claim(tmp_path / "new", changed(resume=False), TASK)
+    refused(workdir, r"holds a run already and resume=never: .* --config.resume=latest to go on", lambda: claim(workdir, changed(resume=False), TASK))
+    claim(tmp_path / "new", changed(resume="never"), TASK)
     (tmp_path / "empty").mkdir()
     claim(tmp_path / "empty", changed(resume=False), TASK)
     claim(tmp_path / "new", CONFIG, TASK)
@@ -148,11 +148,33 @@ def test_a_folder_whose_claim_was_killed_half_way_can_be_claimed_again(tmp_path)
     assert json.loads((folder / "config.json").read_text())["seed"] == CONFIG.seed
 
 
-def test_parameters_of_other_shapes_are_refused(workdir):
+def test_a_checkpoint_of_another_run_is_refused_by_the_key_that_differs(workdir):
     known = json.loads((workdir / "config.json").read_text())
     known["model"]["mlp_width"] += 8
     (workdir / "config.json").write_text(json.dumps(known))
-    refused(workdir, r"checkpoints/4 is damaged, or another model's \(blocks.0.mlp", lambda: load_model(workdir))
+    refused(workdir, r"checkpoints/4 is another run's \(model.mlp_width is 8 there and 16 here\); --config.resume=latest-good goes on from step 2", lambda: load_model(workdir))
+
+
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        ({"tree_version": 7}, r"is of tree version 7, this package reads 1 \(sleepnet .* wrote it\)"),
+        ({"task": {"name": "depo", "hash": "0" * 64}}, "is of another task \\(depo 000000000000, here depo"),
+        ({}, r"is another model's \(params.blocks.0.mlp.down.kernel is \(8, 8\) there and \(16, 8\) here\)"),
+    ],
+    ids=["tree", "task", "shapes"],
+)
+def test_what_is_foreign_about_a_checkpoint_is_named(workdir, change, match):
+    """Other cards beside the same weights; without a card, as earlier versions left them, the shapes tell."""
+    path = workdir / "checkpoints/4/_CHECKPOINT_METADATA"
+    known = json.loads(path.read_text())
+    known["custom_metadata"] = {**known["custom_metadata"], **change} if change else {}
+    path.write_text(json.dumps(known))
+    if not change:
+        config = json.loads((workdir / "config.json").read_text())
+        config["model"]["mlp_width"] += 8
+        (workdir / "config.json").write_text(json.dumps(config))
+    refused(workdir, match, lambda: load_model(workdir))
 
 
 def test_a_loaded_model_runs_under_jit(workdir):
@@ -188,24 +210,68 @@ def cut(path):
 
 
 def damage(workdir, step, how):
-    folder = workdir / "checkpoints" / str(step) / "state"
+    folder = workdir / "checkpoints" / str(step)
     if how == "arrays":
-        for path in folder.rglob("d/*"):
+        for path in folder.glob("state/**/d/*"):
             cut(path)
-    elif how == "tree":
-        cut(folder / "_METADATA")
+    elif how == "gone":
+        shutil.rmtree(folder / "state")
     else:
-        shutil.rmtree(folder)
+        cut(folder / how)
 
 
-@pytest.mark.parametrize("how", ["arrays", "tree", "gone"])
+DAMAGES = {
+    "arrays": r"truncated or damaged \(.+\)",
+    "state/_METADATA": r"truncated or damaged \(state/: .+\)",
+    "_CHECKPOINT_METADATA": r"truncated or damaged \(4/_CHECKPOINT_METADATA: .+\)",
+    "gone": r"incomplete \(there is no state/ in it\)",
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
 def test_a_damaged_checkpoint_is_refused_by_name_with_the_fix(workdir, how):
     damage(workdir, 4, how)
-    match = r"checkpoint .*checkpoints/4 is damaged, or another model's \(.+\); remove that folder to go on from step 2"
+    match = f"checkpoint .*checkpoints/4 is {DAMAGES[how]}; --config.resume=latest-good goes on from step 2, or remove that folder"
     refused(workdir, match, lambda: load_model(workdir))
     refused(workdir, match, lambda: train(CONFIG, workdir, quiet=True))
     shutil.rmtree(workdir / "checkpoints/4")
     assert load_model(workdir).step == 2
+
+
+def test_the_newest_good_one_is_used_when_asked(workdir):
+    """The others are set aside whole, each with what is wrong with it."""
+    like = {"params": params_at(0), "other": jnp.zeros(3)}
+    shutil.copytree(workdir / "checkpoints/4", workdir / "checkpoints/6")
+    (workdir / "damaged/4").mkdir(parents=True)
+    damage(workdir, 4, "arrays")
+    damage(workdir, 6, "gone")
+    bad = {f"damaged/{to}": fingerprint(workdir / "checkpoints" / step) for step, to in (("6", "6"), ("4", "4.2"))}
+    checkpoints = Checkpoints(workdir, origin.card(CONFIG, TASK))
+    step, (state, position), lines = checkpoints.restore_good(like)
+    assert step == 2 == checkpoints.latest() and position == {"next_index": 2}
+    jax.tree.map(np.testing.assert_array_equal, state["params"], params_at(2))
+    assert len(lines) == 2 and "checkpoints/6 is incomplete" in lines[0] and "checkpoints/4 is truncated" in lines[1] and "damaged/4.2" in lines[1]
+    assert {place: fingerprint(workdir / place) for place in bad} == bad
+    checkpoints.save(4, like, {"next_index": 4})
+    checkpoints.close()
+    assert Checkpoints(workdir, create=False).latest() == 4
+
+
+def test_without_a_good_one_there_is_none(workdir):
+    for step in (2, 4):
+        damage(workdir, step, "gone")
+    checkpoints = Checkpoints(workdir, origin.card(CONFIG, TASK))
+    step, found, lines = checkpoints.restore_good({"params": params_at(0), "other": jnp.zeros(3)})
+    assert step is None and found is None and len(lines) == 2 and checkpoints.latest() is None
+    checkpoints.close()
+
+
+def test_the_best_by_a_metric_is_kept_besides_the_newest(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1, keep_best="exact_accuracy")
+    for step, value in ((1, 0.2), (2, 0.9), (3, 0.4), (4, 0.9), (5, 0.1), (6, None)):
+        checkpoints.save(step, {"params": jnp.ones(3)}, {"next_index": step}, None if value is None else {"exact_accuracy": value, "label_accuracy": 1 - value})
+    checkpoints.close()
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [4, 6]
 
 
 def test_a_file_cut_short_is_refused_or_was_not_needed(workdir):
@@ -219,7 +285,7 @@ def test_a_file_cut_short_is_refused_or_was_not_needed(workdir):
             jax.tree.map(np.testing.assert_array_equal, got, params_at(4))
             outcomes.append("same")
         except UsageError as error:
-            assert "checkpoints/4 is damaged" in str(error)
+            assert "checkpoints/4 is truncated or damaged" in str(error)
             outcomes.append("refused")
         path.write_bytes(whole)
     assert outcomes.count("refused") >= 3
@@ -228,7 +294,7 @@ def test_a_file_cut_short_is_refused_or_was_not_needed(workdir):
 def test_the_only_checkpoint_damaged_leaves_no_other(workdir):
     shutil.rmtree(workdir / "checkpoints/2")
     damage(workdir, 4, "arrays")
-    refused(workdir, "checkpoints/4 is damaged.*; there is no other one: start again in a new workdir", lambda: load_model(workdir))
+    refused(workdir, "checkpoints/4 is truncated.*; there is no older one: start again in a new workdir", lambda: load_model(workdir))
 
 
 def test_what_is_left_of_a_save_that_was_killed_is_no_checkpoint(workdir):

@@ -38,7 +38,7 @@ def test_values_changed_in_a_config_file_arrive():
 
 def test_a_run_comes_back_from_json_as_it_was():
     run = RunConfig(
-        seed=3, resume=False, task=TaskConfig("rule110", {"width": 12, "pair": (1, 2)}),
+        seed=3, resume="never", task=TaskConfig("rule110", {"width": 12, "pair": (1, 2)}),
         model=ModelConfig(pattern="AGGA", beta_max=2.0, sleep=SleepConfig(eviction="sliding", loop_start=1, loop_stop=3)),
         optim=OptimConfig(clip=0.0), train=TrainConfig(random_passes=(1, 2)), eval=EvalConfig(passes=(8,)),
     )
@@ -66,7 +66,7 @@ def test_an_unknown_key_names_the_nearest(values, message):
     [
         ({"seed": 1.0}, "seed=1.0 must be a int"),
         ({"seed": True}, "seed=True must be a int"),
-        ({"resume": 1}, "resume=1 must be a bool"),
+        ({"resume": 1}, "resume=1 must be a str"),
         ({"model": {"pattern": 3}}, "model.pattern=3 must be a str"),
         ({"optim": {"clip": "1"}}, "optim.clip='1' must be a finite float"),
         ({"optim": {"clip": float("nan")}}, "optim.clip=nan must be a finite float"),
@@ -87,7 +87,16 @@ def test_integers_become_floats_and_single_numbers_tuples():
     assert run.train.random_passes == (3,) and run.eval.passes == (1, 2)
 
 
+def test_resume_understands_its_earlier_names():
+    values = (True, "latest"), ("True", "latest"), (False, "never"), ("False", "never"), ("latest-good", "latest-good")
+    assert [from_dict(RunConfig, {"resume": given}).resume for given, _ in values] == [wanted for _, wanted in values]
+
+
 REFUSED = [
+    (RunConfig, {"resume": "newest"}, "resume='newest' is not one of latest, latest-good, never"),
+    (TrainConfig, {"keep_best": "loss"}, "train.keep_best='loss' is not one of "),
+    (TrainConfig, {"keep_best": "exact_accuracy", "eval_every": 0}, "train.save_every=500 must be a multiple of train.eval_every=0 for train.keep_best"),
+    (TrainConfig, {"keep_best": "exact_accuracy", "eval_every": 300}, "train.save_every=500 must be a multiple of train.eval_every=300"),
     (SleepConfig, {"passes": 0}, "sleep.passes=0 must be at least 1"),
     (SleepConfig, {"predict_passes": 0}, "sleep.predict_passes=0 must be at least 1"),
     (SleepConfig, {"gradient_passes": 0}, "sleep.gradient_passes=0 must be at least 1"),

@@ -26,7 +26,8 @@ MAY = {
     f"{MODELS}.__main__": ("sleepnet.errors", MODELS, f"{MODELS}.zoo"),
     "sleepnet.build": ("sleepnet.config", "sleepnet.errors", MODELS, "sleepnet.tasks"),
     "sleepnet.sharding": ("sleepnet.build", "sleepnet.cli", "sleepnet.config", "sleepnet.errors", "sleepnet.mesh"),
-    "sleepnet.checkpoint": ("sleepnet.build", "sleepnet.config", "sleepnet.errors", "sleepnet.files", MODELS, "sleepnet.tasks"),
+    "sleepnet.origin": ("sleepnet.config", "sleepnet.tasks"),
+    "sleepnet.checkpoint": ("sleepnet.build", "sleepnet.config", "sleepnet.errors", "sleepnet.files", MODELS, "sleepnet.origin", "sleepnet.tasks"),
 }
 # everything but these
 MAY_NOT = {"sleepnet.eval": ("sleepnet.train", "sleepnet.study"), "sleepnet.train": ("sleepnet.study",), "sleepnet.study": ()}

@@ -20,6 +20,7 @@ from flax import nnx
 
 from sleepnet import build, checkpoint, cli, data, optim
 from sleepnet.config import RunConfig, from_dict, to_dict
+from sleepnet.errors import UsageError
 from sleepnet.train import __main__ as command
 from sleepnet.train import loop
 from sleepnet.train.loop import passes_at, train
@@ -133,6 +134,30 @@ def test_a_stopped_run_goes_on_bit_for_bit(whole, tmp_path, lost):
     assert_same_run(workdir, whole)
     results = [json.loads((folder / "result.json").read_text()) for folder in (whole, workdir)]
     assert {**results[0], "seconds": 0} == {**results[1], "seconds": 0}
+
+
+def test_a_run_goes_on_from_the_newest_good_checkpoint_when_asked(whole, tmp_path, capsys):
+    workdir = copied(whole, tmp_path / "run", without=())
+    shutil.rmtree(workdir / "checkpoints/40/data")
+    with pytest.raises(UsageError, match=r"checkpoints/40 is incomplete .*--config.resume=latest-good goes on from step 30"):
+        train(CONFIG, workdir, quiet=True)
+    train(dataclasses.replace(CONFIG, resume="latest-good"), workdir, quiet=True)
+    assert capsys.readouterr().err == f"resume=latest-good: checkpoint {workdir}/checkpoints/40 is incomplete (there is no data/ in it); set aside as {workdir}/damaged/40\n"
+    assert_same_run(workdir, whole)
+
+
+def test_the_best_checkpoint_by_validation_is_kept(whole, tmp_path):
+    """The validation's numbers are the test's own, best in the middle; a checkpoint that SIGTERM saves has none and is no candidate."""
+    config = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, eval_every=10, keep=1, keep_best="label_accuracy"))
+    values = {10: 0.1, 20: 0.8, 30: 0.5, 40: 0.3}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_validate", lambda config, graph, state, task, step, spent: {"exact_accuracy": 1 - values[step], "label_accuracy": values[step]})
+        patch.setattr(loop, "make_step", stopping(loop.make_step, 24))
+        with pytest.raises(Preempted):
+            train(config, tmp_path / "run", quiet=True)
+        assert steps_in(tmp_path / "run") == [20, 25]
+        train(config, tmp_path / "run", quiet=True)
+    assert steps_in(tmp_path / "run") == [20, 40]
 
 
 @pytest.mark.parametrize("step", [0, 30])

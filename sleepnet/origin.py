@@ -1,0 +1,145 @@
+"""Where a checkpoint comes from: what is saved beside its weights, and what is wrong with one that can't be used.
+
+Orbax keeps it as the checkpoint's custom metadata: `tree_version`, `versions` of the packages, `mesh`, and the run's `config` and
+`task` (with the hash of its specification). Reading it needs neither the weights nor the devices that they were saved on.
+"""
+import dataclasses
+import json
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+
+from sleepnet.config import RunConfig, from_dict, to_dict
+from sleepnet.tasks.base import Task
+
+TREE_VERSION = 1  # raised whenever the tree of parameters or of the optimiser changes its names, shapes or meaning
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
+ITEMS = ("state", "data")
+
+# Keys that may change between two legs of one run without changing what it computes.
+FREE = ("resume", "task.folder", "train.log_every", "train.keep", "train.eval_every", "train.eval_examples", "eval.", "mesh.")
+
+_METADATA = "_CHECKPOINT_METADATA"  # Orbax's
+
+
+class Unusable(Exception):
+    """What is wrong with a checkpoint, as it follows on "checkpoint X is"."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """A checkpoint without its weights.
+
+    Attributes:
+      card: as `card` made it; empty in checkpoints of earlier versions.
+      metrics: the numbers that it is ranked by, empty without `train.keep_best`.
+      tree: `state` as nested dicts; leaves have shape, dtype and sharding as it was saved.
+      saved: seconds since 1970.
+    """
+
+    card: dict[str, Any]
+    metrics: dict[str, float]
+    tree: Any
+    saved: float
+
+
+def versions() -> dict[str, str]:
+    """Python's and the packages' that decide what a checkpoint holds."""
+    own = sys.modules["sleepnet"].__version__  # works in a source tree that is not installed, too
+    return {"sleepnet": own, "python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+
+
+def card(config: RunConfig, task: Task, mesh: Mesh | None = None) -> dict[str, Any]:
+    """What is saved beside the weights of the run `config` on `mesh`; JSON values."""
+    where = {} if mesh is None else {**mesh.shape, "processes": jax.process_count(), "device": mesh.devices.flat[0].device_kind}
+    made = {"tree_version": TREE_VERSION, "versions": versions(), "mesh": where, "config": to_dict(config), "task": {**task.spec(), "hash": task.spec_hash}}
+    return json.loads(json.dumps(made))
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested sections → dotted keys."""
+    if isinstance(tree, dict) and (tree or not prefix):
+        return {name: leaf for key, value in tree.items() for name, leaf in flat(value, f"{prefix}{key}.").items()}
+    return {prefix[:-1]: tree}
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """The first key in which two runs differ that changes what they compute, "" without one; keys newer than `old` have their default there."""
+    old, new = (flat(json.loads(json.dumps(to_dict(from_dict(RunConfig, values))))) for values in (old, new))
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key) and not key.startswith(FREE):
+            return f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
+    return ""
+
+
+def contents(folder: Path) -> Contents:
+    """Reads a checkpoint without its weights.
+
+    Raises:
+      Unusable: a part is missing or truncated.
+    """
+    for item in ITEMS:
+        if not (folder / item).is_dir():
+            raise Unusable(f"incomplete (there is no {item}/ in it)")
+    known = _json(folder / _METADATA)
+    metrics = _json(folder / "metrics" / "metrics") if (folder / "metrics").is_dir() else {}
+    try:
+        tree = ocp.StandardCheckpointer().metadata(folder / "state").item_metadata.tree
+    except Exception as error:  # of many kinds, for a damaged file
+        raise Unusable(f"truncated or damaged (state/: {first_line(error)})") from error
+    return Contents(known.get("custom_metadata") or {}, metrics, tree, known["init_timestamp_nsecs"] / 1e9)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Unusable(f"truncated or damaged ({path.parent.name}/{path.name}: {first_line(error)})") from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, short."""
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
+def check(found: Contents, mine: dict[str, Any], like: Any) -> None:
+    """Sees that a checkpoint is one of this run's.
+
+    Args:
+      found: the checkpoint.
+      mine: this run's own card; empty: any run's will do.
+      like: the state that is to be read, a pytree of arrays or their shapes; what else the checkpoint holds may be anything.
+
+    Raises:
+      Unusable: another tree version, task, configuration, or other shapes.
+    """
+    if found.card and mine:
+        if (version := found.card["tree_version"]) != mine["tree_version"]:
+            raise Unusable(f"of tree version {version}, this package reads {mine['tree_version']} (sleepnet {found.card['versions']['sleepnet']} wrote it)")
+        if found.card["task"]["hash"] != mine["task"]["hash"]:
+            raise Unusable(f"of another task ({found.card['task']['name']} {found.card['task']['hash'][:12]}, here {mine['task']['name']} {mine['task']['hash'][:12]})")
+        if key := difference(found.card["config"], mine["config"]):
+            raise Unusable(f"another run's ({key})")
+    have = named(found.tree)
+    for name, leaf in named(like).items():
+        if name not in have:
+            raise Unusable(f"another model's (it has no {name}){_other_versions(found, mine)}")
+        if tuple(have[name].shape) != tuple(leaf.shape):
+            raise Unusable(f"another model's ({name} is {tuple(have[name].shape)} there and {tuple(leaf.shape)} here)")
+
+
+def _other_versions(found: Contents, mine: dict[str, Any]) -> str:
+    old, new = found.card.get("versions", {}), mine.get("versions", {})
+    changed = [f"{name} {old[name]}, here {new.get(name)}" for name in old if old[name] != new.get(name)]
+    return f"; it was written with {'; '.join(changed)}" if changed and mine else ""
+
+
+def named(tree: Any) -> dict[str, Any]:
+    """Leaves by dotted name, the same for dataclasses, tuples and what Orbax makes of them."""
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
