@@ -47,7 +47,7 @@ class Ops:
 
     def transposed(self, ref):
         """Returns an operand of a product that is read transposed."""
-        return ref[...].T if self.plain else plgpu.transpose_ref(ref, (1, 0))
+        return ref[...].T if self.plain else ref.T
 
     def product(self, *pairs, start=None):
         """Returns start + the sum of a @ b in float32; a is in registers or, as b is, in shared memory."""
