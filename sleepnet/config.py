@@ -5,6 +5,7 @@ Every field's comment says what it means; every value is checked here, before an
 """
 import dataclasses
 import math
+import re
 from typing import Any
 
 import ml_collections
@@ -218,6 +219,9 @@ class RunConfig:
     # latest: go on from the newest checkpoint of the workdir; latest-good: from the newest whole one of this run, those in front of it are
     # set aside in damaged/; never: only an empty workdir will do. True and False are earlier names of latest and never
     resume: str = dataclasses.field(default="latest", metadata={"also": bool})
+    profile: str = ""  # start:stop, steps from 0: a JAX trace of them goes to profile/ in the workdir; empty: none
+    # workdir: what is compiled is kept in compiled/ there, where a resumed run finds it; off: it is not kept; or a folder of your own
+    compile_cache: str = "workdir"
     task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
@@ -229,6 +233,11 @@ class RunConfig:
         _at_least("seed", self.seed, 0)
         object.__setattr__(self, "resume", {"True": "latest", "False": "never"}.get(str(self.resume), self.resume))
         _choice("resume", self.resume, ("latest", "latest-good", "never"))
+        span = re.fullmatch(r"(\d+):(\d+)", self.profile)
+        if self.profile and not (span and int(span[1]) < int(span[2])):
+            raise UsageError(f"profile={self.profile!r} must be start:stop with start < stop, such as 100:105")
+        if not self.compile_cache:
+            raise UsageError("compile_cache='' must be workdir, off, or a folder")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 ITEMS = ("state", "data")
 
 # Keys that may change between two legs of one run without changing what it computes.
-FREE = ("resume", "task.folder", "train.log_every", "train.keep", "train.eval_every", "train.eval_examples", "eval.", "mesh.")
+FREE = ("resume", "profile", "compile_cache", "task.folder", "train.log_every", "train.keep", "train.eval_every", "train.eval_examples", "eval.", "mesh.")
 
 _METADATA = "_CHECKPOINT_METADATA"  # Orbax's
 

@@ -8,7 +8,10 @@ The last reads its examples from a folder that `python -m sleepnet.tasks export`
 the run's task, arguments and seed, split train.
 
 A config file defines get_config(); every key of it can be set as --config.key=value. The folder gets config.json, task.json,
-metrics.jsonl, tensorboard/, checkpoints/ and, at the end, result.json. Then: python -m sleepnet.eval --workdir=DIR
+metrics.jsonl, tensorboard/, checkpoints/, compiled/ (what a resumed run need not compile again) and, at the end, result.json. Then: python -m sleepnet.eval --workdir=DIR
+
+A line of metrics says what its seconds went to: input_seconds (the devices had run dry and waited for a batch), compute_seconds,
+checkpoint_seconds, evaluation_seconds. --config.profile=100:105 writes a JAX trace of these steps to profile/.
 
 SIGTERM saves a checkpoint at the step reached, prints "preempted at step …" and exits with 0; the same command goes on from there,
 to the same numbers. A second SIGTERM ends the process at once. A checkpoint that is truncated, incomplete or another run's stops the

@@ -14,9 +14,10 @@ from sleepnet.errors import UsageError
 from sleepnet.eval.runner import evaluate
 from sleepnet.files import write_json
 from sleepnet.models import flops
-from sleepnet.train import preempt
-from sleepnet.train.metrics import Metrics
+from sleepnet.train import compiled, preempt
+from sleepnet.train.metrics import Metrics, Seconds
 from sleepnet.train.step import first_bad_tensor, init_state, make_step
+from sleepnet.train.trace import Trace
 
 
 def passes_at(config: RunConfig, step: int) -> int:
@@ -54,7 +55,7 @@ def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dic
     keep = {key: getattr(config.train, key) for key in ("keep", "keep_period", "keep_best")}
     checkpoints = checkpoint.Checkpoints(workdir, origin.card(config, task, mesh), **keep)
     try:
-        with meshes.use(mesh), preempt.watch() as told:
+        with compiled.cached(config.compile_cache, workdir), meshes.use(mesh), preempt.watch() as told:
             return _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
     finally:
         checkpoints.close()
@@ -79,11 +80,15 @@ def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
     source = data.BatchSource(examples, seed=config.seed, batch_size=settings.batch_size, steps=settings.steps, rows=rows)
     iterator = data.batches(source, start)
     costs = {n: flops.train_flops(model.config, task.predicts, task.seq_len, n) * settings.batch_size for n in _all_passes(config)}
-    metrics = Metrics(workdir, start=start, steps=settings.steps, quiet=quiet)
+    metrics, seconds, trace = Metrics(workdir, start=start, steps=settings.steps, quiet=quiet), Seconds(), Trace(config.profile, workdir / "profile")
     spent, rank = sum(costs[passes_at(config, step)] for step in range(start)), {}
     see = lambda: _stop_if_bad(config, task, graph, optimizer, state, lambda step: sharding.place(mesh, source[step], settings.batch_size, rows), workdir)
-    # the numbers that no line of metrics has yet go along: a line can span a stop
-    save = lambda step: checkpoints.save(step, state, {**iterator.get_state(), "pending": _plain(pending)}, rank or None)
+
+    def save(step):
+        jax.block_until_ready(state)  # the time until then is the steps' own
+        with seconds.of("checkpoint"):  # the numbers that no line of metrics has yet go along: a line can span a stop
+            checkpoints.save(step, state, {**iterator.get_state(), "pending": _plain(pending)}, rank or None)
+
     try:
         for step in range(start, settings.steps):
             if told():
@@ -94,24 +99,31 @@ def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
                     checkpoints.wait()
                 raise preempt.Preempted(step, settings.steps)
             passes = passes_at(config, step)
-            batch = sharding.place(mesh, next(iterator), settings.batch_size, rows)
+            trace.before(step)
+            with seconds.of("input", pending[-1:]):
+                batch = sharding.place(mesh, next(iterator), settings.batch_size, rows)
             state, numbers = step_once(state, batch, passes)
+            trace.after(step, numbers)
             spent += costs[passes]
             pending.append(numbers)
             done, rank = step + 1, {}
             if done % settings.log_every == 0 or done % settings.save_every == 0 or done == settings.steps:
                 see()
             if done % settings.log_every == 0 or done == settings.steps:
-                metrics.write(done, "train", _summary(pending, done, task, settings.batch_size, spent))
+                summary = _summary(pending, done, task, settings.batch_size, spent)
+                metrics.write(done, "train", summary | seconds.take())
                 pending = []
             if settings.eval_every and (done % settings.eval_every == 0 or done == settings.steps):
-                seen = _validate(config, graph, state, task, done, spent)
+                jax.block_until_ready(state)
+                with seconds.of("evaluation"):
+                    seen = _validate(config, graph, state, task, done, spent)
                 rank = {key: seen[key] for key in ("exact_accuracy", "label_accuracy")} if settings.keep_best else {}
                 metrics.write(done, "validation", seen)
             if done % settings.save_every == 0 or done == settings.steps:
                 save(done)
         checkpoints.wait()
     finally:
+        trace.close()
         metrics.close()
     result = {
         "steps": settings.steps,

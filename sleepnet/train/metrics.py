@@ -1,16 +1,48 @@
-"""Where a run's numbers go: a progress line, JSON lines and TensorBoard."""
+"""Where a run's numbers go: a progress line, JSON lines and TensorBoard; and where its seconds go."""
+import contextlib
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 from tensorboardX import SummaryWriter
 
 
 def _clock(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     return f"{minutes // 60}h{minutes % 60:02d}m" if minutes >= 60 else f"{minutes}m{seconds:02d}s"
+
+
+class Seconds:
+    """What a stretch of a run was spent on.
+
+    Waiting for a batch costs nothing while the devices still compute an earlier step: it counts as `input` only where they had run dry by the
+    time that the batch came (all of the wait then, so `input` errs upwards). `compute` is what is left: compiling, computing, bookkeeping.
+    """
+
+    def __init__(self):
+        self._begin()
+
+    def _begin(self) -> None:
+        self.mark, self.spent = time.monotonic(), {"input": 0.0, "checkpoint": 0.0, "evaluation": 0.0}
+
+    @contextlib.contextmanager
+    def of(self, kind: str, computing: Any = None) -> Iterator[None]:
+        """Counts the time within as `kind`; not if an array of `computing`, a pytree, is still being computed at its end."""
+        start = time.monotonic()
+        yield
+        if all(leaf.is_ready() for leaf in jax.tree.leaves(computing) if isinstance(leaf, jax.Array)):
+            self.spent[kind] += time.monotonic() - start
+
+    def take(self) -> dict[str, float]:
+        """Seconds of each kind since the last call, and the share of `input`; then a new stretch begins."""
+        whole, spent = time.monotonic() - self.mark, self.spent
+        self._begin()
+        seconds = {"input": spent["input"], "compute": whole - sum(spent.values()), "checkpoint": spent["checkpoint"], "evaluation": spent["evaluation"]}
+        return {"input_share": round(spent["input"] / max(whole, 1e-9), 4), **{f"{kind}_seconds": round(value, 4) for kind, value in seconds.items()}}
 
 
 class Metrics:
@@ -57,11 +89,11 @@ class Metrics:
     def _show(self, step: int, split: str, values: dict[str, Any], rate: float) -> None:
         line = f"step {step}/{self.steps}  {split:10s} exact {values['exact_accuracy']:.3f}"
         if split == "train":
-            line += f"  loss {values['loss']:.4f}"
+            line += f"  loss {values['loss']:.4f}  waits for input {values['input_share']:.0%}"
             tokens = values["tokens"] / step * rate
             line += f"  {tokens:,.0f} tokens/s  eta {_clock((self.steps - step) / max(rate, 1e-9))}"
         end = "\n" if split != "train" or not sys.stderr.isatty() else "\r"
-        print(line.ljust(100) if end == "\r" else line, end=end, file=sys.stderr, flush=True)
+        print(line.ljust(120) if end == "\r" else line, end=end, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Lets go of the files."""

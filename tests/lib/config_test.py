@@ -93,6 +93,9 @@ def test_resume_understands_its_earlier_names():
 
 
 REFUSED = [
+    (RunConfig, {"profile": "5:5"}, "profile='5:5' must be start:stop with start < stop, such as 100:105"),
+    (RunConfig, {"profile": "5-9"}, "profile='5-9' must be start:stop"),
+    (RunConfig, {"compile_cache": ""}, "compile_cache='' must be workdir, off, or a folder"),
     (RunConfig, {"resume": "newest"}, "resume='newest' is not one of latest, latest-good, never"),
     (TrainConfig, {"keep_best": "loss"}, "train.keep_best='loss' is not one of "),
     (TrainConfig, {"keep_best": "exact_accuracy", "eval_every": 0}, "train.save_every=500 must be a multiple of train.eval_every=0 for train.keep_best"),

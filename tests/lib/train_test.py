@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -22,8 +23,9 @@ from sleepnet import build, checkpoint, cli, data, optim
 from sleepnet.config import RunConfig, from_dict, to_dict
 from sleepnet.errors import UsageError
 from sleepnet.train import __main__ as command
-from sleepnet.train import loop
+from sleepnet.train import loop, metrics
 from sleepnet.train.loop import passes_at, train
+from sleepnet.train.metrics import Seconds
 from sleepnet.train.preempt import Preempted
 
 STEPS = 40
@@ -79,7 +81,7 @@ def parameters(workdir):
 
 def lines(workdir):
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    return [{key: value for key, value in row.items() if "seconds" not in key and key != "input_share"} for row in rows]
 
 
 def assert_same_run(a, b):
@@ -112,6 +114,92 @@ def test_a_run_writes_what_it_says(whole):
     assert [row["step"] for row in rows if row["split"] == "validation"] == [20, 40]
     assert rows[-1]["flops"] == result["flops"] and {"exact_accuracy_k1", "exact_accuracy_k2"} <= rows[-1].keys()
     assert train(CONFIG, whole, quiet=True) == result
+
+
+def test_a_line_says_where_its_seconds_went(whole):
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    train_rows = [row for row in rows if row["split"] == "train"]
+    kinds = ("input", "compute", "checkpoint", "evaluation")
+    for row in train_rows:
+        seconds = [row[f"{kind}_seconds"] for kind in kinds]
+        assert min(seconds) >= 0 and row["input_share"] == pytest.approx(row["input_seconds"] / max(sum(seconds), 1e-9), abs=0.02)
+    assert [row["step"] for row in train_rows if row["checkpoint_seconds"] > 0] == [11, 21, 31]  # the lines after a save
+    assert [row["step"] for row in train_rows if row["evaluation_seconds"] > 0] == [21]
+    spent = sum(row[f"{kind}_seconds"] for row in train_rows for kind in kinds)
+    assert spent <= rows[-1]["seconds"] + 0.1 and spent >= train_rows[-1]["seconds"] - 0.5
+
+
+def test_waiting_for_slow_input_is_seen(whole, tmp_path, monkeypatch, capsys):
+    def share(workdir):
+        train(CONFIG, workdir)
+        rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        rows = [row for row in rows if row["split"] == "train" and row["step"] > 31]
+        return sum(row["input_seconds"] for row in rows) / sum(row["input_seconds"] + row["compute_seconds"] for row in rows)
+
+    fast = share(copied(whole, tmp_path / "fast", without=(40,)))
+    real = data.BatchSource.__getitem__
+    monkeypatch.setattr(data.BatchSource, "__getitem__", lambda self, index: (time.sleep(0.1), real(self, index))[1])
+    slow = share(copied(whole, tmp_path / "slow", without=(40,)))
+    assert slow > 0.6 and slow > 2 * fast
+    assert re.search(r"step 40/40  train .* waits for input \d+%", capsys.readouterr().err)
+
+
+def test_seconds_are_counted_once():
+    class Busy:
+        is_ready = staticmethod(lambda: False)
+
+    seconds = Seconds()
+    with seconds.of("input"):
+        time.sleep(0.02)
+    with pytest.MonkeyPatch.context() as patch, seconds.of("input", [Busy()]):
+        patch.setattr(metrics.jax, "Array", Busy)
+        time.sleep(0.1)
+    taken = seconds.take()
+    assert 0.02 <= taken["input_seconds"] < 0.09 and taken["compute_seconds"] >= 0.1 and taken["checkpoint_seconds"] == 0
+    assert seconds.take()["input_seconds"] == 0
+
+
+def test_a_profile_of_some_steps_is_written_and_changes_nothing(whole, tmp_path):
+    workdir = copied(whole, tmp_path / "run", without=(40,))
+    train(dataclasses.replace(CONFIG, profile="31:33"), workdir, quiet=True)
+    assert len(list((workdir / "profile").glob("plugins/profile/*/*.xplane.pb"))) == 1
+    assert_same_run(workdir, whole)
+    assert not (whole / "profile").exists()
+
+
+@pytest.mark.slow
+def test_a_resumed_run_finds_what_is_compiled_and_ends_the_same(whole, tmp_path):
+    """Executables that come from the disk compute the same bits; outside a run nothing is cached."""
+    events, kept = [], jax.config.jax_persistent_cache_min_compile_time_secs
+    listen = lambda event, **_: events.append(event)
+    jax.monitoring.register_event_listener(listen)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+    def hits(name, cache):
+        workdir = copied(whole, tmp_path / name, without=(40,))
+        shutil.rmtree(workdir / "compiled", ignore_errors=True)
+        return hits_again(workdir, cache)
+
+    def hits_again(workdir, cache):
+        events.clear()
+        train(dataclasses.replace(CONFIG, compile_cache=cache), workdir, quiet=True)
+        assert_same_run(workdir, whole)
+        return events.count("/jax/compilation_cache/cache_hits")
+
+    try:
+        jax.clear_caches()
+        assert hits("run", "workdir") == 0 and any((tmp_path / "run/compiled").glob("jit_step-*"))
+        jax.clear_caches()
+        (tmp_path / "run/result.json").unlink()
+        shutil.rmtree(tmp_path / "run/checkpoints/40")
+        assert hits_again(tmp_path / "run", "workdir") >= 4  # the beginning, the step with either N, the validation
+        assert hits("off", "off") == 0 and not (tmp_path / "off/compiled").exists()
+        hits("own", str(tmp_path / "folder"))
+        assert (tmp_path / "folder").is_dir() and not (tmp_path / "own/compiled").exists()
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", kept)
+        jax.monitoring.unregister_event_listener(listen)
 
 
 def test_the_loss_decreases(whole):
