@@ -59,9 +59,9 @@ class ModelConfig:
     head_dim: int = 32  # D of an attention head, K and V of a fast-weight head
     mlp_width: int = 128  # of the gated MLP; 0: none
     conv_width: int = 4  # W of the short convolution in a fast-weight block
-    rule: str = "gated_delta"  # fast-weight rule: gated_delta or gated_hebbian
-    beta_max: float = 1.0  # write strength lies in (0, beta_max)
-    decay_start: str = "windows"  # what heads forget before training: windows (little in a window), or mamba2
+    rule: str = "gated_delta"  # fast-weight rule: hebbian, delta; with a decay gated_hebbian, gated_delta; kda: delta, a decay per key channel
+    beta_max: float = 1.0  # write strength lies in (0, beta_max); 2 lets the delta rules turn a key's value round (negative eigenvalues)
+    decay_start: str = "windows"  # what heads forget before training: windows (little in a window), or mamba2; read by rules that decay
     rope_theta: float = 10000.0
     window_positions: bool = True  # add a learned embedding of a token's place in its window; RoPE alone knows only distances
     output_scale: float = 0.5  # of the initial weights of every projection back into the residual stream
@@ -81,7 +81,7 @@ class ModelConfig:
         if self.head_dim % 2:
             raise UsageError(f"model.head_dim={self.head_dim} must be even: RoPE turns pairs of channels")
         _at_least("model.mlp_width", self.mlp_width, 0)
-        _choice("model.rule", self.rule, ("gated_delta", "gated_hebbian"))
+        _choice("model.rule", self.rule, ("hebbian", "delta", "gated_hebbian", "gated_delta", "kda"))
         _choice("model.decay_start", self.decay_start, ("windows", "mamba2"))
         _choice("model.dtype", self.dtype, ("float32", "bfloat16"))
         if not 0 < self.beta_max <= 2:

@@ -26,6 +26,7 @@ from sleepnet.mesh import BATCH, Axis
 # end of a parameter's name → the axis that cuts each of its dimensions
 RULES: tuple[tuple[str, tuple[Axis, ...]], ...] = (
     (r"mixer\.(q|k|v|gate|decay|beta)\.kernel", ("fsdp", "tensor")),
+    (r"mixer\.decay_in\.kernel", ("fsdp", None)),
     (r"mixer\.out\.kernel", ("tensor", "fsdp")),
     (r"mlp\.(gate|up)\.kernel", ("fsdp", "tensor")),
     (r"mlp\.down\.kernel", ("tensor", "fsdp")),

@@ -1,29 +1,56 @@
 """The SSM block's mixer: short convolution, gates, fast-weight rule (Gated DeltaNet; Yang et al., arXiv 2412.06464)."""
+import dataclasses
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
-from sleepnet_kernels import causal_conv1d, gated_delta_rule, gated_delta_step, gated_hebbian_rule, gated_hebbian_step
+from sleepnet_kernels import causal_conv1d, delta_rule, delta_step, gated_delta_rule, gated_delta_step, gated_hebbian_rule
+from sleepnet_kernels import gated_hebbian_step, hebbian_rule, hebbian_step, kda_rule, kda_step
 
 from sleepnet.config import ModelConfig
 from sleepnet.mesh import BATCH, constrain, over_batch_and_heads
 from sleepnet.models.linear import Linear, together
 from sleepnet.models.norms import l2_norm, rms_norm
 
-RULES = {"gated_delta": gated_delta_rule, "gated_hebbian": gated_hebbian_rule}
-STEPS = {"gated_delta": gated_delta_step, "gated_hebbian": gated_hebbian_step}
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """A fast-weight rule as a mixer calls it: `f(q, k, v, log_decay=, beta=, initial_state=)`.
+
+    Attributes:
+      window: over T tokens.
+      token: over one, without the axis T; for decoding.
+      decays: what has a decay of its own: "head", "channel" (each key channel of each head), or "" for nothing; log_decay is None then.
+    """
+
+    window: Callable
+    token: Callable
+    decays: str
+
+
+def _undecayed(rule: Callable) -> Callable:
+    return lambda q, k, v, *, log_decay, beta, initial_state: rule(q, k, v, beta=beta, initial_state=initial_state)
+
+
+RULES = {
+    "hebbian": Rule(_undecayed(hebbian_rule), _undecayed(hebbian_step), ""),
+    "delta": Rule(_undecayed(delta_rule), _undecayed(delta_step), ""),
+    "gated_hebbian": Rule(gated_hebbian_rule, gated_hebbian_step, "head"),
+    "gated_delta": Rule(gated_delta_rule, gated_delta_step, "head"),
+    "kda": Rule(kda_rule, kda_step, "channel"),
+}
 
 
 def rule_of(name: str, tokens: int) -> Callable:
     """The rule for so many tokens; decoding takes one at a time, for which there is a form without chunks."""
     if tokens > 1:
-        return RULES[name]
+        return RULES[name].window
 
     def one_token(q, k, v, *, log_decay, beta, initial_state):
-        q, k, v, log_decay, beta = (x[:, 0] for x in (q, k, v, log_decay, beta))
-        read, state = STEPS[name](q, k, v, log_decay=log_decay, beta=beta, initial_state=initial_state)
+        q, k, v, log_decay, beta = jax.tree.map(lambda x: x[:, 0], (q, k, v, log_decay, beta))
+        read, state = RULES[name].token(q, k, v, log_decay=log_decay, beta=beta, initial_state=initial_state)
         return read[:, None], state
 
     return one_token
@@ -46,22 +73,42 @@ def decay_start(config: ModelConfig, rngs: nnx.Rngs) -> tuple[jax.Array, jax.Arr
 class FastWeightMixer(nnx.Module):
     """`q, k, v = silu(conv(W x))`, q and k of unit length, then the rule, a gated norm and the projection back.
 
-    log_decay = −exp(a) · softplus(W_a x + b)  and  beta = beta_max · sigmoid(W_b x), one of each per head and token. Where
-    `valid` is False all four are 0: the token neither writes nor decays S.
+    log_decay = −exp(a) · softplus(W_a x + b)  and  beta = beta_max · sigmoid(W_b x), one of each per head and token. A rule that
+    decays by channel has one log_decay for each, a one per head, and W_a of rank head_dim (Kimi Linear, arXiv 2510.26692); each
+    channel starts as its head would. A rule without decay has no W_a, a and b. Where `valid` is False all four are 0: the token
+    neither writes nor decays S.
     """
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         inner = config.heads * config.head_dim
         make = lambda outputs: Linear(config.width, outputs, rngs=rngs)
         self.q, self.k, self.v, self.gate = make(inner), make(inner), make(inner), make(inner)
-        self.decay, self.beta = make(config.heads), make(config.heads)
+        decays = RULES[config.rule].decays
+        if decays == "channel":
+            self.decay_in = Linear(config.width, config.head_dim, rngs=rngs, axes=(None, None))
+            self.decay = Linear(config.head_dim, inner, rngs=rngs)
+        elif decays:
+            self.decay = make(config.heads)
+        self.beta = make(config.heads)
         self.out = Linear(inner, config.width, rngs=rngs, scale=config.output_scale, axes=("tensor", None))
         self.conv = nnx.Param(jax.random.normal(rngs.params(), (config.conv_width, 3 * inner), jnp.float32) * config.conv_width**-0.5)
-        rate, step = decay_start(config, rngs)
-        self.decay_rate = nnx.Param(jnp.log(rate))
-        self.decay_bias = nnx.Param(step + jnp.log(-jnp.expm1(-step)))
+        if decays:
+            rate, step = decay_start(config, rngs)
+            step = jnp.repeat(step, config.head_dim) if decays == "channel" else step
+            self.decay_rate = nnx.Param(jnp.log(rate))
+            self.decay_bias = nnx.Param(step + jnp.log(-jnp.expm1(-step)))
         self.out_scale = nnx.Param(jnp.ones((config.head_dim,), jnp.float32))
+        self.decays = decays
         self.config = config
+
+    def _log_decay(self, step_BxTxN: jax.Array, mask_BxTx1: jax.Array) -> jax.Array:
+        """[B, T, H], or [B, T, H, K] where channels decay on their own, from what was projected."""
+        rate = -jnp.exp(self.decay_rate[...])[None, None]
+        if self.decays == "channel":
+            step_BxTxN, rate, mask_BxTx1 = self.decay(step_BxTxN), rate[..., None], mask_BxTx1[..., None]
+        step = jax.nn.softplus(step_BxTxN.astype(jnp.float32) + self.decay_bias[...][None, None])
+        step = rearrange(step, "b t (h d) -> b t h d", h=self.config.heads) if self.decays == "channel" else step
+        return jnp.where(mask_BxTx1, rate * step, 0.0)
 
     def __call__(
         self, x_BxTxD: jax.Array, valid_BxT: jax.Array, fast_weights_BxHxKxV: jax.Array, tail_BxWxC: jax.Array | None
@@ -69,15 +116,15 @@ class FastWeightMixer(nnx.Module):
         """Returns the output [B, T, D], the fast weights after the T tokens and the convolution's tail."""
         heads = lambda x: rearrange(x, "b t (h d) -> b t h d", h=self.config.heads)
         mask_BxTx1 = valid_BxT[:, :, None]
-        *mixed, gate, step, beta = together(x_BxTxD, self.q, self.k, self.v, self.gate, self.decay, self.beta)
-        mixed = jnp.concatenate(mixed, axis=-1)
+        forget = [self.decay_in if self.decays == "channel" else self.decay] if self.decays else []
+        q, k, v, gate, *step, beta = together(x_BxTxD, self.q, self.k, self.v, self.gate, *forget, self.beta)
+        mixed = jnp.concatenate([q, k, v], axis=-1)
         mixed = jnp.where(mask_BxTx1, mixed, jnp.zeros_like(mixed))
         mixed, tail_BxWxC = causal_conv1d(mixed, self.conv[...].astype(mixed.dtype), initial_state=tail_BxWxC)
         q, k, v = (constrain(heads(x), BATCH, None, "tensor", None) for x in jnp.split(jax.nn.silu(mixed), 3, axis=-1))
         q, k = l2_norm(q), l2_norm(k)
         k, v = (jnp.where(mask_BxTx1[..., None], a, jnp.zeros_like(a)) for a in (k, v))
-        step = jax.nn.softplus(step.astype(jnp.float32) + self.decay_bias[...][None, None])
-        log_decay = jnp.where(mask_BxTx1, -jnp.exp(self.decay_rate[...])[None, None] * step, 0.0)
+        log_decay = self._log_decay(*step, mask_BxTx1) if step else None
         beta = self.config.beta_max * jax.nn.sigmoid(beta.astype(jnp.float32))
         beta = jnp.where(mask_BxTx1, beta, 0.0)
         rule = over_batch_and_heads(rule_of(self.config.rule, x_BxTxD.shape[1]))

@@ -12,8 +12,16 @@ from collections.abc import Sequence
 
 from sleepnet.config import ModelConfig, SleepConfig
 
-# FLOPs of one token at one entry of S: the decay 1, the read q·S 2, the write k ⊗ v 2, and the delta rule's k·S 2
-_RULE = {"gated_hebbian": 5, "gated_delta": 7}
+# FLOPs of one token at one entry of S (the decay 1, the read q·S 2, the write k ⊗ v 2, the delta rule's k·S 2), and what decays on its own
+_RULE = {"hebbian": (4, ""), "delta": (6, ""), "gated_hebbian": (5, "head"), "gated_delta": (7, "head"), "kda": (7, "channel")}
+
+
+def _gates(config: ModelConfig) -> tuple[int, int]:
+    """Weights of the projections to beta and to the decays (by channel: of rank head_dim), and of the decays' rates and biases."""
+    D, H, d = config.width, config.heads, config.head_dim
+    decays = {"": (0, 0), "head": (D * H, 2 * H), "channel": (D * d + d * H * d, H + H * d)}
+    projections, others = decays[_RULE[config.rule][1]]
+    return D * H + projections, others
 
 
 def pass_flops(config: ModelConfig, tokens: int, *, context: int | None = None, blocks: tuple[int, int] | None = None) -> int:
@@ -31,13 +39,13 @@ def pass_flops(config: ModelConfig, tokens: int, *, context: int | None = None, 
 
 
 def _block_flops(config: ModelConfig, kind: str, tokens: int, context: int) -> int:
-    D, I, H = config.width, config.heads * config.head_dim, config.heads
+    D, I = config.width, config.heads * config.head_dim
     mlp = 2 * 3 * D * config.mlp_width
     if kind == "A":
         return tokens * (2 * 4 * D * I + 2 * 2 * context * I + mlp)
-    projections = 2 * (5 * D * I + 2 * D * H)
+    projections = 2 * (5 * D * I + _gates(config)[0])
     convolution = 2 * config.conv_width * 3 * I
-    return tokens * (projections + convolution + _RULE[config.rule] * I * config.head_dim + mlp)
+    return tokens * (projections + convolution + _RULE[config.rule][0] * I * config.head_dim + mlp)
 
 
 def head_flops(config: ModelConfig, tokens: int) -> int:
@@ -145,10 +153,10 @@ def cache_bytes(config: ModelConfig, windows: int = 0) -> int:
 
 def parameters(config: ModelConfig) -> int:
     """Number of slow weights."""
-    D, H, d, I = config.width, config.heads, config.head_dim, config.heads * config.head_dim
+    D, d, I = config.width, config.head_dim, config.heads * config.head_dim
     block = {
         "A": 4 * D * I + 2 * d,  # projections, QK-norm
-        "G": 5 * D * I + 2 * D * H + 3 * I * config.conv_width + 2 * H + d,  # … two gates, convolution, decay's rate and bias, norm
+        "G": 5 * D * I + sum(_gates(config)) + 3 * I * config.conv_width + d,  # … gates, convolution, norm
     }
     mlp = D + 3 * D * config.mlp_width if config.mlp_width else 0
     positions = config.window * D if config.window_positions else 0

@@ -5,8 +5,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
-from sleepnet_kernels.gated_delta_rule import reference as delta
-from sleepnet_kernels.gated_hebbian_rule import reference as hebbian
+from sleepnet_kernels.delta_rule.reference import delta_rule
+from sleepnet_kernels.gated_delta_rule.reference import gated_delta_rule
+from sleepnet_kernels.gated_hebbian_rule.reference import gated_hebbian_rule
+from sleepnet_kernels.hebbian_rule.reference import hebbian_rule
+from sleepnet_kernels.kda_rule.reference import kda_rule
 
 from sleepnet.config import ModelConfig, SleepConfig
 from sleepnet.models import flops
@@ -50,15 +53,22 @@ def test_training_agrees_with_the_compiler():
     assert counted == pytest.approx(compiled_flops(jax.grad(loss), params, tokens), rel=0.15)
 
 
-@pytest.mark.parametrize("name, rule", [("gated_delta", delta.gated_delta_rule), ("gated_hebbian", hebbian.gated_hebbian_rule)])
-def test_the_rule_agrees_with_its_oracle(name, rule):
-    size = 64
+# the oracle, and the projections to beta and decays at width 64, one head of 64
+RULES = {
+    "hebbian": (hebbian_rule, 64), "delta": (delta_rule, 64), "gated_hebbian": (gated_hebbian_rule, 2 * 64),
+    "gated_delta": (gated_delta_rule, 2 * 64), "kda": (kda_rule, 64 + 64 * 64 + 64 * 64),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_rule_agrees_with_its_oracle(name):
+    (rule, gates), size = RULES[name], 64
     vector, scalar = jax.ShapeDtypeStruct((1, 1, 1, size), jnp.float32), jax.ShapeDtypeStruct((1, 1, 1), jnp.float32)
     state = jax.ShapeDtypeStruct((1, 1, size, size), jnp.float32)
     # before fusion, which computes the decay twice
-    one_token = jax.jit(rule).lower(vector, vector, vector, scalar, scalar, state).cost_analysis()["flops"]
+    one_token = jax.jit(rule).lower(vector, vector, vector, vector if name == "kda" else scalar, scalar, state).cost_analysis()["flops"]
     with_rule = ModelConfig(vocab_size=4, window=8, pattern="G", heads=1, head_dim=size, rule=name)
-    projections = 2 * (5 * 64 * size + 2 * 64)
+    projections = 2 * (5 * 64 * size + gates)
     assert flops.pass_flops(with_rule, 1) - projections - 2 * 4 * 3 * size - 2 * 3 * 64 * 128 == pytest.approx(one_token, rel=0.05)
 
 
@@ -114,7 +124,7 @@ def test_gradients_change_what_training_costs():
 ODD = ModelConfig(vocab_size=7, window=5, pattern="AGG", heads=3, head_dim=6, mlp_width=0, window_positions=False)
 
 
-@pytest.mark.parametrize("config", [WIDE, ODD])
+@pytest.mark.parametrize("config", [WIDE, ODD, *(dataclasses.replace(ODD, rule=rule) for rule in RULES)])
 def test_parameters_and_state_are_the_models(config):
     graph, params = abstract(config)
     assert flops.parameters(config) == sum(leaf.size for leaf in jax.tree.leaves(params))

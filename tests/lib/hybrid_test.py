@@ -25,11 +25,15 @@ CASES = {
         {**SMALL, "pattern": "GG", "rule": "gated_hebbian", "mlp_width": 0, "window_positions": False, "heads": 2, "head_dim": 4},
         {"passes": 3, "carry": "hidden"},
     ),
+    "G_kda": ({**SMALL, "pattern": "G", "rule": "kda", "heads": 2, "head_dim": 4, "beta_max": 2.0, "mlp_width": 0}, {"passes": 2}),
+    "G_delta": ({**SMALL, "pattern": "G", "rule": "delta", "beta_max": 2.0, "mlp_width": 0}, {"passes": 2}),
+    "G_undecayed_hebbian": ({**SMALL, "pattern": "G", "rule": "hebbian", "mlp_width": 0}, {"passes": 2}),
     "AA_sliding": ({**SMALL, "pattern": "AA", "heads": 2, "head_dim": 6, "rope_theta": 20.0}, {"passes": 2, "eviction": "sliding", "carry": "hidden"}),
     "GA_none": ({**SMALL, "pattern": "GA"}, {"passes": 2, "eviction": "none"}),
     "GA_sliding_reset": ({**SMALL, "pattern": "GA", "beta_max": 2.0, "conv_width": 2}, {"passes": 3, "eviction": "sliding", "reset_fast_weights": True}),
 }
-each_case = pytest.mark.parametrize("case", CASES)
+SLOW = ("G_undecayed_hebbian",)
+each_case = pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in CASES])
 
 
 def tokens_of_a_test():
@@ -149,6 +153,15 @@ def attention_by_hand(config, p, x, tokens, first, past):
     return out.reshape(len(x), -1) @ p["out"]["kernel"], seen
 
 
+def decay_by_hand(config, p, x):
+    """What is left of each row of each head's S, [T, H, 1] or [T, H, K]."""
+    if config.rule in ("hebbian", "delta"):
+        return np.ones((len(x), config.heads, 1))
+    inputs = x @ p["decay_in"]["kernel"] if config.rule == "kda" else x
+    step = np.log1p(np.exp(inputs @ p["decay"]["kernel"] + p["decay_bias"])).reshape(len(x), config.heads, -1)
+    return np.exp(-np.exp(p["decay_rate"])[:, None] * step)
+
+
 def fast_weights_by_hand(config, p, x, tokens, S):
     S, shape = S.copy(), (len(x), config.heads, config.head_dim)
     mixed = np.concatenate([x @ p[name]["kernel"] for name in "qkv"], axis=-1) * (tokens != 0)[:, None]
@@ -156,13 +169,13 @@ def fast_weights_by_hand(config, p, x, tokens, S):
     mixed = silu(np.stack([(padded[t:t + config.conv_width] * p["conv"]).sum(axis=0) for t in range(len(x))]))
     q, k, v = (part.reshape(shape) for part in np.split(mixed, 3, axis=-1))
     q, k = unit(q), unit(k)
-    decay = np.exp(-np.exp(p["decay_rate"]) * np.log1p(np.exp(x @ p["decay"]["kernel"] + p["decay_bias"])))
+    decay = decay_by_hand(config, p, x)
     beta = config.beta_max * sigmoid(x @ p["beta"]["kernel"])
     out = np.zeros(shape)
     for t, h in np.ndindex(len(x), config.heads):
         if tokens[t]:
-            S[h] *= decay[t, h]
-            old = k[t, h] @ S[h] if config.rule == "gated_delta" else 0.0
+            S[h] *= decay[t, h, :, None]
+            old = k[t, h] @ S[h] if config.rule in ("delta", "gated_delta", "kda") else 0.0
             S[h] += beta[t, h] * np.outer(k[t, h], v[t, h] - old)
         out[t, h] = q[t, h] @ S[h]
     gate = silu(x @ p["gate"]["kernel"]).reshape(shape)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 
 def kda_rule(q_BxTxGxK, k_BxTxGxK, v_BxTxHxV, log_decay_BxTxHxK, beta_BxTxH, initial_state_BxHxKxV):
-    """Decays each row of the state, erases along the key what it predicts, writes the value, then reads; shares no algebra with the fast path."""
+    """Decays each row of the state, erases along the key what it predicts, writes the value, then reads."""
 
     def token(state_BxHxKxV, at_t):
         q_BxGxK, k_BxGxK, v_BxHxV, log_decay_BxHxK, beta_BxH = at_t
