@@ -59,6 +59,7 @@ class ModelConfig:
     head_dim: int = 32  # D of an attention head, K and V of a fast-weight head
     mlp_width: int = 128  # of the gated MLP; 0: none
     conv_width: int = 4  # W of the short convolution in a fast-weight block
+    conv: str = "fixed"  # its taps: fixed (over q, k and v), or dynamic (each token makes its own, over v alone; Jet)
     rule: str = "gated_delta"  # fast-weight rule: hebbian, delta; with a decay gated_hebbian, gated_delta; kda: delta, a decay per key channel
     beta_max: float = 1.0  # write strength lies in (0, beta_max); 2 lets the delta rules turn a key's value round (negative eigenvalues)
     decay_start: str = "windows"  # what heads forget before training: windows (little in a window), or mamba2; read by rules that decay
@@ -82,6 +83,7 @@ class ModelConfig:
             raise UsageError(f"model.head_dim={self.head_dim} must be even: RoPE turns pairs of channels")
         _at_least("model.mlp_width", self.mlp_width, 0)
         _choice("model.rule", self.rule, ("hebbian", "delta", "gated_hebbian", "gated_delta", "kda"))
+        _choice("model.conv", self.conv, ("fixed", "dynamic"))
         _choice("model.decay_start", self.decay_start, ("windows", "mamba2"))
         _choice("model.dtype", self.dtype, ("float32", "bfloat16"))
         if not 0 < self.beta_max <= 2:
@@ -98,6 +100,16 @@ class ModelConfig:
         """First block of the loop and the one behind its last."""
         stop = self.sleep.loop_stop
         return self.sleep.loop_start, len(self.pattern) if stop == -1 else stop
+
+    @property
+    def conv_channels(self) -> int:
+        """C of a short convolution: what it keeps of the last W − 1 tokens."""
+        return self.heads * self.head_dim * (3 if self.conv == "fixed" else 1)
+
+    @property
+    def conv_rank(self) -> int:
+        """Channels through which a token makes its taps."""
+        return max(self.width // 8, 1)
 
     @property
     def survivors(self) -> int:

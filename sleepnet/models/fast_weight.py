@@ -11,6 +11,7 @@ from sleepnet_kernels import gated_hebbian_step, hebbian_rule, hebbian_step, kda
 
 from sleepnet.config import ModelConfig
 from sleepnet.mesh import BATCH, constrain, over_batch_and_heads
+from sleepnet.models.dynamic_conv import DynamicConv
 from sleepnet.models.linear import Linear, together
 from sleepnet.models.norms import l2_norm, rms_norm
 
@@ -75,7 +76,7 @@ class FastWeightMixer(nnx.Module):
 
     log_decay = −exp(a) · softplus(W_a x + b)  and  beta = beta_max · sigmoid(W_b x), one of each per head and token. A rule that
     decays by channel has one log_decay for each, a one per head, and W_a of rank head_dim (Kimi Linear, arXiv 2510.26692); each
-    channel starts as its head would. A rule without decay has no W_a, a and b. Where `valid` is False all four are 0: the token
+    channel starts as its head would. A rule without decay has no W_a, a and b. A dynamic convolution is over v alone. Where `valid` is False all four are 0: the token
     neither writes nor decays S.
     """
 
@@ -91,7 +92,11 @@ class FastWeightMixer(nnx.Module):
             self.decay = make(config.heads)
         self.beta = make(config.heads)
         self.out = Linear(inner, config.width, rngs=rngs, scale=config.output_scale, axes=("tensor", None))
-        self.conv = nnx.Param(jax.random.normal(rngs.params(), (config.conv_width, 3 * inner), jnp.float32) * config.conv_width**-0.5)
+        if config.conv == "dynamic":
+            self.dynamic_conv = DynamicConv(config, rngs)
+        else:
+            shape = (config.conv_width, config.conv_channels)
+            self.conv = nnx.Param(jax.random.normal(rngs.params(), shape, jnp.float32) * config.conv_width**-0.5)
         if decays:
             rate, step = decay_start(config, rngs)
             step = jnp.repeat(step, config.head_dim) if decays == "channel" else step
@@ -120,7 +125,12 @@ class FastWeightMixer(nnx.Module):
         q, k, v, gate, *step, beta = together(x_BxTxD, self.q, self.k, self.v, self.gate, *forget, self.beta)
         mixed = jnp.concatenate([q, k, v], axis=-1)
         mixed = jnp.where(mask_BxTx1, mixed, jnp.zeros_like(mixed))
-        mixed, tail_BxWxC = causal_conv1d(mixed, self.conv[...].astype(mixed.dtype), initial_state=tail_BxWxC)
+        if self.config.conv == "dynamic":
+            q, k, v = jnp.split(mixed, 3, axis=-1)
+            v, tail_BxWxC = self.dynamic_conv(x_BxTxD, v, tail_BxWxC)
+            mixed = jnp.concatenate([q, k, v], axis=-1)
+        else:
+            mixed, tail_BxWxC = causal_conv1d(mixed, self.conv[...].astype(mixed.dtype), initial_state=tail_BxWxC)
         q, k, v = (constrain(heads(x), BATCH, None, "tensor", None) for x in jnp.split(jax.nn.silu(mixed), 3, axis=-1))
         q, k = l2_norm(q), l2_norm(k)
         k, v = (jnp.where(mask_BxTx1[..., None], a, jnp.zeros_like(a)) for a in (k, v))

@@ -24,6 +24,12 @@ def _gates(config: ModelConfig) -> tuple[int, int]:
     return D * H + projections, others
 
 
+def _taps(config: ModelConfig) -> int:
+    """Weights of the short convolution: its taps, or what makes them."""
+    taps = config.conv_width * config.conv_channels
+    return config.conv_rank * (config.width + taps) if config.conv == "dynamic" else taps
+
+
 def pass_flops(config: ModelConfig, tokens: int, *, context: int | None = None, blocks: tuple[int, int] | None = None) -> int:
     """FLOPs of one pass over `tokens` tokens, without the head.
 
@@ -44,7 +50,7 @@ def _block_flops(config: ModelConfig, kind: str, tokens: int, context: int) -> i
     if kind == "A":
         return tokens * (2 * 4 * D * I + 2 * 2 * context * I + mlp)
     projections = 2 * (5 * D * I + _gates(config)[0])
-    convolution = 2 * config.conv_width * 3 * I
+    convolution = 2 * (config.conv_width * config.conv_channels + (_taps(config) if config.conv == "dynamic" else 0))
     return tokens * (projections + convolution + _RULE[config.rule][0] * I * config.head_dim + mlp)
 
 
@@ -156,7 +162,7 @@ def parameters(config: ModelConfig) -> int:
     D, d, I = config.width, config.head_dim, config.heads * config.head_dim
     block = {
         "A": 4 * D * I + 2 * d,  # projections, QK-norm
-        "G": 5 * D * I + sum(_gates(config)) + 3 * I * config.conv_width + d,  # … gates, convolution, norm
+        "G": 5 * D * I + sum(_gates(config)) + _taps(config) + d,  # … gates, convolution, norm
     }
     mlp = D + 3 * D * config.mlp_width if config.mlp_width else 0
     positions = config.window * D if config.window_positions else 0

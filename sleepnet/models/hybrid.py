@@ -222,7 +222,7 @@ class Hybrid(nnx.Module):
             fast_weights,
             survivors,
             length=config.window,
-            tail_shape=(config.conv_width - 1, 3 * config.heads * config.head_dim),
+            tail_shape=(config.conv_width - 1, config.conv_channels),
             dtype=jnp.dtype(config.dtype),
         )
         return State(fast_weights, window)

@@ -72,6 +72,14 @@ def test_the_rule_agrees_with_its_oracle(name):
     assert flops.pass_flops(with_rule, 1) - projections - 2 * 4 * 3 * size - 2 * 3 * 64 * 128 == pytest.approx(one_token, rel=0.05)
 
 
+def test_a_dynamic_convolution_by_hand():
+    fixed = ModelConfig(vocab_size=4, window=8, pattern="G", width=64, heads=2, head_dim=16)
+    made, three, one = 64 * 8 + 8 * 32 * 4, 4 * 3 * 32, 4 * 32
+    dynamic = dataclasses.replace(fixed, conv="dynamic")
+    assert flops.pass_flops(dynamic, 1) - flops.pass_flops(fixed, 1) == 2 * (made + one - three)
+    assert flops.parameters(dynamic) - flops.parameters(fixed) == made - three
+
+
 def test_one_attention_block_by_hand():
     config = ModelConfig(vocab_size=11, window=6, pattern="A", width=8, heads=2, head_dim=4, mlp_width=16)
     projections, scores, mlp = 4 * 6 * 8 * 8, 2 * 6 * 6 * 8, 3 * 6 * 8 * 16
@@ -124,7 +132,7 @@ def test_gradients_change_what_training_costs():
 ODD = ModelConfig(vocab_size=7, window=5, pattern="AGG", heads=3, head_dim=6, mlp_width=0, window_positions=False)
 
 
-@pytest.mark.parametrize("config", [WIDE, ODD, *(dataclasses.replace(ODD, rule=rule) for rule in RULES)])
+@pytest.mark.parametrize("config", [WIDE, ODD, *(dataclasses.replace(ODD, rule=rule) for rule in RULES), dataclasses.replace(ODD, conv="dynamic")])
 def test_parameters_and_state_are_the_models(config):
     graph, params = abstract(config)
     assert flops.parameters(config) == sum(leaf.size for leaf in jax.tree.leaves(params))

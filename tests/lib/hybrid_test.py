@@ -28,6 +28,7 @@ CASES = {
     "G_kda": ({**SMALL, "pattern": "G", "rule": "kda", "heads": 2, "head_dim": 4, "beta_max": 2.0, "mlp_width": 0}, {"passes": 2}),
     "G_delta": ({**SMALL, "pattern": "G", "rule": "delta", "beta_max": 2.0, "mlp_width": 0}, {"passes": 2}),
     "G_undecayed_hebbian": ({**SMALL, "pattern": "G", "rule": "hebbian", "mlp_width": 0}, {"passes": 2}),
+    "G_jet": ({**SMALL, "pattern": "G", "conv": "dynamic", "width": 16, "mlp_width": 0, "heads": 2, "head_dim": 4}, {"passes": 2}),
     "AA_sliding": ({**SMALL, "pattern": "AA", "heads": 2, "head_dim": 6, "rope_theta": 20.0}, {"passes": 2, "eviction": "sliding", "carry": "hidden"}),
     "GA_none": ({**SMALL, "pattern": "GA"}, {"passes": 2, "eviction": "none"}),
     "GA_sliding_reset": ({**SMALL, "pattern": "GA", "beta_max": 2.0, "conv_width": 2}, {"passes": 3, "eviction": "sliding", "reset_fast_weights": True}),
@@ -162,11 +163,23 @@ def decay_by_hand(config, p, x):
     return np.exp(-np.exp(p["decay_rate"])[:, None] * step)
 
 
+def taps_by_hand(config, p, x, channels):
+    """Each token's taps, [T, W, C]; q and k go through the present one alone where v's are dynamic."""
+    if config.conv == "fixed":
+        return np.broadcast_to(p["conv"], (len(x), *p["conv"].shape))
+    taps = np.zeros((len(x), config.conv_width, channels))
+    taps[:, -1, :2 * channels // 3] = 1.0
+    made = silu(x @ p["dynamic_conv"]["reduce"]["kernel"]) @ p["dynamic_conv"]["taps"]["kernel"]
+    taps[:, :, 2 * channels // 3:] = made.reshape(len(x), channels // 3, config.conv_width).swapaxes(1, 2)
+    return taps
+
+
 def fast_weights_by_hand(config, p, x, tokens, S):
     S, shape = S.copy(), (len(x), config.heads, config.head_dim)
     mixed = np.concatenate([x @ p[name]["kernel"] for name in "qkv"], axis=-1) * (tokens != 0)[:, None]
     padded = np.concatenate([np.zeros((config.conv_width - 1, mixed.shape[1])), mixed])
-    mixed = silu(np.stack([(padded[t:t + config.conv_width] * p["conv"]).sum(axis=0) for t in range(len(x))]))
+    taps = taps_by_hand(config, p, x, mixed.shape[1])
+    mixed = silu(np.stack([(padded[t:t + config.conv_width] * taps[t]).sum(axis=0) for t in range(len(x))]))
     q, k, v = (part.reshape(shape) for part in np.split(mixed, 3, axis=-1))
     q, k = unit(q), unit(k)
     decay = decay_by_hand(config, p, x)
