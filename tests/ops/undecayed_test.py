@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_refused_by_name(rule):
         RULES[rule](q, k, v, beta=beta[..., 0])
     with pytest.raises(ValueError, match=rf"{name}: v must have shape \[B, T, H, V\], given \[2, 6, 2\]"):
         RULES[rule](q, k, v[..., 0], beta=beta)
-    with pytest.raises(ValueError, match=f"{name}: unknown implementation 'fast'; known: pallas_gpu, pallas_tpu, pallas_tpu_interpret, reference, xla_chunked"):
+    with pytest.raises(ValueError, match=f"{name}: unknown implementation 'fast'; known: .*reference, xla_chunked"):
         RULES[rule](q, k, v, beta=beta, implementation="fast")
     with pytest.raises(TypeError, match="_step: initial_state must be float32, given bfloat16"):
         STEPS[rule](q[:, 0], k[:, 0], v[:, 0], beta=beta[:, 0], initial_state=given["initial_state"].astype(jnp.bfloat16))
