@@ -2,6 +2,8 @@
 import jax
 import jax.numpy as jnp
 
+from sleepnet_kernels import segments
+
 
 def checked(
     op: str, q, k, v, log_decay, beta, initial_state, segment_ids=None, *, one_token: bool = False, per_channel: bool = False
@@ -45,16 +47,7 @@ def checked(
     if state.dtype != jnp.float32:
         raise TypeError(f"{op}: initial_state must be float32, given {state.dtype.name}: fast weights are never rounded")
     arguments = tuple(given[name] for name in ("q", "k", "v", "log_decay", "beta", "initial_state"))
-    return arguments if segment_ids is None else (*arguments, _segment_ids(op, segment_ids, tuple(tokens)))
-
-
-def _segment_ids(op: str, segment_ids, shape: tuple[int, ...]) -> jax.Array:
-    ids = jnp.asarray(segment_ids)
-    if ids.dtype != jnp.int32:
-        raise TypeError(f"{op}: segment_ids must be int32, given {ids.dtype.name}: number the sequences of each row")
-    if ids.shape != shape:
-        raise ValueError(f"{op}: segment_ids must have shape {list(shape)}, one id a token, given {list(ids.shape)}")
-    return ids
+    return arguments if segment_ids is None else (*arguments, segments.checked_segment_ids(op, segment_ids, tuple(tokens)))
 
 
 def shared_heads(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -8,6 +8,16 @@ import jax
 import jax.numpy as jnp
 
 
+def checked_segment_ids(op: str, segment_ids: jax.typing.ArrayLike, shape: tuple[int, int]) -> jax.Array:
+    """Returns the ids as an array of `shape` [B, T]; TypeError where they are not int32, ValueError where there is not one a token."""
+    ids = jnp.asarray(segment_ids)
+    if ids.dtype != jnp.int32:
+        raise TypeError(f"{op}: segment_ids must be int32, given {ids.dtype.name}: number the sequences of each row")
+    if ids.shape != shape:
+        raise ValueError(f"{op}: segment_ids must have shape {list(shape)}, one id a token, given {list(ids.shape)}")
+    return ids
+
+
 def restarts(segment_ids_BxT: jax.Array) -> jax.Array:
     """Returns whether the state restarts before a token, [B, T]: where its id is not the previous token's, never at the first."""
     return jnp.pad(segment_ids_BxT[:, 1:] != segment_ids_BxT[:, :-1], [(0, 0), (1, 0)])
