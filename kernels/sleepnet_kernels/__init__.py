@@ -11,8 +11,10 @@ from sleepnet_kernels.hebbian_rule.api import hebbian_rule
 from sleepnet_kernels.hebbian_rule.step import hebbian_step
 from sleepnet_kernels.kda_rule.api import kda_rule
 from sleepnet_kernels.kda_rule.step import kda_step
+from sleepnet_kernels.momentum_rule.api import momentum_rule
+from sleepnet_kernels.momentum_rule.step import momentum_step
 
 __all__ = [
-    "causal_conv1d", "causal_conv1d_step", "delta_rule", "delta_step", "gated_delta_rule", "gated_delta_step", "gated_hebbian_rule", "gated_hebbian_step",
-    "hebbian_rule", "hebbian_step", "kda_rule", "kda_step",
+    "causal_conv1d", "causal_conv1d_step", "delta_rule", "delta_step", "gated_delta_rule", "gated_delta_step", "gated_hebbian_rule",
+    "gated_hebbian_step", "hebbian_rule", "hebbian_step", "kda_rule", "kda_step", "momentum_rule", "momentum_step",
 ]
