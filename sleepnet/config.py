@@ -60,7 +60,7 @@ class ModelConfig:
     mlp_width: int = 128  # of the gated MLP; 0: none
     conv_width: int = 4  # W of the short convolution in a fast-weight block
     conv: str = "fixed"  # its taps: fixed (over q, k and v), or dynamic (each token makes its own, over v alone; Jet)
-    rule: str = "gated_delta"  # fast-weight rule: hebbian, delta; with a decay gated_hebbian, gated_delta; kda: delta, a decay per key channel
+    rule: str = "gated_delta"  # fast-weight rule: delta, hebbian; with a decay gated_delta, gated_hebbian, kda (per key channel), momentum (Titans)
     beta_max: float = 1.0  # write strength lies in (0, beta_max); 2 lets the delta rules turn a key's value round (negative eigenvalues)
     decay_start: str = "windows"  # what heads forget before training: windows (little in a window), or mamba2; read by rules that decay
     rope_theta: float = 10000.0
@@ -82,7 +82,7 @@ class ModelConfig:
         if self.head_dim % 2:
             raise UsageError(f"model.head_dim={self.head_dim} must be even: RoPE turns pairs of channels")
         _at_least("model.mlp_width", self.mlp_width, 0)
-        _choice("model.rule", self.rule, ("hebbian", "delta", "gated_hebbian", "gated_delta", "kda"))
+        _choice("model.rule", self.rule, ("hebbian", "delta", "gated_hebbian", "gated_delta", "kda", "momentum"))
         _choice("model.conv", self.conv, ("fixed", "dynamic"))
         _choice("model.decay_start", self.decay_start, ("windows", "mamba2"))
         _choice("model.dtype", self.dtype, ("float32", "bfloat16"))
@@ -100,6 +100,11 @@ class ModelConfig:
         """First block of the loop and the one behind its last."""
         stop = self.sleep.loop_stop
         return self.sleep.loop_start, len(self.pattern) if stop == -1 else stop
+
+    @property
+    def state_shape(self) -> tuple[int, int, int]:
+        """(H, K, V) of a block's fast weights; a momentum lies below its S."""
+        return self.heads, self.head_dim * (2 if self.rule == "momentum" else 1), self.head_dim
 
     @property
     def conv_channels(self) -> int:

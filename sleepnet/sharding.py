@@ -25,7 +25,7 @@ from sleepnet.mesh import BATCH, Axis
 
 # end of a parameter's name → the axis that cuts each of its dimensions
 RULES: tuple[tuple[str, tuple[Axis, ...]], ...] = (
-    (r"mixer\.(q|k|v|gate|decay|beta)\.kernel", ("fsdp", "tensor")),
+    (r"mixer\.(q|k|v|gate|decay|beta|momentum)\.kernel", ("fsdp", "tensor")),
     (r"mixer\.(decay_in|dynamic_conv\.reduce)\.kernel", ("fsdp", None)),
     (r"mixer\.dynamic_conv\.taps\.kernel", ("fsdp", "tensor")),
     (r"mixer\.out\.kernel", ("tensor", "fsdp")),

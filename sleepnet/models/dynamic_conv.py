@@ -9,7 +9,7 @@ from sleepnet.models.linear import Linear
 
 
 class DynamicConv(nnx.Module):
-    """`w_t = W₂ silu(W₁ x_t)`, one tap for each channel and place; `y_t = Σ_i w_t[i] · v_{t − (W − 1) + i}`, i = 0 … W − 1, in float32."""
+    """`w_t = W₂ silu(W₁ x_t)`, a tap for each channel and place; `y_t = Σ_i w_t[i] · v_{t − (W − 1) + i}`, i = 0 … W − 1."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.reduce = Linear(config.width, config.conv_rank, rngs=rngs, axes=(None, None))

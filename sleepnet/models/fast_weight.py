@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from sleepnet_kernels import causal_conv1d, delta_rule, delta_step, gated_delta_rule, gated_delta_step, gated_hebbian_rule
-from sleepnet_kernels import gated_hebbian_step, hebbian_rule, hebbian_step, kda_rule, kda_step
+from sleepnet_kernels import gated_hebbian_step, hebbian_rule, hebbian_step, kda_rule, kda_step, momentum_rule, momentum_step
 
 from sleepnet.config import ModelConfig
 from sleepnet.mesh import BATCH, constrain, over_batch_and_heads
@@ -24,15 +24,25 @@ class Rule:
       window: over T tokens.
       token: over one, without the axis T; for decoding.
       decays: what has a decay of its own: "head", "channel" (each key channel of each head), or "" for nothing; log_decay is None then.
+      momentum: S has a momentum below it; log_decay ends in an axis of three: log_decay, log_momentum and how much of it is applied.
     """
 
     window: Callable
     token: Callable
     decays: str
+    momentum: bool = False
 
 
 def _undecayed(rule: Callable) -> Callable:
     return lambda q, k, v, *, log_decay, beta, initial_state: rule(q, k, v, beta=beta, initial_state=initial_state)
+
+
+def _with_momentum(rule: Callable) -> Callable:
+    def call(q, k, v, *, log_decay, beta, initial_state):
+        log_decay, log_momentum, applied = (log_decay[..., i] for i in range(3))
+        return rule(q, k, v, log_decay=log_decay, log_momentum=log_momentum, beta=beta, applied=applied, initial_state=initial_state)
+
+    return call
 
 
 RULES = {
@@ -41,6 +51,7 @@ RULES = {
     "gated_hebbian": Rule(gated_hebbian_rule, gated_hebbian_step, "head"),
     "gated_delta": Rule(gated_delta_rule, gated_delta_step, "head"),
     "kda": Rule(kda_rule, kda_step, "channel"),
+    "momentum": Rule(_with_momentum(momentum_rule), _with_momentum(momentum_step), "head", momentum=True),
 }
 
 
@@ -76,8 +87,8 @@ class FastWeightMixer(nnx.Module):
 
     log_decay = −exp(a) · softplus(W_a x + b)  and  beta = beta_max · sigmoid(W_b x), one of each per head and token. A rule that
     decays by channel has one log_decay for each, a one per head, and W_a of rank head_dim (Kimi Linear, arXiv 2510.26692); each
-    channel starts as its head would. A rule without decay has no W_a, a and b. A dynamic convolution is over v alone. Where `valid` is False all four are 0: the token
-    neither writes nor decays S.
+    channel starts as its head would. A rule without decay has no W_a, a and b. A dynamic convolution is over v alone.
+    log_momentum = log σ(W_m x), one per head. Where `valid` is False all are 0: the token neither writes nor decays S.
     """
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
@@ -91,6 +102,8 @@ class FastWeightMixer(nnx.Module):
         elif decays:
             self.decay = make(config.heads)
         self.beta = make(config.heads)
+        if RULES[config.rule].momentum:
+            self.momentum = make(config.heads)
         self.out = Linear(inner, config.width, rngs=rngs, scale=config.output_scale, axes=("tensor", None))
         if config.conv == "dynamic":
             self.dynamic_conv = DynamicConv(config, rngs)
@@ -135,6 +148,10 @@ class FastWeightMixer(nnx.Module):
         q, k = l2_norm(q), l2_norm(k)
         k, v = (jnp.where(mask_BxTx1[..., None], a, jnp.zeros_like(a)) for a in (k, v))
         log_decay = self._log_decay(*step, mask_BxTx1) if step else None
+        if RULES[self.config.rule].momentum:
+            log_momentum = jnp.where(mask_BxTx1, jax.nn.log_sigmoid(self.momentum(x_BxTxD).astype(jnp.float32)), 0.0)
+            applied = jnp.broadcast_to(mask_BxTx1, log_decay.shape).astype(jnp.float32)
+            log_decay = jnp.stack([log_decay, log_momentum, applied], axis=-1)
         beta = self.config.beta_max * jax.nn.sigmoid(beta.astype(jnp.float32))
         beta = jnp.where(mask_BxTx1, beta, 0.0)
         rule = over_batch_and_heads(rule_of(self.config.rule, x_BxTxD.shape[1]))

@@ -8,18 +8,22 @@ the count know what a compiler leaves out, such as the last block's output in a 
 Letters: D width, I heads · head_dim, F MLP width, T tokens, M slots that attention sees, N passes, L window.
 All counts are for one sequence.
 """
+import math
 from collections.abc import Sequence
 
 from sleepnet.config import ModelConfig, SleepConfig
 
-# FLOPs of one token at one entry of S (the decay 1, the read q·S 2, the write k ⊗ v 2, the delta rule's k·S 2), and what decays on its own
-_RULE = {"hebbian": (4, ""), "delta": (6, ""), "gated_hebbian": (5, "head"), "gated_delta": (7, "head"), "kda": (7, "channel")}
+# FLOPs of one token at one entry of S (decay 1, read q·S 2, write k ⊗ v 2, the delta rule's k·S 2, momentum 3), and what gates it has
+_RULE = {
+    "hebbian": (4, ""), "delta": (6, ""), "gated_hebbian": (5, "head"), "gated_delta": (7, "head"), "kda": (7, "channel"),
+    "momentum": (10, "momentum"),
+}
 
 
 def _gates(config: ModelConfig) -> tuple[int, int]:
     """Weights of the projections to beta and to the decays (by channel: of rank head_dim), and of the decays' rates and biases."""
     D, H, d = config.width, config.heads, config.head_dim
-    decays = {"": (0, 0), "head": (D * H, 2 * H), "channel": (D * d + d * H * d, H + H * d)}
+    decays = {"": (0, 0), "head": (D * H, 2 * H), "channel": (D * d + d * H * d, H + H * d), "momentum": (2 * D * H, 2 * H)}
     projections, others = decays[_RULE[config.rule][1]]
     return D * H + projections, others
 
@@ -147,8 +151,8 @@ def sleep_flops(config: ModelConfig, passes: int | None = None, windows: int = 0
 
 
 def state_bytes(config: ModelConfig) -> int:
-    """Bytes of one sequence's fast weights, all that crosses a hard eviction: float32, [H, K, V] per fast-weight block."""
-    return 4 * config.pattern.count("G") * config.heads * config.head_dim**2
+    """Bytes of one sequence's fast weights, all that crosses a hard eviction: float32, `state_shape` per fast-weight block."""
+    return 4 * config.pattern.count("G") * math.prod(config.state_shape)
 
 
 def cache_bytes(config: ModelConfig, windows: int = 0) -> int:

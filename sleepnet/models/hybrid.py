@@ -130,11 +130,10 @@ class Hybrid(nnx.Module):
     def _begin(self, batch_size: int) -> tuple[FastWeights, KvCache]:
         """S = 0 and nothing to attend to."""
         config = self.config
-        shape = (config.heads, config.head_dim, config.head_dim)
         cache = KvCache.empty(
             batch_size, config.survivors, config.pattern.count("A"), config.heads, config.head_dim, jnp.dtype(config.dtype)
         )
-        return FastWeights.zeros(batch_size, (shape,) * config.pattern.count("G")), cache
+        return FastWeights.zeros(batch_size, (config.state_shape,) * config.pattern.count("G")), cache
 
     def _embed(self, tokens, first=0):
         """Embeddings of tokens that stand at `first` … of the window."""

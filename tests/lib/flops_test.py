@@ -10,6 +10,7 @@ from sleepnet_kernels.gated_delta_rule.reference import gated_delta_rule
 from sleepnet_kernels.gated_hebbian_rule.reference import gated_hebbian_rule
 from sleepnet_kernels.hebbian_rule.reference import hebbian_rule
 from sleepnet_kernels.kda_rule.reference import kda_rule
+from sleepnet_kernels.momentum_rule.reference import momentum_rule
 
 from sleepnet.config import ModelConfig, SleepConfig
 from sleepnet.models import flops
@@ -57,18 +58,20 @@ def test_training_agrees_with_the_compiler():
 RULES = {
     "hebbian": (hebbian_rule, 64), "delta": (delta_rule, 64), "gated_hebbian": (gated_hebbian_rule, 2 * 64),
     "gated_delta": (gated_delta_rule, 2 * 64), "kda": (kda_rule, 64 + 64 * 64 + 64 * 64),
+    "momentum": (momentum_rule, 3 * 64),
 }
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_the_rule_agrees_with_its_oracle(name):
-    (rule, gates), size = RULES[name], 64
+    (rule, projected), size = RULES[name], 64
     vector, scalar = jax.ShapeDtypeStruct((1, 1, 1, size), jnp.float32), jax.ShapeDtypeStruct((1, 1, 1), jnp.float32)
-    state = jax.ShapeDtypeStruct((1, 1, size, size), jnp.float32)
+    state = jax.ShapeDtypeStruct((1, 1, 2 * size if name == "momentum" else size, size), jnp.float32)
+    gates = {"kda": (vector, scalar), "momentum": (scalar,) * 4}.get(name, (scalar, scalar))
     # before fusion, which computes the decay twice
-    one_token = jax.jit(rule).lower(vector, vector, vector, vector if name == "kda" else scalar, scalar, state).cost_analysis()["flops"]
+    one_token = jax.jit(rule).lower(vector, vector, vector, *gates, state).cost_analysis()["flops"]
     with_rule = ModelConfig(vocab_size=4, window=8, pattern="G", heads=1, head_dim=size, rule=name)
-    projections = 2 * (5 * 64 * size + gates)
+    projections = 2 * (5 * 64 * size + projected)
     assert flops.pass_flops(with_rule, 1) - projections - 2 * 4 * 3 * size - 2 * 3 * 64 * 128 == pytest.approx(one_token, rel=0.05)
 
 

@@ -28,12 +28,13 @@ CASES = {
     "G_kda": ({**SMALL, "pattern": "G", "rule": "kda", "heads": 2, "head_dim": 4, "beta_max": 2.0, "mlp_width": 0}, {"passes": 2}),
     "G_delta": ({**SMALL, "pattern": "G", "rule": "delta", "beta_max": 2.0, "mlp_width": 0}, {"passes": 2}),
     "G_undecayed_hebbian": ({**SMALL, "pattern": "G", "rule": "hebbian", "mlp_width": 0}, {"passes": 2}),
+    "G_momentum": ({**SMALL, "pattern": "G", "rule": "momentum", "mlp_width": 0, "head_dim": 4}, {"passes": 2}),
     "G_jet": ({**SMALL, "pattern": "G", "conv": "dynamic", "width": 16, "mlp_width": 0, "heads": 2, "head_dim": 4}, {"passes": 2}),
     "AA_sliding": ({**SMALL, "pattern": "AA", "heads": 2, "head_dim": 6, "rope_theta": 20.0}, {"passes": 2, "eviction": "sliding", "carry": "hidden"}),
     "GA_none": ({**SMALL, "pattern": "GA"}, {"passes": 2, "eviction": "none"}),
     "GA_sliding_reset": ({**SMALL, "pattern": "GA", "beta_max": 2.0, "conv_width": 2}, {"passes": 3, "eviction": "sliding", "reset_fast_weights": True}),
 }
-SLOW = ("G_undecayed_hebbian",)
+SLOW = ("G_delta", "G_undecayed_hebbian", "G_momentum", "G_jet")
 each_case = pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in CASES])
 
 
@@ -184,13 +185,18 @@ def fast_weights_by_hand(config, p, x, tokens, S):
     q, k = unit(q), unit(k)
     decay = decay_by_hand(config, p, x)
     beta = config.beta_max * sigmoid(x @ p["beta"]["kernel"])
-    out = np.zeros(shape)
+    out, K = np.zeros(shape), config.head_dim
+    eta = sigmoid(x @ p["momentum"]["kernel"]) if config.rule == "momentum" else np.zeros((len(x), config.heads))
     for t, h in np.ndindex(len(x), config.heads):
         if tokens[t]:
-            S[h] *= decay[t, h, :, None]
-            old = k[t, h] @ S[h] if config.rule in ("delta", "gated_delta", "kda") else 0.0
-            S[h] += beta[t, h] * np.outer(k[t, h], v[t, h] - old)
-        out[t, h] = q[t, h] @ S[h]
+            S[h, :K] *= decay[t, h, :, None]
+            old = k[t, h] @ S[h, :K] if config.rule in ("delta", "gated_delta", "kda", "momentum") else 0.0
+            write = beta[t, h] * np.outer(k[t, h], v[t, h] - old)
+            if config.rule == "momentum":
+                write += eta[t, h] * S[h, K:]
+                S[h, K:] = write
+            S[h, :K] += write
+        out[t, h] = q[t, h] @ S[h, :K]
     gate = silu(x @ p["gate"]["kernel"]).reshape(shape)
     return (rms(out, p["out_scale"]) * gate).reshape(len(x), -1) @ p["out"]["kernel"], S
 
@@ -200,7 +206,7 @@ def by_hand(runner, tokens, predicts, passes):
     config = runner.config
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), runner.params)
     start, stop = config.loop
-    shape = (config.heads, config.head_dim, config.head_dim)
+    shape = (config.heads, config.head_dim * (2 if config.rule == "momentum" else 1), config.head_dim)
     memory = {i: np.zeros(shape) if kind == "G" else {} for i, kind in enumerate(config.pattern)}
     logits, ends = [], []
 

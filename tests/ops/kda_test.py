@@ -129,6 +129,7 @@ def test_chunk_size_does_not_matter(chunk_size):
     assert_close(one, other, numerics.FLOAT32)
 
 
+@pytest.mark.slow
 def test_a_split_sequence_equals_one_call():
     given = arguments(Shape(1, 20, 2, 8, 12))
     call = jax.jit(functools.partial(chunked, chunk_size=C))
@@ -206,6 +207,7 @@ def test_the_future_has_exactly_no_influence():
 STEP_ROWS = ("moderate decay", "decay 50", "identical keys, beta 1, no decay", "beta 2", "every third channel forgets at once")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STEP_ROWS)
 def test_as_many_steps_as_tokens_match_the_oracle(name):
     check("kda", (CASES | HOSTILE)[name], token_by_token)

@@ -53,6 +53,7 @@ def token_by_token(rule):
     return run
 
 
+@pytest.mark.slow
 @both_rules
 def test_as_many_steps_as_tokens_match_the_oracle(rule):
     check(rule, CASES["correlated keys"], token_by_token(rule))
