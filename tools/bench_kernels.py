@@ -10,13 +10,15 @@ no backward here, is its forward over the row's.
 
 Examples:
   python tools/bench_kernels.py --shapes=32,100,4,32,32
+  python tools/bench_kernels.py --shapes=sleep --chunk_sizes=16,32 --cpu_time
   python tools/bench_kernels.py --rule=hebbian --dtype=bfloat16 --rounds=20 --json=bench.json
   python tools/bench_kernels.py --rule=kda --chunk_sizes=4,16    (the floor of kda is that of one decay a head)
   python tools/bench_kernels.py --chunk_sizes=16,32 --maxtext=$HOME/maxtext
   python tools/bench_kernels.py --dtype=bfloat16 --fla --shapes=4,1024,16,128,128 --plot=roofline.png
 
 A shape is batch,tokens,heads,key width,value width, and after them how many heads share one of q and k where that is not 1;
-give several separated by spaces in quotes.
+give several separated by spaces in quotes. "sleep" is one window of a small batch, 24 to 2048 tokens, once: since each of N passes
+computes its own queries, keys and values from the one before, a sleep costs N times that and no kernel can run them together.
 """
 import dataclasses
 import functools
@@ -51,6 +53,7 @@ RULES = {
 # Rules whose arguments have shapes of their own.
 ARGUMENTS = {"kda": kda_arg_specs.arguments}
 ORACLE = "reference"
+SHAPES = {"": arg_specs.BENCHMARK_SHAPES, "sleep": arg_specs.SLEEP_SHAPES}
 # What a row is compared with: names that begin so.
 PEERS = (ORACLE, "maxtext", "fla")
 NAMES = ("q", "k", "v", "log_decay", "beta", "initial_state")
@@ -101,10 +104,29 @@ def beyond_tolerance(ratios, tolerance) -> str:
     return ", ".join(f"{name} {ratio:.1e}" for name, ratio in bad.items())
 
 
-def seconds(function, *arguments) -> float:
+def shapes_of(text: str):
+    """Returns the shapes that a set's name or numbers stand for."""
+    if text in SHAPES:
+        return SHAPES[text]
+    try:
+        return [arg_specs.Shape(*map(int, one.split(","))) for one in text.split()]
+    except (TypeError, ValueError) as error:
+        raise app.UsageError(f"--shapes={text!r}: give sleep, or 5 or 6 numbers a shape as in 8,24,2,32,32") from error
+
+
+def wall_seconds(function, *arguments) -> float:
     start = time.perf_counter()
     jax.block_until_ready(function(*arguments))
     return time.perf_counter() - start
+
+
+def cpu_seconds(function, *arguments) -> float:
+    """Returns what a call costs this process, over as many calls as take 20 ms: alone, a short one is mostly what wakes it."""
+    start, calls, spent = time.process_time(), 0, 0.0
+    while spent < 0.02:
+        jax.block_until_ready(function(*arguments))
+        calls, spent = calls + 1, time.process_time() - start
+    return spent / calls
 
 
 def spread(times) -> float:
@@ -123,7 +145,7 @@ class Compiled:
     temporary: int | None = None
 
 
-def compile_rule(rule, given, d_output, d_state, expected) -> Compiled:
+def compile_rule(rule, given, d_output, d_state, expected, seconds) -> Compiled:
     start = time.perf_counter()
     forward = jax.jit(rule).lower(*(given[n] for n in NAMES)).compile()
     both = jax.jit(with_backward(rule)).lower(given, d_output, d_state).compile()
@@ -142,7 +164,7 @@ def compile_fla(peer, given, expected) -> Compiled:
     return Compiled(lambda: run()[2], None, distances({"output": output, "final_state": state}, expected))
 
 
-def bench(rule: str, shape: arg_specs.Shape, dtype: str, rows, rounds: int, fla=None):
+def bench(rule: str, shape: arg_specs.Shape, dtype: str, rows, rounds: int, fla=None, seconds=wall_seconds):
     """Yields one result a row: a dictionary with the measurements, or with `failed` where the numerics gate is red."""
     given = ARGUMENTS.get(rule, arg_specs.arguments)(shape, dtype)
     for name in [name for name in rows if name in RULES[rule][2]]:
@@ -155,7 +177,7 @@ def bench(rule: str, shape: arg_specs.Shape, dtype: str, rows, rounds: int, fla=
     expected = oracle({n: x.astype(jnp.float32) for n, x in given.items()}, d_output.astype(jnp.float32), d_state)
     # A peer may mix dtypes and ranks that our own code may not.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        compiled = {name: compile_rule(function, given, d_output, d_state, expected) for name, function in rows.items()}
+        compiled = {name: compile_rule(function, given, d_output, d_state, expected, seconds) for name, function in rows.items()}
     if fla is not None:
         compiled["fla forward"] = compile_fla(fla, given, expected)
     failed = {name: beyond_tolerance(c.errors, numerics.tolerance(dtype)) for name, c in compiled.items()}
@@ -215,9 +237,11 @@ def main(argv):
     """Reads the flags; everything else can be imported."""
     del argv
     f = flags.FLAGS
-    shapes = [arg_specs.Shape(*map(int, s.split(","))) for s in f.shapes.split()] or arg_specs.BENCHMARK_SHAPES
+    shapes = shapes_of(f.shapes)
     if (f.maxtext or f.fla) and f.rule != "delta":
         raise app.UsageError("--maxtext and --fla are peers of --rule=delta")
+    if f.cpu_time and jax.default_backend() != "cpu":
+        raise app.UsageError("--cpu_time is for a CPU alone: an accelerator's time is not this process's")
     rows = contenders(f.rule, map(int, f.chunk_sizes), f.maxtext, map(int, f.maxtext_chunk_sizes), made_for=jax.default_backend())
     try:
         fla = bench_peers.Fla() if f.fla else None
@@ -226,7 +250,7 @@ def main(argv):
     print(HEADER)
     results = []
     for shape in shapes:
-        for row in bench(f.rule, shape, f.dtype, rows, f.rounds, fla):
+        for row in bench(f.rule, shape, f.dtype, rows, f.rounds, fla, cpu_seconds if f.cpu_time else wall_seconds):
             results.append(row)
             print(line(row), flush=True)
     if f.json:
@@ -238,12 +262,13 @@ def main(argv):
 if __name__ == "__main__":
     flags.DEFINE_enum("rule", "delta", list(RULES), "which rule to time")
     flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of q, k and v")
-    flags.DEFINE_string("shapes", "", "batch,tokens,heads,key width,value width; several in quotes; default: the project's own list")
+    flags.DEFINE_string("shapes", "", "batch,tokens,heads,key width,value width; several in quotes; or sleep; default: the project's own list")
     flags.DEFINE_list("chunk_sizes", [], "also time the chunked form at these chunk sizes, e.g. 16,32,64")
     flags.DEFINE_string("maxtext", "", "a local checkout of maxtext, timed as a peer; nothing of it is copied")
     flags.DEFINE_list("maxtext_chunk_sizes", ["8", "16", "32"], "beside maxtext's default of 64")
     flags.DEFINE_bool("fla", False, "time fla's Triton kernel as a peer, forward alone; torch and fla must be installed and see a GPU")
     flags.DEFINE_integer("rounds", 9, "rounds of which the median is taken", lower_bound=3)
+    flags.DEFINE_bool("cpu_time", False, "count the time this process ran, not the time that passed: for a CPU that others use; shares mean little then")
     flags.DEFINE_string("json", "", "also write the results to this file")
     flags.DEFINE_string("plot", "", "also draw the roofline into this PNG file")
     app.run(main)

@@ -2,9 +2,11 @@
 import json
 import pathlib
 import sys
+import time
 
 import jax.numpy as jnp
 import pytest
+from absl import app
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tools"))
 import bench_kernels  # noqa: E402
@@ -34,6 +36,23 @@ def test_the_floors_are_those_of_the_targets(kind, forward, backward):
 def test_shared_heads_move_fewer_bytes():
     one, other = (floors.forward(Shape(1, 64, 4, 8, 8, shared), "float32", delta=True, saves=False) for shared in (1, 4))
     assert one.moved - other.moved == 2 * 3 * 64 * 8 * 4 and one.flops == other.flops
+
+
+def test_shapes_are_a_set_or_numbers():
+    assert {shape.t for shape in bench_kernels.shapes_of("sleep")} >= {24, 2048} and len(bench_kernels.shapes_of("")) > 1
+    assert bench_kernels.shapes_of("1,6,2,8,12 1,64,4,8,8,4") == [SMALL, Shape(1, 64, 4, 8, 8, 4)]
+    for bad in ("sleeep", "1,6,2,8", "1,6,2,8,12,1,1"):
+        with pytest.raises(app.UsageError, match=f"--shapes='{bad}': give sleep, or 5 or 6 numbers a shape"):
+            bench_kernels.shapes_of(bad)
+
+
+def test_a_busy_machine_is_not_counted_where_the_process_is():
+    """A call that sleeps costs the process next to nothing, one that computes does not get cheaper by being repeated."""
+    asleep = lambda: time.sleep(0.01)
+    busy = lambda: sum(range(200_000))
+    assert bench_kernels.wall_seconds(asleep) >= 0.01
+    assert 5e-4 < bench_kernels.cpu_seconds(busy) < 1.0
+    assert bench_kernels.cpu_seconds(lambda: (asleep(), busy())) < bench_kernels.wall_seconds(lambda: (asleep(), busy()))
 
 
 def test_a_row_has_every_column_and_what_is_wrong_has_no_speed(tmp_path):

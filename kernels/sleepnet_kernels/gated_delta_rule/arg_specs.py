@@ -41,6 +41,18 @@ BENCHMARK_SHAPES = (
     Shape(32, 100, 4, 32, 32),
     Shape(8, 512, 4, 64, 64),
 )
+# A sleep: one window of a small batch, of which N passes run one after the other, so that batch and heads are all there is side by side.
+SLEEP_SHAPES = (
+    Shape(1, 24, 2, 32, 32),
+    Shape(8, 24, 2, 32, 32),
+    Shape(8, 128, 2, 32, 32),
+    Shape(8, 512, 2, 32, 32),
+    Shape(2, 2048, 2, 32, 32),
+    Shape(8, 24, 4, 64, 64),
+    Shape(8, 128, 4, 64, 64),
+    Shape(4, 512, 4, 64, 64),
+    Shape(1, 2048, 8, 64, 64),
+)
 
 
 def arguments(
