@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from flax import nnx
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as preservation
 
 from sleepnet import build, origin
@@ -191,8 +192,11 @@ class Checkpoints:
         number, place = 1, self.workdir / "damaged" / str(step)
         while place.exists():
             number, place = number + 1, self.workdir / "damaged" / f"{step}.{number + 1}"
-        place.parent.mkdir(exist_ok=True)
-        (self.folder / str(step)).rename(place)
+        multihost_utils.sync_global_devices(f"sleepnet: looked for a place for {step}")
+        if jax.process_index() == 0:
+            place.parent.mkdir(exist_ok=True)
+            (self.folder / str(step)).rename(place)
+        multihost_utils.sync_global_devices(f"sleepnet: set aside {step}")
         self.manager.reload()
         return place
 

@@ -14,6 +14,7 @@ from flax import nnx
 from sleepnet import losses
 from sleepnet.errors import UsageError
 from sleepnet.eval.intervals import wilson
+from sleepnet.mesh import constrain
 from sleepnet.models import flops
 from sleepnet.tasks.base import Task
 
@@ -67,7 +68,9 @@ def evaluate(
     difficulty = []
     batch_size = min(batch_size, examples)
     for done, valid, batch in _batches(task, seed, split, examples, batch_size):
-        arrays = jax.device_put((batch["tokens"], batch["targets"], batch["answer"]))
+        arrays = (batch["tokens"], batch["targets"], batch["answer"])
+        # of several processes, each has the whole batch
+        arrays = jax.device_put(arrays) if jax.process_count() == 1 else arrays
         pending = {
             count: _grade(graph, params, *arrays, passes=count, predicts=task.predicts, answers=task.answers, halt=halt) for count in graded
         }
@@ -121,7 +124,7 @@ def _grade(graph, params, tokens_BxT, targets_BxT, answer_BxT, *, passes, predic
     targets_BxT = jnp.where(finite_BxT, targets_BxT, -1)  # argmax takes NaN for the largest: it must not hit by chance
     right, tokens, exact = losses.grade(logits_BxTxV, targets_BxT, answer_BxT, answers)
     _, finite_tokens, _ = losses.grade(logits_BxTxV, targets_BxT, jnp.where(finite_BxT, answer_BxT, -1), answers)
-    return right, tokens, exact.astype(jnp.int32), tokens - finite_tokens, used_B
+    return tuple(constrain(counts) for counts in (right, tokens, exact.astype(jnp.int32), tokens - finite_tokens, used_B))
 
 
 def _rows(

@@ -7,6 +7,13 @@
 The last reads its examples from a folder that `python -m sleepnet.tasks export` wrote; it must hold train.steps · train.batch_size of
 the run's task, arguments and seed, split train.
 
+On several hosts, the same command on each, at the same time, with a --workdir that all of them see:
+
+  python -m sleepnet.train --config=FILE --workdir=DIR --coordinator=host0:1234 --process_count=4 --process_id=0   (… 1, 2, 3)
+
+(--coordinator=auto alone on a TPU pod slice or under Slurm). Each reads its own rows of every batch; process 0 writes the logs. When one dies
+the others end within a minute and name it; the same commands go on from the newest checkpoint.
+
 A config file defines get_config(); every key of it can be set as --config.key=value. The folder gets config.json, task.json,
 metrics.jsonl, tensorboard/, checkpoints/, compiled/ (what a resumed run need not compile again) and, at the end, result.json. Then: python -m sleepnet.eval --workdir=DIR
 
@@ -24,7 +31,10 @@ from sleepnet import cli
 
 FLAGS = flags.FlagValues()
 config_flags.DEFINE_config_file("config", None, "config file of the run", lock_config=True, flag_values=FLAGS)
-flags.DEFINE_string("workdir", None, "folder of the run: new, empty, or this run's own", flag_values=FLAGS)
+flags.DEFINE_string("workdir", None, "folder of the run: new, empty, or this run's own; one that all hosts see", flag_values=FLAGS)
+flags.DEFINE_string("coordinator", None, "of several processes: HOST:PORT of process 0, or auto where JAX can find out ($JAX_COORDINATOR_ADDRESS)", flag_values=FLAGS)
+flags.DEFINE_integer("process_id", None, "of several processes: which one this is, from 0 ($JAX_PROCESS_ID)", flag_values=FLAGS)
+flags.DEFINE_integer("process_count", None, "of several processes: how many there are ($JAX_NUM_PROCESSES)", flag_values=FLAGS)
 
 
 def main(argv: list[str]) -> None:
@@ -38,16 +48,26 @@ def main(argv: list[str]) -> None:
             raise UsageError(f"--{flag} is missing: python -m sleepnet.train --config=FILE --workdir=DIR")
     config = parse(FLAGS.config)
     # After the config is checked: JAX takes seconds to start
+    from sleepnet.train import hosts
     from sleepnet.train.loop import train
     from sleepnet.train.preempt import Preempted
 
+    hosts.connect(FLAGS.coordinator, FLAGS.process_id, FLAGS.process_count)
     try:
-        result = train(config, FLAGS.workdir)
+        with hosts.Watch():
+            result = train(config, FLAGS.workdir, quiet=not hosts.primary())
     except Preempted as stop:
-        print(stop)
+        if hosts.primary():
+            print(stop)
         return
-    except FloatingPointError as error:
-        raise UsageError(str(error)) from error
+    except (UsageError, FloatingPointError, OSError) as error:
+        if hosts.several():
+            hosts.fail(str(error))
+        if isinstance(error, FloatingPointError):
+            raise UsageError(str(error)) from error
+        raise
+    if not hosts.primary():
+        return
     print(
         f"{result['steps']} steps, {result['tokens']:,} tokens, {result['flops']:.3g} FLOPs, {result['seconds']:.0f} s on {result['device']}; "
         f"grade it with: python -m sleepnet.eval --workdir={FLAGS.workdir}"

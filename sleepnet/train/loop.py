@@ -14,7 +14,7 @@ from sleepnet.errors import UsageError
 from sleepnet.eval.runner import evaluate
 from sleepnet.files import write_json
 from sleepnet.models import flops
-from sleepnet.train import compiled, preempt
+from sleepnet.train import compiled, hosts, preempt
 from sleepnet.train.metrics import Metrics, Seconds
 from sleepnet.train.step import first_bad_tensor, init_state, make_step
 from sleepnet.train.trace import Trace
@@ -49,11 +49,14 @@ def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dic
     mesh = meshes.make(config.mesh)
     sharding.check(config, mesh)
     examples = data.examples(task, config.task.folder, seed=config.seed, count=config.train.steps * config.train.batch_size)
-    checkpoint.claim(workdir, config, task, examples.manifest_hash if config.task.folder else "")
+    card = origin.card(config, task, mesh)
+    hosts.agree(card)
+    hosts.share(workdir)
+    hosts.first(lambda: checkpoint.claim(workdir, config, task, examples.manifest_hash if config.task.folder else ""), "claim")
     if (workdir / "result.json").exists():
         return json.loads((workdir / "result.json").read_text())
     keep = {key: getattr(config.train, key) for key in ("keep", "keep_period", "keep_best")}
-    checkpoints = checkpoint.Checkpoints(workdir, origin.card(config, task, mesh), **keep)
+    checkpoints = checkpoint.Checkpoints(workdir, card, **keep)
     try:
         with compiled.cached(config.compile_cache, workdir), meshes.use(mesh), preempt.watch() as told:
             return _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
@@ -80,7 +83,8 @@ def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
     source = data.BatchSource(examples, seed=config.seed, batch_size=settings.batch_size, steps=settings.steps, rows=rows)
     iterator = data.batches(source, start)
     costs = {n: flops.train_flops(model.config, task.predicts, task.seq_len, n) * settings.batch_size for n in _all_passes(config)}
-    metrics, seconds, trace = Metrics(workdir, start=start, steps=settings.steps, quiet=quiet), Seconds(), Trace(config.profile, workdir / "profile")
+    metrics = Metrics(workdir, start=start, steps=settings.steps, quiet=quiet, writes=hosts.primary())
+    seconds, trace = Seconds(), Trace(config.profile, workdir / "profile" if hosts.primary() else None)
     spent, rank = sum(costs[passes_at(config, step)] for step in range(start)), {}
     see = lambda: _stop_if_bad(config, task, graph, optimizer, state, lambda step: sharding.place(mesh, source[step], settings.batch_size, rows), workdir)
 
@@ -91,7 +95,7 @@ def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
 
     try:
         for step in range(start, settings.steps):
-            if told():
+            if told(step):
                 checkpoints.wait()
                 if step > (checkpoints.latest() or 0):
                     see()
@@ -133,7 +137,8 @@ def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "device": jax.devices()[0].device_kind,
     }
-    write_json(workdir / "result.json", result)
+    if hosts.primary():
+        write_json(workdir / "result.json", result)
     return result
 
 

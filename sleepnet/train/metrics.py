@@ -48,18 +48,20 @@ class Seconds:
 class Metrics:
     """Writes `metrics.jsonl` and `tensorboard/` in a run's folder, and a line on the terminal.
 
-    A resumed run first drops what was written after its checkpoint, so that the file reads like an unbroken run's.
+    A resumed run first drops what was written after its checkpoint, so that the file reads like an unbroken run's. With `writes=False`, in a
+    process that leaves this to another, nothing is written or shown.
     """
 
-    def __init__(self, workdir: Path, *, start: int, steps: int, quiet: bool):
-        self.path = workdir / "metrics.jsonl"
+    def __init__(self, workdir: Path, *, start: int, steps: int, quiet: bool, writes: bool = True):
+        self.path, self.writes = workdir / "metrics.jsonl", writes
         self.steps, self.quiet = steps, quiet
-        kept = self._kept(start)
-        self.path.write_text("".join(kept), encoding="utf-8")
-        self.seconds = json.loads(kept[-1])["seconds"] if kept else 0.0
-        self.file = self.path.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1 if start else None)
-        self.mark, self.marked_step = time.monotonic(), start
+        self.mark, self.marked_step, self.seconds = time.monotonic(), start, 0.0
+        if writes:
+            kept = self._kept(start)
+            self.path.write_text("".join(kept), encoding="utf-8")
+            self.seconds = json.loads(kept[-1])["seconds"] if kept else 0.0
+            self.file = self.path.open("a", encoding="utf-8")
+            self.board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1 if start else None)
 
     def _kept(self, start: int) -> list[str]:
         if not self.path.exists():
@@ -75,6 +77,8 @@ class Metrics:
 
     def write(self, step: int, split: str, values: dict[str, Any]) -> None:
         """One line of numbers of `split`, with the seconds that the run has taken so far, all its legs together."""
+        if not self.writes:
+            return
         now = time.monotonic()
         self.seconds += now - self.mark
         rate = (step - self.marked_step) / max(now - self.mark, 1e-9)
@@ -97,5 +101,6 @@ class Metrics:
 
     def close(self) -> None:
         """Lets go of the files."""
-        self.file.close()
-        self.board.close()
+        if self.writes:
+            self.file.close()
+            self.board.close()

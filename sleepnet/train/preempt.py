@@ -4,6 +4,9 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
+import jax
+from jax.experimental import multihost_utils
+
 
 class Preempted(Exception):
     """The run was told to stop; its checkpoint of `step` is saved."""
@@ -14,11 +17,19 @@ class Preempted(Exception):
 
 
 @contextlib.contextmanager
-def watch() -> Iterator[Callable[[], bool]]:
-    """Yields `told()`: whether SIGTERM has come since. A second one does what it did before; outside the main thread nothing is watched."""
+def watch() -> Iterator[Callable[[int], bool]]:
+    """Yields `told(step)`, asked before each step: whether to stop now, because SIGTERM has come.
+
+    A second SIGTERM does what it did before; outside the main thread nothing is watched. Of several processes one SIGTERM is for all: JAX's
+    service, which takes the signal itself, names a step that none has passed, and all stop there.
+    """
+    if jax.process_count() > 1:
+        yield multihost_utils.reached_preemption_sync_point
+        return
     came = threading.Event()
+    told = lambda step: came.is_set()
     if threading.current_thread() is not threading.main_thread():
-        yield came.is_set
+        yield told
         return
 
     def tell(*_):
@@ -27,6 +38,6 @@ def watch() -> Iterator[Callable[[], bool]]:
 
     before = signal.signal(signal.SIGTERM, tell)
     try:
-        yield came.is_set
+        yield told
     finally:
         signal.signal(signal.SIGTERM, before)

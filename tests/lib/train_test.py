@@ -407,8 +407,8 @@ def test_sigterm_at_the_last_step_ends_the_run_as_ever(whole, tmp_path, monkeypa
 
 def test_a_second_sigterm_is_as_it_was():
     script = (
-        "import os, signal\nfrom sleepnet.train import preempt\nwith preempt.watch() as told:\n    assert not told()\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n    assert told()\n    print('told', flush=True)\n    os.kill(os.getpid(), signal.SIGTERM)"
+        "import os, signal\nfrom sleepnet.train import preempt\nwith preempt.watch() as told:\n    assert not told(3)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n    assert told(3)\n    print('told', flush=True)\n    os.kill(os.getpid(), signal.SIGTERM)"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (-signal.SIGTERM, "told\n"), ended.stderr
