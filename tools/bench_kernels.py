@@ -46,9 +46,9 @@ from sleepnet_kernels.kda_rule import arg_specs as kda_arg_specs
 from sleepnet_kernels.kda_rule import xla_chunked as kda_chunked
 
 RULES = {
-    "delta": (delta_api.gated_delta_rule, delta_api.IMPLEMENTATIONS, delta_api.KERNELS, delta_chunked.gated_delta_rule),
-    "hebbian": (hebbian_api.gated_hebbian_rule, hebbian_api.IMPLEMENTATIONS, hebbian_api.KERNELS, hebbian_chunked.gated_hebbian_rule),
-    "kda": (kda_api.kda_rule, kda_api.IMPLEMENTATIONS, {}, kda_chunked.kda_rule),
+    "delta": (delta_api.gated_delta_rule, delta_api.IMPLEMENTATIONS, delta_chunked.gated_delta_rule),
+    "hebbian": (hebbian_api.gated_hebbian_rule, hebbian_api.IMPLEMENTATIONS, hebbian_chunked.gated_hebbian_rule),
+    "kda": (kda_api.kda_rule, kda_api.IMPLEMENTATIONS, kda_chunked.kda_rule),
 }
 # Rules whose arguments have shapes of their own.
 ARGUMENTS = {"kda": kda_arg_specs.arguments}
@@ -62,10 +62,13 @@ HEADER = (
     f"{'TFLOP/s':>8} {'GB/s':>7} {'share':>6} {'MiB':>7} {'compile s':>9} {'error':>7} ratio to"
 )
 
+# Made for one platform; a rule without an entry has none.
+KERNELS = {"delta": delta_api.KERNELS, "hebbian": hebbian_api.KERNELS}
+
 
 def contenders(rule: str, chunk_sizes, maxtext: str, maxtext_chunk_sizes, *, made_for: str | None = None):
     """Returns what is to be timed by name, all called with positional arguments; the oracle first, kernels for a platform `made_for`."""
-    public, known, kernels, chunked = RULES[rule]
+    public, known, chunked = RULES[rule]
 
     def named(implementation):
         def call(q, k, v, log_decay, beta, initial_state):
@@ -74,7 +77,7 @@ def contenders(rule: str, chunk_sizes, maxtext: str, maxtext_chunk_sizes, *, mad
         return call
 
     rows = {name: named(name) for name in (ORACLE, *(n for n in known if n != ORACLE))}
-    rows |= {name: named(name) for name, kernel in kernels.items() if made_for is not None and kernel.platform == made_for}
+    rows |= {name: named(name) for name, kernel in KERNELS.get(rule, {}).items() if made_for is not None and kernel.platform == made_for}
     rows |= {f"xla_chunked C={c}": functools.partial(chunked, chunk_size=c) for c in chunk_sizes}
     if maxtext:
         rows["maxtext"] = bench_peers.maxtext_rule(maxtext, None)
@@ -167,12 +170,12 @@ def compile_fla(peer, given, expected) -> Compiled:
 def bench(rule: str, shape: arg_specs.Shape, dtype: str, rows, rounds: int, fla=None, seconds=wall_seconds):
     """Yields one result a row: a dictionary with the measurements, or with `failed` where the numerics gate is red."""
     given = ARGUMENTS.get(rule, arg_specs.arguments)(shape, dtype)
-    for name in [name for name in rows if name in RULES[rule][2]]:
-        if reason := RULES[rule][2][name].refuses(*given.values()):
-            print(f"{name}, {shape}, {dtype}: not timed, {reason}")
-            rows = {n: row for n, row in rows.items() if n != name}
     d_output, d_state = (jax.random.normal(jax.random.key(i), x.shape) for i, x in enumerate((given["v"], given["initial_state"])))
     d_output = d_output.astype(dtype)
+    refused = {name: kernel.refuses(*given.values()) for name, kernel in KERNELS.get(rule, {}).items() if name in rows}
+    for name in (name for name, reason in refused.items() if reason):
+        print(f"{name}, {shape}, {dtype}: not timed, {refused[name]}")
+    rows = {name: row for name, row in rows.items() if not refused.get(name)}
     oracle = jax.jit(with_backward(rows[ORACLE]))
     expected = oracle({n: x.astype(jnp.float32) for n, x in given.items()}, d_output.astype(jnp.float32), d_state)
     # A peer may mix dtypes and ranks that our own code may not.
