@@ -12,6 +12,7 @@ Examples:
   python tools/bench_kernels.py --shapes=32,100,4,32,32
   python tools/bench_kernels.py --shapes=sleep --chunk_sizes=16,32 --cpu_time
   python tools/bench_kernels.py --rule=hebbian --dtype=bfloat16 --rounds=20 --json=bench.json
+  python tools/bench_kernels.py --static --dtype=bfloat16
   python tools/bench_kernels.py --rule=kda --chunk_sizes=4,16    (the floor of kda is that of one decay a head)
   python tools/bench_kernels.py --chunk_sizes=16,32 --maxtext=$HOME/maxtext
   python tools/bench_kernels.py --dtype=bfloat16 --fla --shapes=4,1024,16,128,128 --plot=roofline.png
@@ -34,6 +35,7 @@ import numpy as np
 from absl import app, flags
 
 import bench_peers
+import bench_static
 import floors
 from sleepnet_kernels import numerics
 from sleepnet_kernels.gated_delta_rule import api as delta_api
@@ -240,6 +242,12 @@ def main(argv):
     """Reads the flags; everything else can be imported."""
     del argv
     f = flags.FLAGS
+    if f.static:
+        told = bench_static.rows(f.rule, f.dtype)
+        print(*map(bench_static.line, told), sep="\n") if told else print(f"no kernel of --rule={f.rule} --dtype={f.dtype} has a budget")
+        if f.json:
+            pathlib.Path(f.json).write_text(json.dumps({"static": told}, indent=1) + "\n")
+        return
     shapes = shapes_of(f.shapes)
     if (f.maxtext or f.fla) and f.rule != "delta":
         raise app.UsageError("--maxtext and --fla are peers of --rule=delta")
@@ -272,6 +280,7 @@ if __name__ == "__main__":
     flags.DEFINE_bool("fla", False, "time fla's Triton kernel as a peer, forward alone; torch and fla must be installed and see a GPU")
     flags.DEFINE_integer("rounds", 9, "rounds of which the median is taken", lower_bound=3)
     flags.DEFINE_bool("cpu_time", False, "count the time this process ran, not the time that passed: for a CPU that others use; shares mean little then")
+    flags.DEFINE_bool("static", False, "tell what compilers say of the rule's kernels on TPUs and GPUs (the committed budgets), and time nothing")
     flags.DEFINE_string("json", "", "also write the results to this file")
     flags.DEFINE_string("plot", "", "also draw the roofline into this PNG file")
     app.run(main)

@@ -10,6 +10,7 @@ from absl import app
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tools"))
 import bench_kernels  # noqa: E402
+import bench_static  # noqa: E402
 import floors  # noqa: E402
 from sleepnet_kernels.gated_delta_rule.arg_specs import Shape  # noqa: E402
 
@@ -44,6 +45,16 @@ def test_shapes_are_a_set_or_numbers():
     for bad in ("sleeep", "1,6,2,8", "1,6,2,8,12,1,1"):
         with pytest.raises(app.UsageError, match=f"--shapes='{bad}': give sleep, or 5 or 6 numbers a shape"):
             bench_kernels.shapes_of(bad)
+
+
+def test_what_compilers_say_is_read_off_the_budgets(tmp_path):
+    (tmp_path / "aot_budget.json").write_text('{"v5p delta forward bfloat16": {"cycles": 1.5}, "v5p delta forward float32": {"cycles": 3}, "v5p hebbian forward bfloat16": {}}')
+    (tmp_path / "aot_cuda_budget.json").write_text('{"h200 delta 64": {"forward": {"registers": 7}, "reverse": {"registers": 8}}, "h200 hebbian 64": {}}')
+    told = bench_static.rows("delta", "bfloat16", tmp_path)
+    assert [row["kernel"] for row in told] == ["v5p delta forward bfloat16", "h200 delta 64 forward", "h200 delta 64 reverse"]
+    assert "cycles 1.5" in bench_static.line(told[0]) and told[2]["registers"] == 8
+    assert [row["kernel"] for row in bench_static.rows("delta", "float32", tmp_path)] == ["v5p delta forward float32"]
+    assert {row["platform"] for row in bench_static.rows("delta", "bfloat16")} == {"TPU", "GPU"}, "the committed ones"
 
 
 def test_a_busy_machine_is_not_counted_where_the_process_is():
