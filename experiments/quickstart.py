@@ -6,6 +6,7 @@ k = 1 … 4 steps on. Training asks k = 1 alone for 300 steps, k ≤ 2 up to ste
 Two arms:  python -m sleepnet.study --config=experiments/quickstart.py
 All arms:  python -m sleepnet.study --config=experiments/quickstart.py:all_arms --seeds=0,1
 And rates: python -m sleepnet.study --config=experiments/quickstart.py:rates (all arms, and the controls at rates of their own)
+And rules: python -m sleepnet.study --config=experiments/quickstart.py:rules (all of these, and other fast-weight rules)
 Hardware:  two CPU cores
 Wall time: 258 s, installation included, on two idle cores (two arms)
 Score:     k = 4, exact, held-out cycles: N = 4 .999, 1.000, .993 (seeds 0, 1, 2), N = 1 with as much compute .280, .420 (seeds 0, 1);
@@ -44,6 +45,18 @@ MORE = (
 )
 
 
+# One rule or convolution for another, all else the same; gated Hebbian is among the arms above
+RULES = tuple(
+    dict(name=name, label=f"N = 4, {label}", overrides={"model.sleep.passes": 4, **overrides})
+    for name, label, overrides in (
+        ("delta", "delta without decay", {"model.rule": "delta"}),
+        ("kda", "delta with a decay per channel (KDA)", {"model.rule": "kda"}),
+        ("momentum", "gated delta with momentum (after Titans)", {"model.rule": "momentum"}),
+        ("beta2", "write strengths up to 2", {"model.beta_max": 2.0}),
+        ("dynamic_conv", "dynamic convolution (Jet)", {"model.conv": "dynamic"}),
+        ("linear_attention", "Hebbian without decay", {"model.rule": "hebbian"}),
+    )
+)
 # The base's rate was chosen on sleep4: what do the controls do with others?
 RATES = tuple(
     dict(name=f"{name}_rate_{word}", label=f"{label}, {word} the rate", overrides={**overrides, "optim.learning_rate": rate, "optim.adam_rate": 0.15 * rate}, **rest)
@@ -53,11 +66,11 @@ RATES = tuple(
     )
     for word, rate in (("half", 7.5e-3), ("twice", 3e-2))
 )
-ARMS = {"two_arms": pair.ARMS, "all_arms": pair.ARMS + MORE, "rates": pair.ARMS + MORE + RATES}
+ARMS = {"two_arms": pair.ARMS, "all_arms": pair.ARMS + MORE, "rates": pair.ARMS + MORE + RATES, "rules": pair.ARMS + MORE + RATES + RULES}
 
 
 def get_config(arms: str = "two_arms"):
-    """The study's configuration; `arms` is two_arms, all_arms or rates."""
+    """The study's configuration; `arms` is two_arms, all_arms, rates or rules."""
     if arms not in ARMS:
         raise UsageError(f"experiments/quickstart.py:{arms}: there is {', '.join(ARMS)}")
     config = spec.default()
