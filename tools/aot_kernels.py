@@ -5,8 +5,9 @@ Cycles are bundles of the kernel's loop body, per token and head: a lower bound,
 a figure is more than 5 % over aot_budget.json beside this file.
 
 Examples:
-  python tools/aot_kernels.py
+  python tools/aot_kernels.py --rules=delta --dtypes=bfloat16
   python tools/aot_kernels.py --chips=v6e --rules=delta --directions=backward --heads=4
+  python tools/aot_kernels.py --chips=tpu7x --packed=true
   python tools/aot_kernels.py --update
 """
 import dataclasses
@@ -23,7 +24,7 @@ from absl import app, flags
 
 BUDGET = pathlib.Path(__file__).with_name("aot_budget.json")
 SLACK = 1.05
-TOPOLOGIES = {"v5e": "v5e:1x1", "v5p": "v5p:1x1x1", "v6e": "v6e:1x1"}
+TOPOLOGIES = {"v5e": "v5e:1x1", "v5p": "v5p:1x1x1", "v6e": "v6e:1x1", "tpu7x": "tpu7x:1x1x1"}
 # Cycles per token and head at chunks of 128 and widths of 128, from the project's list of targets.
 TARGETS = {("v5p", "forward"): 7.8, ("v6e", "forward"): 5.2, ("v5p", "backward"): 11.0, ("v6e", "backward"): 10.0}
 CHUNKS = 8
@@ -37,17 +38,24 @@ ENVIRONMENT = {
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One kernel for one chip; chunk or heads 0 take the committed block sizes."""
+    """One kernel for one chip; `packed` with segment ids; chunk or heads 0 take the committed block sizes."""
 
     chip: str
     rule: str
     direction: str
     dtype: str
-    chunk: int
-    heads: int
+    packed: bool = False
+    chunk: int = 0
+    heads: int = 0
 
     def __str__(self):
-        return f"{self.chip} {self.rule} {self.direction} {self.dtype}"
+        return f"{self.chip} {self.rule} {self.direction} {self.dtype}" + (" packed" if self.packed else "")
+
+    @classmethod
+    def named(cls, name: str):
+        """Returns the job of a name in the budget."""
+        chip, rule, direction, dtype, *packed = name.split()
+        return cls(chip, rule, direction, dtype, packed=bool(packed))
 
 
 def compile_here(job: Job) -> dict:
@@ -59,7 +67,7 @@ def compile_here(job: Job) -> dict:
 
     topology = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGIES[job.chip], chips_per_host_bounds=(1, 1, 1))
     mesh = jax.sharding.Mesh(topology.devices[:1], ("x",))
-    blocks = mosaic.blocks_for(topology.devices[0].device_kind)
+    blocks = mosaic.blocks_for(topology.devices[0].device_kind, job.dtype, delta=job.rule == "delta")
     blocks = dataclasses.replace(blocks, chunk=job.chunk or blocks.chunk)
     if job.heads:
         blocks = dataclasses.replace(blocks, heads=job.heads, backward_heads=job.heads)
@@ -69,16 +77,17 @@ def compile_here(job: Job) -> dict:
     array = lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=everywhere)
     operand, gate = array((1, tokens, heads, WIDTH), job.dtype), array((1, tokens, heads), "float32")
     given = (operand, operand, operand, gate, gate, array((1, heads, WIDTH, WIDTH), "float32"))
+    segment_ids = array((1, tokens), "int32") if job.packed else None
 
-    def forward(*given):
-        return mosaic.mosaic_rule(*given, delta=job.rule == "delta", blocks=blocks)
+    def forward(segment_ids, *given):
+        return mosaic.mosaic_rule(*given, segment_ids, delta=job.rule == "delta", blocks=blocks)
 
-    def backward(cotangents, *given):
-        return jax.vjp(forward, *given)[1](cotangents)
+    def backward(cotangents, segment_ids, *given):
+        return jax.vjp(lambda *given: forward(segment_ids, *given), *given)[1](cotangents)
 
     with jax.set_mesh(mesh):
         # The gradient's forward kernel is compiled as well; its own dump is told apart by name.
-        arguments = given if job.direction == "forward" else ((operand, given[-1]), *given)
+        arguments = (segment_ids, *given) if job.direction == "forward" else ((operand, given[-1]), segment_ids, *given)
         lowered = jax.jit(forward if job.direction == "forward" else backward).trace(*arguments).lower(lowering_platforms=("tpu",))
         start = time.perf_counter()
         lowered.compile()
@@ -126,7 +135,7 @@ def over_budget(figures: dict, budget: dict | None) -> list[str]:
 def line(job: Job, figures: dict) -> str:
     target = TARGETS.get((job.chip, job.direction)) if (job.rule, job.dtype) == ("delta", "bfloat16") else None
     return (
-        f"{job!s:32} C {figures['chunk']:4} heads {figures['heads']:2}  cycles {figures['cycles']:6.2f}"
+        f"{job!s:38} C {figures['chunk']:4} heads {figures['heads']:2}  cycles {figures['cycles']:6.2f}"
         f"  target {'-' if target is None else target:>5}  vmem {figures['vmem_mib']:6.2f} MiB  compiled in {figures['compile_s']:.1f} s"
     )
 
@@ -138,13 +147,13 @@ def main(argv):
     if f.one:
         print(json.dumps(compile_here(Job(**json.loads(f.one)))))
         return 0
-    jobs = [Job(c, r, d, t, f.chunk, f.heads) for c in f.chips for r in f.rules for d in f.directions for t in f.dtypes]
+    jobs = [Job(c, r, d, t, f.packed, f.chunk, f.heads) for c in f.chips for r in f.rules for d in f.directions for t in f.dtypes]
     budget = json.loads(BUDGET.read_text()) if BUDGET.exists() else {}
     red = False
     for job in jobs:
         figures = measure(job)
         if "failed" in figures:
-            print(f"{job!s:32} failed: {figures['failed']}", flush=True)
+            print(f"{job!s:38} failed: {figures['failed']}", flush=True)
             red = True
             continue
         if f.update:
@@ -159,9 +168,10 @@ def main(argv):
 
 if __name__ == "__main__":
     flags.DEFINE_list("chips", list(TOPOLOGIES), "which chips to compile for")
-    flags.DEFINE_list("rules", ["delta"], "which rules, delta or hebbian; the budget holds delta alone so far")
+    flags.DEFINE_list("rules", ["delta", "hebbian"], "which rules")
     flags.DEFINE_list("directions", ["forward", "backward"], "which kernels")
-    flags.DEFINE_list("dtypes", ["bfloat16"], "of q, k and v")
+    flags.DEFINE_list("dtypes", ["bfloat16", "float32"], "of q, k and v")
+    flags.DEFINE_bool("packed", False, "rows packed with several sequences")
     flags.DEFINE_integer("chunk", 0, "tokens of a chunk; 0: as committed. Not held against the budget")
     flags.DEFINE_integer("heads", 0, "heads of a grid step; 0: as committed. Not held against the budget")
     flags.DEFINE_bool("update", False, "write the figures to aot_budget.json")

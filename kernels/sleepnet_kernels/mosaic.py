@@ -39,10 +39,16 @@ class Blocks:
     vmem_mib: int
 
 
-def blocks_for(device_kind: str) -> Blocks:
-    """Returns the committed block sizes for a device kind, as in `jax.Device.device_kind`, or the default ones."""
+def blocks_for(device_kind: str, dtype: jax.typing.DTypeLike, *, delta: bool) -> Blocks:
+    """Returns the committed block sizes for a device kind, as in `jax.Device.device_kind`, the dtype of q, k and v, and the rule.
+
+    The table's entries "default", "default delta DTYPE", "KIND" and "KIND delta DTYPE" (or hebbian) add up, later ones outdo earlier ones.
+    """
     table = json.loads(pathlib.Path(__file__).with_name("block_sizes.json").read_text(encoding="utf-8"))
-    return Blocks(**(table["default"] | table.get(device_kind, {})))
+    chosen = {}
+    for kind in ("default", device_kind):
+        chosen |= table.get(kind, {}) | table.get(f"{kind} {'delta' if delta else 'hebbian'} {jnp.dtype(dtype).name}", {})
+    return Blocks(**chosen)
 
 
 def mosaic_rule(
@@ -52,13 +58,13 @@ def mosaic_rule(
     """Runs the gated delta rule (`delta`) or the gated Hebbian rule as a TPU kernel.
 
     Args:
-      blocks: None takes the table's for the device lowered for.
+      blocks: None takes the table's for the device lowered for, the operands' dtype and the rule.
       interpret: False compiles; True or a `pltpu.InterpretParams` runs the kernel as ordinary operations on any platform.
 
     Returns:
       output [B, T, H, V] in v's dtype and the final state [B, H, K, V] in float32.
     """
-    blocks = blocks_for(dispatch.device_kind()) if blocks is None else blocks
+    blocks = blocks_for(dispatch.device_kind(), q_BxTxHxK.dtype, delta=delta) if blocks is None else blocks
     (b, t, h, dk), dv = q_BxTxHxK.shape, v_BxTxHxV.shape[-1]
     c = min(blocks.chunk, -(-t // ROWS) * ROWS)
     if c % ROWS:

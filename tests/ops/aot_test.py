@@ -1,5 +1,6 @@
 """The TPU kernels compile for real chips and stay within the committed budget; what the tool reads out of a dump."""
 import importlib.util
+import itertools
 import json
 import pathlib
 
@@ -22,9 +23,15 @@ BUDGET = json.loads(aot.BUDGET.read_text())
 @pytest.mark.aot
 @pytest.mark.parametrize("name", sorted(BUDGET))
 def test_a_kernel_stays_within_its_budget(name):
-    figures = aot.measure(aot.Job(*name.split(), chunk=0, heads=0))
+    figures = aot.measure(aot.Job.named(name))
     assert "failed" not in figures, figures
     assert not aot.over_budget(figures, BUDGET[name])
+
+
+def test_the_budget_has_every_chip_rule_direction_and_dtype():
+    every = {" ".join(x) for x in itertools.product(aot.TOPOLOGIES, ("delta", "hebbian"), ("forward", "backward"), ("bfloat16", "float32"))}
+    assert every <= set(BUDGET) and any(name.endswith("packed") for name in BUDGET)
+    assert all(str(aot.Job.named(name)) == name for name in BUDGET)
 
 
 @pytest.mark.parametrize("key", sorted(aot.TARGETS))

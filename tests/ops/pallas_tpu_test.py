@@ -121,8 +121,9 @@ def test_a_kernel_by_name_runs_or_raises(rule):
 
 
 def test_the_table_of_block_sizes_has_a_default():
-    assert mosaic.blocks_for("a device that nobody has seen") == mosaic.blocks_for("default")
-    assert mosaic.blocks_for("default").chunk == 128
+    assert mosaic.blocks_for("a device that nobody has seen", "bfloat16", delta=True) == mosaic.Blocks(128, 8, 8, 32)
+    chunks = {(kind, delta): mosaic.blocks_for(kind, "float32", delta=delta).chunk for kind in ("another", "TPU7x") for delta in (True, False)}
+    assert chunks == {("another", True): 64, ("another", False): 64, ("TPU7x", True): 64, ("TPU7x", False): 128}
 
 
 @pytest.mark.slow
