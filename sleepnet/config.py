@@ -36,7 +36,7 @@ class SleepConfig:
     reset_fast_weights: bool = False  # each pass starts from the window's first S instead of the last pass's
     gradient: str = "full"  # full, last (the last `gradient_passes` passes), or implicit (fixed point)
     gradient_passes: int = 1  # read by gradient = last
-    remat: bool = False  # recompute each pass in the backward pass
+    remat: bool = False  # recompute each pass in the backward pass: model.remat=pass
 
     def __post_init__(self):
         _at_least("sleep.passes", self.passes, 1)
@@ -68,6 +68,9 @@ class ModelConfig:
     output_scale: float = 0.5  # of the initial weights of every projection back into the residual stream
     loop_gain: float = 0.5  # initial gain of the normalised hidden state between passes
     dtype: str = "float32"  # of activations; weights, fast weights and norms stay float32
+    # what the backward pass computes again instead of keeping it: none; pass (each pass of the loop); chunk (each window, all its passes at
+    # once); named (each pass, but not the walk over the rule's chunks: its states and inverses are kept)
+    remat: str = "none"
     sleep: SleepConfig = dataclasses.field(default_factory=SleepConfig)
 
     def __post_init__(self):
@@ -86,6 +89,9 @@ class ModelConfig:
         _choice("model.conv", self.conv, ("fixed", "dynamic"))
         _choice("model.decay_start", self.decay_start, ("windows", "mamba2"))
         _choice("model.dtype", self.dtype, ("float32", "bfloat16"))
+        _choice("model.remat", self.remat, ("none", "pass", "chunk", "named"))
+        if self.sleep.remat and self.remat not in ("none", "pass"):
+            raise UsageError(f"model.remat={self.remat!r} and model.sleep.remat=True, which is model.remat='pass': set the latter to False")
         if not 0 < self.beta_max <= 2:
             raise UsageError(f"model.beta_max={self.beta_max} must lie in (0, 2]: beyond 2 the delta rule diverges")
         start, stop = self.loop
@@ -115,6 +121,11 @@ class ModelConfig:
     def conv_rank(self) -> int:
         """Channels through which a token makes its taps."""
         return max(self.width // 8, 1)
+
+    @property
+    def recomputed(self) -> str:
+        """The policy of `remat`, by either key."""
+        return "pass" if self.sleep.remat else self.remat
 
     @property
     def survivors(self) -> int:
@@ -172,6 +183,7 @@ class TrainConfig:
 
     steps: int = 1000
     batch_size: int = 64
+    accumulate: int = 1  # microbatches that a batch is computed in, one after the other; the same gradient, to rounding, for less memory
     random_passes: tuple[int, ...] = ()  # passes drawn uniformly from these at each step; empty: always model.sleep.passes
     log_every: int = 50  # steps between two lines of metrics
     save_every: int = 500  # steps between two checkpoints
@@ -182,12 +194,14 @@ class TrainConfig:
     eval_examples: int = 256
 
     def __post_init__(self):
-        for key in ("steps", "batch_size", "log_every", "save_every", "keep", "eval_examples"):
+        for key in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep", "eval_examples"):
             _at_least(f"train.{key}", getattr(self, key), 1)
         for key in ("keep_period", "eval_every"):
             _at_least(f"train.{key}", getattr(self, key), 0)
         for passes in self.random_passes:
             _at_least("train.random_passes", passes, 1)
+        if self.batch_size % self.accumulate:
+            raise UsageError(f"train.batch_size={self.batch_size} must be a multiple of train.accumulate={self.accumulate}")
         _choice("train.keep_best", self.keep_best, ("", "exact_accuracy", "label_accuracy"))
         if self.keep_best and (not self.eval_every or self.save_every % self.eval_every):
             raise UsageError(

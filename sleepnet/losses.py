@@ -4,16 +4,18 @@ import jax.numpy as jnp
 import optax
 
 
-def cross_entropy(logits: jax.Array, targets: jax.Array, loss_mask: jax.Array) -> jax.Array:
+def cross_entropy(logits: jax.Array, targets: jax.Array, loss_mask: jax.Array, count: jax.Array | None = None) -> jax.Array:
     """Mean of −log softmax(logits)[target] over the positions of `loss_mask`.
 
     Args:
       logits: [B, T, V] float32.
       targets: [B, T] int32.
       loss_mask: [B, T] bool, at least one True.
+      count: float32 scalar to divide by instead of the number of positions; the losses of a batch's parts, each divided by the count of
+        the whole, add up to the loss of the whole, and a part may have no position.
     """
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-    count = jnp.sum(loss_mask.astype(jnp.float32))
+    count = jnp.sum(loss_mask.astype(jnp.float32)) if count is None else count
     return jnp.sum(jnp.where(loss_mask, losses, 0.0)) / count
 
 

@@ -101,6 +101,10 @@ def check(config: RunConfig, mesh: Mesh | AbstractMesh) -> None:
     parts = meshes.ways(mesh, BATCH)
     if config.train.batch_size % parts:
         raise UsageError(f"train.batch_size={config.train.batch_size} must be a multiple of mesh.data × mesh.fsdp = {parts}")
+    if config.train.batch_size % (parts * config.train.accumulate):
+        raise UsageError(
+            f"train.batch_size={config.train.batch_size} must be a multiple of train.accumulate={config.train.accumulate} times mesh.data × mesh.fsdp = {parts}"
+        )
     if config.model.heads % mesh.shape["tensor"]:
         raise UsageError(f"model.heads={config.model.heads} must be a multiple of mesh.tensor={mesh.shape['tensor']}")
 

@@ -117,20 +117,24 @@ def train_flops(config: ModelConfig, predicts: Sequence[bool], seq_len: int, pas
     total = 0
     for tokens, labelled, kept in _windows(config, predicts, seq_len):
         outside = _window_flops(config, tokens, 0, kept) + (head_flops(config, tokens) if labelled else 0)
-        rounds = _loop_rounds(config.sleep, config.sleep.predict_passes if labelled else passes)
+        total += _window_flops(config, tokens, 0, kept) if config.recomputed == "chunk" else 0
+        rounds = _loop_rounds(config, config.sleep.predict_passes if labelled else passes)
         total += 3 * outside + rounds * pass_flops(config, tokens, context=kept + tokens, blocks=config.loop)
     return total
 
 
-def _loop_rounds(sleep: SleepConfig, passes: int) -> int:
+def _loop_rounds(config: ModelConfig, passes: int) -> int:
     """Forward and backward of `passes` passes, in units of one forward pass.
 
     full: N + 2N. last: N + 2k, no gradient enters the passes before. implicit: N, one more to linearise, and 2 for each of
-    N pulls through it. `remat` repeats every pass, or every pull, that a gradient goes through.
+    N pulls through it. `remat` repeats every pass, or every pull, that a gradient goes through (`named` all of it but the walk over the rule's
+    chunks, which is counted nevertheless); `remat=chunk` repeats all N.
     """
+    sleep = config.sleep
     pulled = min(sleep.gradient_passes, passes) if sleep.gradient == "last" else passes
     linearise = sleep.gradient == "implicit" and passes > 1
-    return passes + linearise + (2 + sleep.remat) * pulled
+    again = {"none": 0, "pass": pulled, "named": pulled, "chunk": passes}[config.recomputed]
+    return passes + linearise + 2 * pulled + again
 
 
 def wake_token_flops(config: ModelConfig, windows: int = 0) -> int:

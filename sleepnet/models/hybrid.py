@@ -3,6 +3,7 @@
 `forward` is Algorithm 1 of Lee et al. (arXiv 2605.26099) over a whole sequence; `wake` and `sleep` are its streaming form.
 """
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from sleepnet.models.linear import Linear
 from sleepnet.models.norms import RMSNorm
 from sleepnet.state import FastWeights, KvCache, State, new_window
 
+_KEPT = jax.checkpoint_policies.save_only_these_names("chunk_states", "chunk_inverses")  # what the rules keep of their walk over the chunks
 PAD = 0  # in every task: never attended to, never written
 
 
@@ -81,10 +83,10 @@ class Hybrid(nnx.Module):
                 chunk = tokens[:, start:start + size]
                 if predicts[start // size]:
                     count = self.config.sleep.predict_passes
-                    hidden, fast_weights, survivors, _ = self._read(chunk, fast_weights, survivors, count, causal=True)
+                    hidden, fast_weights, survivors, _ = self._reader(count, causal=True)(chunk, fast_weights, survivors)
                     logits.append(self._logits(hidden))
                 else:
-                    _, fast_weights, survivors, more = self._read(chunk, fast_weights, survivors, passes, halt=halt)
+                    _, fast_weights, survivors, more = self._reader(passes, halt=halt)(chunk, fast_weights, survivors)
                     logits.append(self._no_logits(chunk))
                     used = used + more
             else:
@@ -94,6 +96,14 @@ class Hybrid(nnx.Module):
                 used = used + more
             start += run * size
         return jnp.concatenate(logits, axis=1), used
+
+    def _reader(self, passes, causal=False, halt=0.0):
+        """`_read` of (tokens, fast weights, survivors); computed again in the backward pass if that is the policy."""
+        if self.config.recomputed != "chunk":
+            return functools.partial(self._read, passes=passes, causal=causal, halt=halt)
+        graph, params = nnx.split(self, nnx.Param)
+        read = lambda params, *window: nnx.merge(graph, params)._read(*window, passes, causal=causal, halt=halt)
+        return functools.partial(jax.checkpoint(read), params)
 
     def _layout(self, length, loss_mask, predicts):
         windows = -(-length // self.config.window)
@@ -113,7 +123,7 @@ class Hybrid(nnx.Module):
         chunks = jnp.stack(jnp.split(tokens, tokens.shape[1] // size, axis=1))
 
         def body(carry, chunk):
-            _, *carry, used = nnx.merge(graph, params)._read(chunk, *carry, passes, halt=halt)
+            _, *carry, used = nnx.merge(graph, params)._reader(passes, halt=halt)(chunk, *carry)
             return tuple(carry), used
 
         carry, used = jax.lax.scan(body, (fast_weights, survivors), chunks)
@@ -153,6 +163,7 @@ class Hybrid(nnx.Module):
         """
         config = self.config
         rules = dataclasses.replace(config.sleep, reset_fast_weights=True) if causal else config.sleep
+        rules = dataclasses.replace(rules, remat=config.recomputed == "pass")
         graph, params = nnx.split(self, nnx.Param)
         start, stop = config.loop
         valid = tokens != PAD
@@ -172,7 +183,8 @@ class Hybrid(nnx.Module):
         hidden = self._embed(tokens)
         hidden, fast_weights, entries = span(0, start)((params, context), hidden, fast_weights)
         context = (valid, *entries, context[3])
-        loop = (span(start, stop), (params, context), hidden, fast_weights, self.loop_gain[...])
+        block_pass = jax.checkpoint(span(start, stop), policy=_KEPT) if config.recomputed == "named" else span(start, stop)
+        loop = (block_pass, (params, context), hidden, fast_weights, self.loop_gain[...])
         if halt and passes > 1:
             hidden, fast_weights, entries, used = sleeping.run_until(*loop, most=passes, tolerance=halt, config=rules)
         else:

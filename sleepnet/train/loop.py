@@ -78,7 +78,7 @@ def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
     if found:
         state, position = found
         start, pending = position["next_index"], position.get("pending", [])
-    step_once = make_step(graph, optimizer, task.predicts, task.answers)
+    step_once = make_step(graph, optimizer, task.predicts, task.answers, settings.accumulate)
     rows = sharding.rows(mesh, settings.batch_size)
     source = data.BatchSource(examples, seed=config.seed, batch_size=settings.batch_size, steps=settings.steps, rows=rows)
     iterator = data.batches(source, start)

@@ -53,7 +53,7 @@ def test_a_run_comes_back_from_json_as_it_was():
         ({"sed": 1}, r"unknown config key sed; did you mean 'seed'\?"),
         ({"model": {"witdh": 1}}, r"unknown config key model.witdh; did you mean 'width'\?"),
         ({"model": {"sleep": {"pases": 2}}}, r"unknown config key model.sleep.pases; did you mean 'passes'\?"),
-        ({"train": {"zzz": 2}}, r"unknown config key train.zzz; known: batch_size, eval_every, "),
+        ({"train": {"zzz": 2}}, r"unknown config key train.zzz; known: accumulate, batch_size, eval_every, "),
     ],
 )
 def test_an_unknown_key_names_the_nearest(values, message):
@@ -96,6 +96,9 @@ REFUSED = [
     (RunConfig, {"profile": "5:5"}, "profile='5:5' must be start:stop with start < stop, such as 100:105"),
     (RunConfig, {"profile": "5-9"}, "profile='5-9' must be start:stop"),
     (RunConfig, {"compile_cache": ""}, "compile_cache='' must be workdir, off, or a folder"),
+    (TrainConfig, {"batch_size": 6, "accumulate": 4}, "train.batch_size=6 must be a multiple of train.accumulate=4"),
+    (ModelConfig, {"remat": "all"}, "model.remat='all' is not one of none, pass, chunk, named"),
+    (ModelConfig, {"remat": "chunk", "sleep": SleepConfig(remat=True)}, "model.remat='chunk' and model.sleep.remat=True, which is model.remat='pass'"),
     (RunConfig, {"resume": "newest"}, "resume='newest' is not one of latest, latest-good, never"),
     (TrainConfig, {"keep_best": "loss"}, "train.keep_best='loss' is not one of "),
     (TrainConfig, {"keep_best": "exact_accuracy", "eval_every": 0}, "train.save_every=500 must be a multiple of train.eval_every=0 for train.keep_best"),
