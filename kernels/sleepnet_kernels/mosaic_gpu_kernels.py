@@ -71,8 +71,12 @@ def forward(ops, state, r, *, delta):
     ops.stage(r.stage, written)
     read = rows(since, width) * ops.product((r.q, r.states))
     r.output[...] = ops.product((r.scores, r.stage), start=read).astype(r.output.dtype)
-    ops.stage(r.stage, rows(jnp.exp(last - g_row), width) * written)
-    return ops.product((ops.transposed(r.k), r.stage), start=jnp.exp(last) * state)
+    written = rows(jnp.exp(last - g_row), width) * written
+    ops.stage(r.stage, written)
+    state = ops.product((ops.transposed(r.k), r.stage), start=jnp.exp(last) * state)
+    # What rounding left of it goes into the state as well: without it no decay and short keys miss the tolerance.
+    ops.stage(r.stage, written - r.stage[...].astype(F32))
+    return ops.product((ops.transposed(r.k), r.stage), start=state)
 
 
 def reverse(ops, d_state, r, *, delta):

@@ -46,9 +46,14 @@ def test_matches_the_oracle(rule, name):
     check(rule, Case(SMALL, "bfloat16", told(**FAST[rule][name])), INTERPRETED[rule])
 
 
+IDENTICAL = "identical keys, beta 1, no decay"
+KNOWN_MISS = pytest.mark.xfail(strict=True, reason="d_beta, 0.17, is a small difference of large terms; see the op's README")
+
+
 @pytest.mark.slow
-@both_rules
-@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize(
+    "rule, name", [pytest.param(r, n, marks=(KNOWN_MISS,) if (r, n) == ("delta", IDENTICAL) else ()) for r in RULES for n in CASES]
+)
 def test_matches_the_oracle_in_bfloat16(rule, name):
     check(rule, dataclasses.replace(CASES[name], dtype="bfloat16"), INTERPRETED[rule])
 
