@@ -1,4 +1,4 @@
-"""MQAR at a size that a CPU trains: 4 … 16 key-value pairs in one window, four of them asked for in the next.
+"""MQAR at a size that a CPU trains: 8 … 16 key-value pairs in one window, eight of them asked for in the next.
 
 Memory without depth: one pass should do as well as four, and sleep must not cost accuracy.
 
@@ -20,5 +20,5 @@ def get_config():
         question="Where one look is enough, do four passes of sleep cost anything at equal compute?",
         steps=STEPS,
         batch_size=BATCH,
-        arguments=dict(vocabulary=128, length=64, pairs=(4, 16), queries=4),
+        arguments=dict(vocabulary=64, length=64, pairs=(8, 16), queries=8),
     )

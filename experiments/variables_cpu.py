@@ -1,7 +1,7 @@
-"""Variable tracking at a size that a CPU trains: four chains of three copies in any order, up to eight statements of noise.
+"""Variable tracking at a size that a CPU trains: four chains of three copies, each after what it copies, up to two statements of noise.
 
-Memory and depth: a variable may be three copies away from its number, in other windows. Training starts with the variables that
-are given a number or one copy away and asks for farther ones from step 700 on, in every arm alike.
+Memory and depth: a variable may be three copies away from its number, in the same window or in the other. Training asks for the variables that
+are given a number alone for 700 steps, then for those one, two and three copies away from steps 700, 1,100 and 1,400 on, in every arm alike.
 
 Command:   python -m sleepnet.study --config=experiments/variables_cpu.py
 Hardware:  two CPU cores, a core an arm
@@ -10,7 +10,7 @@ Score:     not run to the end yet
 """
 from sleepnet.study.pair import pair
 
-STEPS, BATCH = 2000, 32
+STEPS, BATCH = 2200, 64
 
 
 def get_config():
@@ -21,5 +21,5 @@ def get_config():
         question="How many assignments can N = 4 passes of sleep follow, beside one pass at equal compute?",
         steps=STEPS,
         batch_size=BATCH,
-        arguments=dict(chains=4, hops=3, noise=(0, 8), order="shuffled", queries=8, names=32, values=32, hops_rise=tuple(step * BATCH for step in (700, 1100))),
+        arguments=dict(chains=4, hops=3, noise=(0, 2), order="forward", queries=4, names=24, values=16, window=27, hops_rise=tuple(step * BATCH for step in (700, 1100, 1400))),
     )
