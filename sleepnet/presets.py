@@ -15,15 +15,11 @@ def cpu_size(task: str, arguments: dict[str, Any], *, steps: int, batch_size: in
       task, arguments: name and arguments of what is trained and graded.
       steps, batch_size: how long, and sequences a step.
     """
-    config = run_config.default()
-    config.task.name = task
-    config.task.arguments = arguments
+    config = _run(task, arguments, steps, batch_size)
     config.model.pattern = "AG"
     config.optim.learning_rate = 1.5e-2
     config.optim.adam_rate = 2.25e-3
     config.optim.decay = 0.4
-    config.train.steps = steps
-    config.train.batch_size = batch_size
     config.train.save_every = 250
     config.train.eval_every = 250
     config.train.keep = 1
@@ -44,9 +40,7 @@ def paper_size(task: str, arguments: dict[str, Any], *, pattern: str, width: int
       width: D, 256 or 512.
       steps, batch_size: how long, and sequences a step.
     """
-    config = run_config.default()
-    config.task.name = task
-    config.task.arguments = arguments
+    config = _run(task, arguments, steps, batch_size)
     config.model.pattern = pattern
     config.model.width = width
     config.model.heads = _WIDTHS[width]
@@ -57,10 +51,17 @@ def paper_size(task: str, arguments: dict[str, Any], *, pattern: str, width: int
     config.optim.learning_rate = 2e-3
     config.optim.adam_rate = 5e-5
     config.optim.warmup = 1000
-    config.train.steps = steps
-    config.train.batch_size = batch_size
     config.train.save_every = 1000
     config.train.eval_every = 1000
     config.eval.examples = 1600
     config.eval.batch_size = batch_size
+    return config
+
+
+def _run(task: str, arguments: dict[str, Any], steps: int, batch_size: int) -> ml_collections.ConfigDict:
+    config = run_config.default()
+    config.task.name = task
+    config.task.arguments = arguments
+    config.train.steps = steps
+    config.train.batch_size = batch_size
     return config
