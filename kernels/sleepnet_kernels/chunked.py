@@ -61,13 +61,13 @@ def unit_lower_inverse(a: jax.Array) -> jax.Array:
     size = 1
     while size < c:
         joins_CxC = (row // (2 * size) == column // (2 * size)) & (row // size > column // size)
-        product = a if size == 1 else _dot("...ij,...jk->...ik", inverse, _dot("...ij,...jk->...ik", a, inverse))
+        product = a if size == 1 else product_of("...ij,...jk->...ik", inverse, product_of("...ij,...jk->...ik", a, inverse))
         inverse = jnp.where(joins_CxC[leading], -product, inverse)
         size *= 2
     return jnp.broadcast_to(inverse, a.shape)
 
 
-def _dot(subscripts, a, b):
+def product_of(subscripts, a, b):
     """A product with operands in a's dtype and a float32 result; float32 operands are not rounded on any platform."""
     if a.dtype == jnp.float32:
         return jnp.einsum(subscripts, a, b.astype(a.dtype), precision=jax.lax.Precision.HIGHEST)
@@ -82,12 +82,12 @@ def _dot(subscripts, a, b):
     return jax.lax.platform_dependent(a, b.astype(a.dtype), cpu=widened, default=product)
 
 
-def _take(x_BxTxH, index, c):
+def take_chunk(x_BxTxH, index, c):
     """Cuts chunk `index` out of [B, T, H, ...]; slicing inside the loop is faster than transposing everything before it."""
     return jax.lax.dynamic_slice_in_dim(x_BxTxH, index * c, c, axis=1)
 
 
-def _put(x_BxTxH, chunk_BxHxC, index):
+def put_chunk(x_BxTxH, chunk_BxHxC, index):
     """Writes a chunk [B, H, C, ...] into its place in [B, T, H, ...]."""
     chunk_BxCxH = jnp.swapaxes(chunk_BxHxC, 1, 2).astype(x_BxTxH.dtype)
     return jax.lax.dynamic_update_slice_in_dim(x_BxTxH, chunk_BxCxH, index * chunk_BxCxH.shape[1], axis=1)
@@ -113,7 +113,7 @@ def _decays(log_decay_BxHxC, segments_Bx1xC):
 
 
 def _segments_at(segments_BxT, index, c):
-    return None if segments_BxT is None else _take(segments_BxT, index, c)[:, None]
+    return None if segments_BxT is None else take_chunk(segments_BxT, index, c)[:, None]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -127,23 +127,23 @@ def _forward(delta, c, segments_BxT, q_all, k_all, v_all, log_decay_all, beta_al
 
     def chunk(carry, index):
         state_BxHxKxV, output_BxTxHxV = carry
-        at_chunk = [_take(x, index, c) for x in (q_all, k_all, v_all, log_decay_all, beta_all)]
+        at_chunk = [take_chunk(x, index, c) for x in (q_all, k_all, v_all, log_decay_all, beta_all)]
         q, k, v, log_decay, beta = [jnp.swapaxes(x, 1, 2) for x in at_chunk]
         k_BxHxKxC = jnp.moveaxis(at_chunk[1], 1, 3)
         since, between, until = _decays(log_decay, _segments_at(segments_BxT, index, c))
         value = v.astype(jnp.float32)
         if delta:
-            inverse = unit_lower_inverse(beta[..., None] * _dot("bhik,bhjk->bhij", k, k) * between)
-            error = value - since[..., None] * _dot("bhik,bhkv->bhiv", k, state_BxHxKxV)
-            update = _dot("bhij,bhjv->bhiv", inverse.astype(k.dtype), beta[..., None] * error)
+            inverse = unit_lower_inverse(beta[..., None] * product_of("bhik,bhjk->bhij", k, k) * between)
+            error = value - since[..., None] * product_of("bhik,bhkv->bhiv", k, state_BxHxKxV)
+            update = product_of("bhij,bhjv->bhiv", inverse.astype(k.dtype), beta[..., None] * error)
             inverse_t = jnp.swapaxes(inverse, -1, -2)
         else:
             update, inverse_t = beta[..., None] * value, None
-        scores = (_dot("bhik,bhjk->bhij", q, k) * between).astype(q.dtype)
-        output = since[..., None] * _dot("bhik,bhkv->bhiv", q, state_BxHxKxV) + _dot("bhij,bhjv->bhiv", scores, update)
+        scores = (product_of("bhik,bhjk->bhij", q, k) * between).astype(q.dtype)
+        output = since[..., None] * product_of("bhik,bhkv->bhiv", q, state_BxHxKxV) + product_of("bhij,bhjv->bhiv", scores, update)
         k_until = (until[..., None, :] * k_BxHxKxC.astype(jnp.float32)).astype(k.dtype)
-        next_state_BxHxKxV = since[..., -1:, None] * state_BxHxKxV + _dot("bhkj,bhjv->bhkv", k_until, update)
-        return (next_state_BxHxKxV, _put(output_BxTxHxV, output, index)), (state_BxHxKxV, inverse_t)
+        next_state_BxHxKxV = since[..., -1:, None] * state_BxHxKxV + product_of("bhkj,bhjv->bhkv", k_until, update)
+        return (next_state_BxHxKxV, put_chunk(output_BxTxHxV, output, index)), (state_BxHxKxV, inverse_t)
 
     chunks = v_all.shape[1] // c
     carry = (initial_state_BxHxKxV, jnp.zeros_like(v_all))
@@ -171,7 +171,7 @@ def _walk_bwd(delta, c, residuals, cotangents):
     def chunk(carry, xs):
         d_next_BxHxKxV, gradients_BxTxH = carry
         index, state_BxHxKxV, inverse_t = xs
-        at_chunk = [_take(x, index, c) for x in (*operands, d_output_all)]
+        at_chunk = [take_chunk(x, index, c) for x in (*operands, d_output_all)]
         q, k, v, log_decay, beta, d_output = [jnp.swapaxes(x, 1, 2) for x in at_chunk]
         q_BxHxKxC, k_BxHxKxC = [jnp.moveaxis(x, 1, 3).astype(f32) for x in at_chunk[:2]]
         segments_Bx1xC = _segments_at(segments_BxT, index, c)
@@ -180,34 +180,34 @@ def _walk_bwd(delta, c, residuals, cotangents):
 
         error = v.astype(f32)
         if delta:
-            kk = _dot("bhik,bhjk->bhij", k, k)
-            k_state = _dot("bhik,bhkv->bhiv", k, state_BxHxKxV)
+            kk = product_of("bhik,bhjk->bhij", k, k)
+            k_state = product_of("bhik,bhkv->bhiv", k, state_BxHxKxV)
             error -= since[..., None] * k_state
-            update = _dot("bhij,bhjv->bhiv", (jnp.swapaxes(inverse_t, -1, -2) * beta[..., None, :]).astype(dtype), error)
+            update = product_of("bhij,bhjv->bhiv", (jnp.swapaxes(inverse_t, -1, -2) * beta[..., None, :]).astype(dtype), error)
         else:
             update = beta[..., None] * error
 
         # Output and scores.
-        kq = _dot("bhjk,bhik->bhji", k, q)
-        d_qk = (_dot("bhiv,bhjv->bhij", d_output, update) * between).astype(dtype)
-        d_kq = _dot("bhjv,bhiv->bhji", update.astype(dtype), d_output) * between_t
-        d_q_read = since[..., None] * _dot("bhiv,bhkv->bhik", d_output, state_BxHxKxV)
-        d_q = d_q_read + _dot("bhij,bhjk->bhik", d_qk, k)
+        kq = product_of("bhjk,bhik->bhji", k, q)
+        d_qk = (product_of("bhiv,bhjv->bhij", d_output, update) * between).astype(dtype)
+        d_kq = product_of("bhjv,bhiv->bhji", update.astype(dtype), d_output) * between_t
+        d_q_read = since[..., None] * product_of("bhiv,bhkv->bhik", d_output, state_BxHxKxV)
+        d_q = d_q_read + product_of("bhij,bhjk->bhik", d_qk, k)
         d_since = jnp.sum(q.astype(f32) * d_q_read, -1)
         d_between_t = jnp.triu(d_kq * kq, 1)
 
         # Next state.
         k_until = (until[..., None] * k.astype(f32)).astype(dtype)
-        d_update = _dot("bhji,bhiv->bhjv", (kq * between_t).astype(dtype), d_output) + _dot("bhjk,bhkv->bhjv", k_until, d_next_BxHxKxV)
-        d_k_until = until[..., None] * _dot("bhjv,bhkv->bhjk", update.astype(dtype), d_next_BxHxKxV)
-        d_k = d_k_until + _dot("bhji,bhik->bhjk", d_kq.astype(dtype), q)
+        d_update = product_of("bhji,bhiv->bhjv", (kq * between_t).astype(dtype), d_output) + product_of("bhjk,bhkv->bhjv", k_until, d_next_BxHxKxV)
+        d_k_until = until[..., None] * product_of("bhjv,bhkv->bhjk", update.astype(dtype), d_next_BxHxKxV)
+        d_k = d_k_until + product_of("bhji,bhik->bhjk", d_kq.astype(dtype), q)
         q_since = (since[..., None, :] * q_BxHxKxC).astype(dtype)
-        d_state_BxHxKxV = since[..., -1:, None] * d_next_BxHxKxV + _dot("bhki,bhiv->bhkv", q_since, d_output)
+        d_state_BxHxKxV = since[..., -1:, None] * d_next_BxHxKxV + product_of("bhki,bhiv->bhkv", q_since, d_output)
 
         if delta:
-            d_scaled_error = _dot("bhji,bhiv->bhjv", inverse_t.astype(dtype), d_update)
+            d_scaled_error = product_of("bhji,bhiv->bhjv", inverse_t.astype(dtype), d_update)
             d_v = beta[..., None] * d_scaled_error
-            d_strict = -jnp.tril(_dot("bhiv,bhjv->bhij", d_scaled_error.astype(dtype), update), -1) * between
+            d_strict = -jnp.tril(product_of("bhiv,bhjv->bhij", d_scaled_error.astype(dtype), update), -1) * between
             d_beta = jnp.sum(d_strict * kk, -1) + jnp.sum(d_scaled_error * error, -1)
             d_kk = beta[..., None] * d_strict
             d_kk_t = jnp.swapaxes(d_kk, -1, -2)
@@ -215,9 +215,9 @@ def _walk_bwd(delta, c, residuals, cotangents):
             d_k_state = -since[..., None] * d_v
             d_since += jnp.sum(d_k_state * k_state, -1)
             k_since = (since[..., None, :] * k_BxHxKxC).astype(dtype)
-            d_state_BxHxKxV -= _dot("bhki,bhiv->bhkv", k_since, d_v)
-            d_k += _dot("bhiv,bhkv->bhik", d_k_state.astype(dtype), state_BxHxKxV)
-            d_k += _dot("bhij,bhjk->bhik", (d_kk + d_kk_t).astype(dtype), k)
+            d_state_BxHxKxV -= product_of("bhki,bhiv->bhkv", k_since, d_v)
+            d_k += product_of("bhiv,bhkv->bhik", d_k_state.astype(dtype), state_BxHxKxV)
+            d_k += product_of("bhij,bhjk->bhik", (d_kk + d_kk_t).astype(dtype), k)
         else:
             d_v = beta[..., None] * d_update
             d_beta = jnp.sum(d_update * error, -1)
@@ -231,7 +231,7 @@ def _walk_bwd(delta, c, residuals, cotangents):
         d_kept = since[..., -1] * jnp.sum(state_BxHxKxV * d_next_BxHxKxV, (-2, -1))
         d_log_decay = d_read + d_written + d_kept[..., None]
         gradients = (d_q, d_k, d_v, d_log_decay, d_beta)
-        return (d_state_BxHxKxV, tuple(_put(x, d, index) for x, d in zip(gradients_BxTxH, gradients))), None
+        return (d_state_BxHxKxV, tuple(put_chunk(x, d, index) for x, d in zip(gradients_BxTxH, gradients))), None
 
     chunks = d_output_all.shape[1] // c
     carry = (d_final_state_BxHxKxV, tuple(jnp.zeros_like(x) for x in operands))

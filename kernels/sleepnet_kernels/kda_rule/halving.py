@@ -7,7 +7,7 @@ the sum over channels is a matrix product. Dimension letters as in chunked.py; s
 import jax
 import jax.numpy as jnp
 
-from sleepnet_kernels.chunked import _dot
+from sleepnet_kernels.chunked import product_of
 
 # In blocks smaller than this a product is a multiplication and a sum: calling a matrix product costs a CPU more.
 SMALLEST_PRODUCT = 4
@@ -74,14 +74,14 @@ def log_decay_gradient(d_levels, d_since_CxK: jax.Array, d_until_CxK: jax.Array)
 def product(a_sxD: jax.Array, b_rxD: jax.Array) -> jax.Array:
     """`a b^T` of [..., s, D] and [..., r, D], in float32."""
     if a_sxD.shape[-2] >= SMALLEST_PRODUCT:
-        return _dot("...id,...jd->...ij", a_sxD, b_rxD)
+        return product_of("...id,...jd->...ij", a_sxD, b_rxD)
     return jnp.sum(a_sxD.astype(jnp.float32)[..., :, None, :] * b_rxD.astype(jnp.float32)[..., None, :, :], axis=-1)
 
 
 def applied(a_sxr: jax.Array, b_rxD: jax.Array) -> jax.Array:
     """`a b` of [..., s, r] and [..., r, D], in float32."""
     if a_sxr.shape[-2] >= SMALLEST_PRODUCT:
-        return _dot("...ij,...jd->...id", a_sxr, b_rxD)
+        return product_of("...ij,...jd->...id", a_sxr, b_rxD)
     return jnp.sum(a_sxr.astype(jnp.float32)[..., :, :, None] * b_rxD.astype(jnp.float32)[..., None, :, :], axis=-2)
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from sleepnet_kernels.chunked import UNROLLED_CHUNKS, _dot, _put, _take
+from sleepnet_kernels.chunked import UNROLLED_CHUNKS, product_of, put_chunk, take_chunk
 from sleepnet_kernels.kda_rule.halving import applied, decays, halves, log_decay_gradient, lower, product, whole
 from sleepnet_kernels.rule_arguments import shared_heads
 
@@ -68,17 +68,17 @@ def _forward(c, q_all, k_all, v_all, log_decay_all, beta_all, initial_state_BxHx
 
     def chunk(carry, index):
         state_BxHxKxV, output_BxTxHxV = carry
-        q, k, v, log_decay, beta = [jnp.swapaxes(_take(x, index, c), 1, 2) for x in (q_all, k_all, v_all, log_decay_all, beta_all)]
+        q, k, v, log_decay, beta = [jnp.swapaxes(take_chunk(x, index, c), 1, 2) for x in (q_all, k_all, v_all, log_decay_all, beta_all)]
         levels, since, until = decays(log_decay)
         q_since, k_since, k_until = [(d * x.astype(f32)).astype(q.dtype) for d, x in ((since, q), (since, k), (until, k))]
         inverse = _inverse(levels, k, beta)
-        error = v.astype(f32) - _dot("bhik,bhkv->bhiv", k_since, state_BxHxKxV)
-        update = _dot("bhij,bhjv->bhiv", inverse.astype(k.dtype), beta[..., None] * error)
-        output = _dot("bhik,bhkv->bhiv", q_since, state_BxHxKxV)
-        output += _dot("bhij,bhjv->bhiv", _scores(levels, q, k).astype(q.dtype), update)
+        error = v.astype(f32) - product_of("bhik,bhkv->bhiv", k_since, state_BxHxKxV)
+        update = product_of("bhij,bhjv->bhiv", inverse.astype(k.dtype), beta[..., None] * error)
+        output = product_of("bhik,bhkv->bhiv", q_since, state_BxHxKxV)
+        output += product_of("bhij,bhjv->bhiv", _scores(levels, q, k).astype(q.dtype), update)
         k_until_BxHxKxC = jnp.swapaxes(k_until, -1, -2)
-        next_state_BxHxKxV = since[..., -1, :, None] * state_BxHxKxV + _dot("bhkj,bhjv->bhkv", k_until_BxHxKxC, update)
-        return (next_state_BxHxKxV, _put(output_BxTxHxV, output, index)), (state_BxHxKxV, jnp.swapaxes(inverse, -1, -2))
+        next_state_BxHxKxV = since[..., -1, :, None] * state_BxHxKxV + product_of("bhkj,bhjv->bhkv", k_until_BxHxKxC, update)
+        return (next_state_BxHxKxV, put_chunk(output_BxTxHxV, output, index)), (state_BxHxKxV, jnp.swapaxes(inverse, -1, -2))
 
     chunks = v_all.shape[1] // c
     carry = (initial_state_BxHxKxV, jnp.zeros_like(v_all))
@@ -101,27 +101,27 @@ def _walk_bwd(c, residuals, cotangents):
     def chunk(carry, xs):
         d_next_BxHxKxV, gradients_BxTxH = carry
         index, state_BxHxKxV, inverse_t = xs
-        q, k, v, log_decay, beta, d_output = [jnp.swapaxes(_take(x, index, c), 1, 2) for x in (*operands, d_output_all)]
+        q, k, v, log_decay, beta, d_output = [jnp.swapaxes(take_chunk(x, index, c), 1, 2) for x in (*operands, d_output_all)]
         levels, since, until = decays(log_decay)
         q32, k32 = q.astype(f32), k.astype(f32)
         q_since, k_since, k_until = [(d * x).astype(dtype) for d, x in ((since, q32), (since, k32), (until, k32))]
-        error = v.astype(f32) - _dot("bhik,bhkv->bhiv", k_since, state_BxHxKxV)
-        update = _dot("bhij,bhjv->bhiv", (jnp.swapaxes(inverse_t, -1, -2) * beta[..., None, :]).astype(dtype), error)
+        error = v.astype(f32) - product_of("bhik,bhkv->bhiv", k_since, state_BxHxKxV)
+        update = product_of("bhij,bhjv->bhiv", (jnp.swapaxes(inverse_t, -1, -2) * beta[..., None, :]).astype(dtype), error)
 
         # What the chunk exchanges with its state.
         scores_t = jnp.swapaxes(_scores(levels, q, k), -1, -2).astype(dtype)
-        d_update = _dot("bhji,bhiv->bhjv", scores_t, d_output) + _dot("bhjk,bhkv->bhjv", k_until, d_next_BxHxKxV)
-        d_scaled_error = _dot("bhji,bhiv->bhjv", inverse_t.astype(dtype), d_update)
+        d_update = product_of("bhji,bhiv->bhjv", scores_t, d_output) + product_of("bhjk,bhkv->bhjv", k_until, d_next_BxHxKxV)
+        d_scaled_error = product_of("bhji,bhiv->bhjv", inverse_t.astype(dtype), d_update)
         d_v = beta[..., None] * d_scaled_error
-        d_q = since * _dot("bhiv,bhkv->bhik", d_output, state_BxHxKxV)
-        d_k_since = -since * _dot("bhiv,bhkv->bhik", d_v.astype(dtype), state_BxHxKxV)
-        d_k_until = until * _dot("bhjv,bhkv->bhjk", update.astype(dtype), d_next_BxHxKxV)
+        d_q = since * product_of("bhiv,bhkv->bhik", d_output, state_BxHxKxV)
+        d_k_since = -since * product_of("bhiv,bhkv->bhik", d_v.astype(dtype), state_BxHxKxV)
+        d_k_until = until * product_of("bhjv,bhkv->bhjk", update.astype(dtype), d_next_BxHxKxV)
         d_since, d_until = q32 * d_q + k32 * d_k_since, k32 * d_k_until
         kept_BxHx1xK = since[..., -1:, :] * jnp.sum(state_BxHxKxV * d_next_BxHxKxV, axis=-1)[..., None, :]
         d_since = d_since.at[..., -1:, :].add(kept_BxHx1xK)
         reads = [jnp.swapaxes(x, -1, -2) for x in (q_since, k_since)]
-        d_state_BxHxKxV = since[..., -1, :, None] * d_next_BxHxKxV + _dot("bhki,bhiv->bhkv", reads[0], d_output)
-        d_state_BxHxKxV -= _dot("bhki,bhiv->bhkv", reads[1], d_v)
+        d_state_BxHxKxV = since[..., -1, :, None] * d_next_BxHxKxV + product_of("bhki,bhiv->bhkv", reads[0], d_output)
+        d_state_BxHxKxV -= product_of("bhki,bhiv->bhkv", reads[1], d_v)
 
         # Of a token with itself, then level by level.
         d_own = jnp.sum(d_output.astype(f32) * update, axis=-1, keepdims=True)
@@ -145,7 +145,7 @@ def _walk_bwd(c, residuals, cotangents):
             d_k += whole(d_k_left, d_k_right)
             d_beta += whole(jnp.zeros_like(d_beta_right), d_beta_right)[..., 0]
         gradients = (d_q, d_k, d_v, log_decay_gradient(d_levels, d_since, d_until), d_beta)
-        return (d_state_BxHxKxV, tuple(_put(x, d, index) for x, d in zip(gradients_BxTxH, gradients))), None
+        return (d_state_BxHxKxV, tuple(put_chunk(x, d, index) for x, d in zip(gradients_BxTxH, gradients))), None
 
     chunks = d_output_all.shape[1] // c
     carry = (d_final_state_BxHxKxV, tuple(jnp.zeros_like(x) for x in operands))

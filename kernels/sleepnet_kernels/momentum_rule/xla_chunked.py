@@ -5,7 +5,7 @@ Derivation: README.md beside this file. Arrays inside a chunk are [B, H, C, ...]
 import jax
 import jax.numpy as jnp
 
-from sleepnet_kernels.chunked import _dot, _put, _take, unit_lower_inverse
+from sleepnet_kernels.chunked import product_of, put_chunk, take_chunk, unit_lower_inverse
 from sleepnet_kernels.rule_arguments import shared_heads
 
 
@@ -24,8 +24,8 @@ def momentum_rule(q, k, v, log_decay, log_momentum, beta, applied, initial_state
     @jax.checkpoint
     def chunk(carry, index):
         *states, output_BxTxHxV = carry
-        output, *states = _chunk(*(jnp.swapaxes(_take(x, index, c), 1, 2) for x in operands), *states)
-        return (*states, _put(output_BxTxHxV, output, index)), None
+        output, *states = _chunk(*(jnp.swapaxes(take_chunk(x, index, c), 1, 2) for x in operands), *states)
+        return (*states, put_chunk(output_BxTxHxV, output, index)), None
 
     carry = (*jnp.split(initial_state, 2, axis=2), jnp.zeros_like(operands[2]))
     (*states, output), _ = jax.lax.scan(chunk, carry, jnp.arange((tokens + padding) // c))
@@ -50,8 +50,8 @@ def _between_bwd(decays, cotangents):
     """A token's log-decay scales what is read from it on of what was written before it; left to JAX, the sums of rows and columns cancel."""
     d_since, d_between = (decay * cotangent for decay, cotangent in zip(decays, cotangents))
     from_CxC = jnp.triu(jnp.ones((d_since.shape[-1],) * 2, jnp.float32))
-    d_written_before = jnp.tril(_dot("si,bhij->bhsj", from_CxC, d_between), -1)
-    return (jnp.sum(d_written_before, axis=-1) + _dot("si,bhi->bhs", from_CxC, d_since),)
+    d_written_before = jnp.tril(product_of("si,bhij->bhsj", from_CxC, d_between), -1)
+    return (jnp.sum(d_written_before, axis=-1) + product_of("si,bhi->bhs", from_CxC, d_since),)
 
 
 _between.defvjp(_between_fwd, _between_bwd)
@@ -64,15 +64,15 @@ def _chunk(q, k, v, log_decay, log_momentum, beta, applied, state_BxHxKxV, momen
     into_state = kept_between * applied[..., None, :]
     before = jnp.tril(into_state, -1)
     # What a write, and the chunk's first momentum, are worth in the state that token i reads, and in the one it corrects.
-    read, corrected = (_dot("bhil,bhlj->bhij", x, carried_between) for x in (into_state, before))
+    read, corrected = (product_of("bhil,bhlj->bhij", x, carried_between) for x in (into_state, before))
     read_first, corrected_first = (jnp.sum(x * carried[..., None, :], axis=-1) for x in (into_state, before))
-    found = kept[..., None] * _dot("bhik,bhkv->bhiv", k, state_BxHxKxV) + corrected_first[..., None] * _dot("bhik,bhkv->bhiv", k, momentum_BxHxKxV)
-    inverse = unit_lower_inverse(beta[..., None] * _dot("bhik,bhjk->bhij", k, k) * corrected)
-    update = _dot("bhij,bhjv->bhiv", inverse.astype(k.dtype), beta[..., None] * (v.astype(jnp.float32) - found))
-    output = kept[..., None] * _dot("bhik,bhkv->bhiv", q, state_BxHxKxV) + read_first[..., None] * _dot("bhik,bhkv->bhiv", q, momentum_BxHxKxV)
-    output += _dot("bhij,bhjv->bhiv", (_dot("bhik,bhjk->bhij", q, k) * read).astype(q.dtype), update)
+    found = kept[..., None] * product_of("bhik,bhkv->bhiv", k, state_BxHxKxV) + corrected_first[..., None] * product_of("bhik,bhkv->bhiv", k, momentum_BxHxKxV)
+    inverse = unit_lower_inverse(beta[..., None] * product_of("bhik,bhjk->bhij", k, k) * corrected)
+    update = product_of("bhij,bhjv->bhiv", inverse.astype(k.dtype), beta[..., None] * (v.astype(jnp.float32) - found))
+    output = kept[..., None] * product_of("bhik,bhkv->bhiv", q, state_BxHxKxV) + read_first[..., None] * product_of("bhik,bhkv->bhiv", q, momentum_BxHxKxV)
+    output += product_of("bhij,bhjv->bhiv", (product_of("bhik,bhjk->bhij", q, k) * read).astype(q.dtype), update)
     k_BxHxKxC = jnp.swapaxes(k, -1, -2)
-    writes = [_dot("bhkj,bhjv->bhkv", k_BxHxKxC, x[..., -1, :, None] * update) for x in (read, carried_between)]
+    writes = [product_of("bhkj,bhjv->bhkv", k_BxHxKxC, x[..., -1, :, None] * update) for x in (read, carried_between)]
     last = lambda x: x[..., -1, None, None]
     next_state = last(kept) * state_BxHxKxV + last(read_first) * momentum_BxHxKxV + writes[0]
     return output, next_state, last(carried) * momentum_BxHxKxV + writes[1]
