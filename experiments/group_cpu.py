@@ -5,8 +5,8 @@ ones soon seen) and adds k = 3 at step 4,000 and k = 4 at step 5,500, in every a
 
 Command:   python -m sleepnet.study --config=experiments/group_cpu.py
 Hardware:  two CPU cores, a core an arm
-Wall time: 6 minutes an arm by its FLOPs, at 19 GFLOP/s a core; not timed
-Score:     not run to the end yet
+Wall time: not timed
+Score:     not run to the end yet; a first try did not get beyond words of two
 """
 from sleepnet.study.pair import pair
 

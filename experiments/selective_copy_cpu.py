@@ -4,8 +4,8 @@ Memory without depth: one pass should do as well as four, and sleep must not cos
 
 Command:   python -m sleepnet.study --config=experiments/selective_copy_cpu.py
 Hardware:  two CPU cores, a core an arm
-Wall time: about 7 minutes an arm, estimated from a short run
-Score:     not run to the end yet
+Wall time: about 9 minutes an arm by its FLOPs, at 19 GFLOP/s a core; 33 and 7 on busy cores
+Score:     all letters in order: N = 4 .943 (16 letters .547), N = 1 with as much compute .244 (.000); guesses .006 (seed 0)
 """
 from sleepnet.study.pair import pair
 
