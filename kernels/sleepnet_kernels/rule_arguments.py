@@ -50,6 +50,11 @@ def checked(
     return arguments if segment_ids is None else (*arguments, segments.checked_segment_ids(op, segment_ids, tuple(tokens)))
 
 
+def undecayed(op: str, q, k, v, beta, initial_state, *, one_token: bool = False) -> tuple[jax.Array, ...]:
+    """As `checked`, of a rule without decay: zeros for its log_decay."""
+    return checked(op, q, k, v, jnp.zeros(jnp.shape(v)[:-1], jnp.float32), beta, initial_state, one_token=one_token)
+
+
 def shared_heads(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns q and k with as many heads as v, the last axis but one: v's heads h r … h r + r - 1 share head h."""
     repeats = v.shape[-2] // q.shape[-2]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rule_table import C, CASES, MIDDLE, NAMES, SHARED, Case, assert_close, check, cotangents, told, with_gradients
+from rule_table import C, CASES, MIDDLE, NAMES, SHARED, Case, assert_close, check, check_differentiates, check_split, cotangents, told, with_gradients
 
 import sleepnet_kernels
 from sleepnet_kernels import numerics
@@ -74,21 +74,7 @@ def test_the_oracle_executes_the_documented_equation(shape):
 def test_the_oracle_differentiates_like_finite_differences():
     shape = Shape(1, 3, 1, 4, 3)
     given = arguments(shape)
-    d_output, d_final_state = cotangents(shape)
-    gradients = with_gradients(reference.kda_rule)(given, d_output, d_final_state)
-
-    def loss(given):
-        output, state = numpy_loop(**given)
-        return np.sum(output * np.asarray(d_output, np.float64)) + np.sum(state * np.asarray(d_final_state, np.float64))
-
-    for name, x in given.items():
-        x = np.asarray(x, np.float64)
-        numeric = np.zeros(x.shape)
-        for index in np.ndindex(x.shape):
-            step = np.zeros(x.shape)
-            step[index] = 1e-5
-            numeric[index] = (loss(given | {name: x + step}) - loss(given | {name: x - step})) / 2e-5
-        assert numerics.rms_ratio(gradients[f"d_{name}"], numeric) < 1e-6, name
+    check_differentiates(reference.kda_rule, numpy_loop, given, shape)
 
 
 def test_one_decay_for_all_channels_is_the_gated_delta_rule():
@@ -133,13 +119,7 @@ def test_chunk_size_does_not_matter(chunk_size):
 def test_a_split_sequence_equals_one_call():
     given = arguments(Shape(1, 20, 2, 8, 12))
     call = jax.jit(functools.partial(chunked, chunk_size=C))
-    whole_output, whole_state = call(*given.values())
-    state, outputs = given.pop("initial_state"), []
-    for part in (slice(0, 9), slice(9, 20)):
-        output, state = call(*(x[:, part] for x in given.values()), state)
-        outputs.append(output)
-    assert numerics.rms_ratio(jnp.concatenate(outputs, axis=1), whole_output) < 1e-6
-    assert numerics.rms_ratio(state, whole_state) < 1e-6
+    check_split(call, given, 9)
 
 
 @pytest.mark.slow

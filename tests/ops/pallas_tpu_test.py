@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
-from rule_table import CASES, MIDDLE, NAMES, ORACLES, Case, assert_close, check, cotangents, told, with_gradients
+from rule_table import CASES, MIDDLE, NAMES, ORACLES, Case, assert_close, check, check_split, cotangents, told, with_gradients
 
 from sleepnet_kernels import mosaic, mosaic_kernels, numerics
 from sleepnet_kernels.gated_delta_rule import api as delta_api
@@ -145,13 +145,7 @@ def test_chunk_size_does_not_matter(rule):
 def test_a_split_sequence_equals_one_call(rule):
     given = arguments(Shape(2, 32, 2, 8, 12))
     call = jax.jit(functools.partial(INTERPRETED[rule], blocks=BLOCKS))
-    whole_output, whole_state = call(*given.values())
-    state, outputs = given.pop("initial_state"), []
-    for part in (slice(0, 9), slice(9, 32)):
-        output, state = call(*(x[:, part] for x in given.values()), state)
-        outputs.append(output)
-    assert numerics.rms_ratio(jnp.concatenate(outputs, axis=1), whole_output) < 1e-6
-    assert numerics.rms_ratio(state, whole_state) < 1e-6
+    check_split(call, given, 9)
 
 
 @pytest.mark.slow

@@ -165,3 +165,33 @@ def check(rule, case, function, **static):
         expected = with_gradients(ORACLES[rule])(exact, d_output, d_final_state)
     correlated = dict(case.told).get("correlation", 0.0) > 0
     assert_close(actual, expected, numerics.tolerance(case.dtype, correlated_keys=correlated))
+
+
+def check_differentiates(oracle, numpy_loop, given, shape):
+    """Compares the gradients of `oracle` with central differences of `numpy_loop`, a float64 walk with the same arguments by name."""
+    d_output, d_final_state = cotangents(shape)
+    gradients = with_gradients(oracle)(given, d_output, d_final_state)
+
+    def loss(given):
+        output, state = numpy_loop(**given)
+        return np.sum(output * np.asarray(d_output, np.float64)) + np.sum(state * np.asarray(d_final_state, np.float64))
+
+    for name, x in given.items():
+        x = np.asarray(x, np.float64)
+        numeric = np.zeros(x.shape)
+        for index in np.ndindex(x.shape):
+            step = np.zeros(x.shape)
+            step[index] = 1e-5
+            numeric[index] = (loss(given | {name: x + step}) - loss(given | {name: x - step})) / 2e-5
+        assert numerics.rms_ratio(gradients[f"d_{name}"], numeric) < 1e-6, name
+
+
+def check_split(call, given, cut):
+    """Compares two calls, the second from the state of the first after `cut` tokens, with one."""
+    whole_output, whole_state = call(*given.values())
+    tokens, state, outputs = [x for name, x in given.items() if name != "initial_state"], given["initial_state"], []
+    for part in (slice(0, cut), slice(cut, None)):
+        output, state = call(*(x[:, part] for x in tokens), state)
+        outputs.append(output)
+    assert numerics.rms_ratio(jnp.concatenate(outputs, axis=1), whole_output) < 1e-6
+    assert numerics.rms_ratio(state, whole_state) < 1e-6

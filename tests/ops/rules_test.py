@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rule_table import C, CASES, MIDDLE, NAMES, ORACLES, SHARED, Case, assert_close, check, cotangents, told, with_gradients
+from rule_table import C, CASES, MIDDLE, NAMES, ORACLES, SHARED, Case, assert_close, check, check_differentiates, check_split, cotangents, told, with_gradients
 
 import sleepnet_kernels
 from sleepnet_kernels import numerics
@@ -73,22 +73,9 @@ def test_the_oracle_executes_the_documented_equation(rule, shape):
 
 @both_rules
 def test_the_oracle_differentiates_like_finite_differences(rule):
-    given = arguments(Shape(1, 3, 1, 4, 3))
-    d_output, d_final_state = cotangents(Shape(1, 3, 1, 4, 3))
-    gradients = with_gradients(ORACLES[rule])(given, d_output, d_final_state)
-
-    def loss(given):
-        output, state = numpy_loop(rule, **given)
-        return np.sum(output * np.asarray(d_output, np.float64)) + np.sum(state * np.asarray(d_final_state, np.float64))
-
-    for name, x in given.items():
-        x = np.asarray(x, np.float64)
-        numeric = np.zeros(x.shape)
-        for index in np.ndindex(x.shape):
-            step = np.zeros(x.shape)
-            step[index] = 1e-5
-            numeric[index] = (loss(given | {name: x + step}) - loss(given | {name: x - step})) / 2e-5
-        assert numerics.rms_ratio(gradients[f"d_{name}"], numeric) < 1e-6, name
+    shape = Shape(1, 3, 1, 4, 3)
+    given = arguments(shape)
+    check_differentiates(ORACLES[rule], functools.partial(numpy_loop, rule), given, shape)
 
 
 @both_rules
@@ -101,13 +88,7 @@ def test_chunk_size_does_not_matter(rule):
 @both_rules
 def test_a_split_sequence_equals_one_call(rule):
     given = arguments(Shape(2, 20, 2, 8, 12))
-    whole_output, whole_state = CHUNKED[rule](*given.values(), chunk_size=C)
-    state, outputs = given.pop("initial_state"), []
-    for part in (slice(0, 9), slice(9, 20)):
-        output, state = CHUNKED[rule](*(x[:, part] for x in given.values()), state, chunk_size=C)
-        outputs.append(output)
-    assert numerics.rms_ratio(jnp.concatenate(outputs, axis=1), whole_output) < 1e-6
-    assert numerics.rms_ratio(state, whole_state) < 1e-6
+    check_split(functools.partial(CHUNKED[rule], chunk_size=C), given, 9)
 
 
 @both_rules

@@ -1,6 +1,5 @@
 """The public op."""
 import jax
-import jax.numpy as jnp
 
 from sleepnet_kernels import dispatch, rule_arguments
 from sleepnet_kernels.delta_rule import reference
@@ -46,6 +45,5 @@ def delta_rule(
 
     Source: Schlag, Irie, Schmidhuber, "Linear Transformers Are Secretly Fast Weight Programmers", arXiv:2102.11174, section 4.2.
     """
-    undecayed = jnp.zeros(jnp.shape(v)[:-1], jnp.float32)
-    arguments = rule_arguments.checked("delta_rule", q, k, v, undecayed, beta, initial_state)
+    arguments = rule_arguments.undecayed("delta_rule", q, k, v, beta, initial_state)
     return dispatch.choose("delta_rule", IMPLEMENTATIONS | KERNELS, implementation, "xla_chunked", *arguments)(*arguments)

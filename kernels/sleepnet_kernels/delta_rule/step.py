@@ -1,6 +1,5 @@
 """One token of the delta rule without decay, for decoding."""
 import jax
-import jax.numpy as jnp
 
 from sleepnet_kernels import rule_arguments
 from sleepnet_kernels.token_step import token_step
@@ -17,6 +16,5 @@ def delta_step(
 
     Args, returns, raises and precision: as `gated_delta_step`, without log_decay.
     """
-    undecayed = jnp.zeros(jnp.shape(v)[:-1], jnp.float32)
-    arguments = rule_arguments.checked("delta_step", q, k, v, undecayed, beta, initial_state, one_token=True)
+    arguments = rule_arguments.undecayed("delta_step", q, k, v, beta, initial_state, one_token=True)
     return token_step(*arguments, delta=True)

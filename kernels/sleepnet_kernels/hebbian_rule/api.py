@@ -1,6 +1,5 @@
 """The public op."""
 import jax
-import jax.numpy as jnp
 
 from sleepnet_kernels import dispatch, rule_arguments
 from sleepnet_kernels.hebbian_rule import reference
@@ -46,6 +45,5 @@ def hebbian_rule(
 
     Source: Katharopoulos, Vyas, Pappas, Fleuret, "Transformers are RNNs", arXiv:2006.16236, section 3.4.
     """
-    undecayed = jnp.zeros(jnp.shape(v)[:-1], jnp.float32)
-    arguments = rule_arguments.checked("hebbian_rule", q, k, v, undecayed, beta, initial_state)
+    arguments = rule_arguments.undecayed("hebbian_rule", q, k, v, beta, initial_state)
     return dispatch.choose("hebbian_rule", IMPLEMENTATIONS | KERNELS, implementation, "xla_chunked", *arguments)(*arguments)

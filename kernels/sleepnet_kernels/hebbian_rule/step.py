@@ -1,6 +1,5 @@
 """One token of the Hebbian rule without decay: linear attention, for decoding."""
 import jax
-import jax.numpy as jnp
 
 from sleepnet_kernels import rule_arguments
 from sleepnet_kernels.token_step import token_step
@@ -17,6 +16,5 @@ def hebbian_step(
 
     Args, returns, raises and precision: as `gated_hebbian_step`, without log_decay.
     """
-    undecayed = jnp.zeros(jnp.shape(v)[:-1], jnp.float32)
-    arguments = rule_arguments.checked("hebbian_step", q, k, v, undecayed, beta, initial_state, one_token=True)
+    arguments = rule_arguments.undecayed("hebbian_step", q, k, v, beta, initial_state, one_token=True)
     return token_step(*arguments, delta=False)
