@@ -1,7 +1,7 @@
 """The word problem of A5 at a size that a CPU trains: products of k = 2 … 4 even permutations of five things.
 
 Depth with a tiny memory: the product is one of 60, whatever k is. Training starts with k = 2 alone (3,600 words, all but the held-out
-ones soon seen) and adds k = 3 at step 4,000 and k = 4 at step 5,500, in every arm alike.
+ones soon seen) and adds k = 3 at step 3,000 and k = 4 at step 4,500, in every arm alike.
 
 Command:   python -m sleepnet.study --config=experiments/group_cpu.py
 Hardware:  two CPU cores, a core an arm
@@ -10,7 +10,7 @@ Score:     not run to the end yet; a first try did not get beyond words of two
 """
 from sleepnet.study.pair import pair
 
-STEPS, BATCH = 7000, 128
+STEPS, BATCH = 9000, 128
 
 
 def get_config():
@@ -21,5 +21,5 @@ def get_config():
         question="How many elements of a non-solvable group can N = 4 passes of sleep multiply, beside one pass at equal compute?",
         steps=STEPS,
         batch_size=BATCH,
-        arguments=dict(group="A5", length=(2, 4), length_rise=tuple(step * BATCH for step in (4000, 5500))),
+        arguments=dict(group="A5", length=(2, 4), length_rise=tuple(step * BATCH for step in (3000, 4500))),
     )

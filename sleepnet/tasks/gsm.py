@@ -26,7 +26,7 @@ import numpy as np
 
 from sleepnet.tasks import philox
 from sleepnet.tasks._gsm_fillers import Filler
-from sleepnet.tasks._gsm_graph import Die, die
+from sleepnet.tasks._gsm_graph import LARGEST_CONSTANT, Die, die
 from sleepnet.tasks._gsm_guesses import guesses
 from sleepnet.tasks._gsm_problem import Names, Problem, draw_problem, fingerprint, name_all
 from sleepnet.tasks._gsm_reader import Reading
@@ -52,7 +52,7 @@ class Gsm(Task):
     makes a few dozen problems, and to hold one out would be to hold out a sum.
 
     Attributes:
-      ops: a number, or (least, most), drawn uniformly per example.
+      ops: a number, or (least, most), drawn uniformly per example; 0: the text tells the answer, which has but to be found.
       ops_rise: training examples before the most ops drawn grow by one, for each of the last growths up to `ops[1]`; empty: the
         whole range throughout. A curriculum over the order of the training examples alone.
       depth: 2: towns and containers; 3: also what lies in each container.
@@ -91,17 +91,18 @@ class Gsm(Task):
     window: int = 2000
 
     def __post_init__(self) -> None:
-        least, most = span("ops", self.ops, 1, _MOST_OPS)
+        least, most = span("ops", self.ops, 0, _MOST_OPS)
         rise = rising("ops_rise", self.ops_rise, most - least + 1)
         depth = whole("depth", self.depth, 2, 3)
         choice("direction", self.direction, ("forward", "reverse", "both"))
+        require(least or self.direction == "forward", f"direction={self.direction!r} hides a number that others follow from; use ops from 1 on, or direction='forward'")
         choice("question", self.question, ("first", "last"))
         choice("fillers", self.fillers, ("plain", "alike"))
         for key in ("chain_of_thought", "answer_alone"):
             require(isinstance(getattr(self, key), bool), f"{key}={getattr(self, key)!r} must be True or False")
         places, things = whole("places", self.places, 4, MOST_PLACES), whole("things", self.things, 4, MOST_THINGS)
         parts, window = whole("parts", self.parts, 1, MOST_PARTS), whole("window", self.window, 1)
-        limit = whole("limit", self.limit, 10 * most, 1000)
+        limit = whole("limit", self.limit, 10 * max(most, 1), 1000)
         length = self.length
         require(isinstance(length, (list, tuple)) and len(length) == 2, f"length={length!r} must be a pair (least, most), such as (60, 120)")
         shortest = whole("length[0]", length[0], 1)
@@ -124,7 +125,7 @@ class Gsm(Task):
             ops=most if least == most else (least, most), ops_rise=rise, length=(shortest, longest), window=window, limit=limit,
             depth=depth, places=places, things=things, parts=parts, predicts=predicts, seq_len=windows * window + tail * self.answer_alone, vocab_size=len(self._vocabulary.words), answers=1,
         )
-        self._check_splits(named * (named - 1))
+        self._check_splits(named * (named - 1 if least else LARGEST_CONSTANT))
 
     @functools.cached_property
     def _vocabulary(self) -> Vocabulary:

@@ -14,6 +14,7 @@ SMALL = {"ops": (1, 3), "length": (80, 120), "places": 8, "things": 8, "limit": 
 CASES = {
     "forward": {**SMALL, "ops": (1, 8), "length": (200, 300), "limit": 1000},
     "alike": {**SMALL, "fillers": "alike", "question": "last"},
+    "told": {**SMALL, "ops": (0, 2), "fillers": "alike"},
     "reverse": {**SMALL, "ops": (1, 8), "length": (200, 300), "limit": 1000, "direction": "reverse", "fillers": "alike"},
     "depth-3": {**SMALL, "ops": (1, 8), "length": (230, 330), "limit": 1000, "depth": 3, "parts": 5, "direction": "both", "fillers": "alike"},
 }
@@ -353,7 +354,8 @@ def test_the_most_ops_rise_with_the_training_examples_only():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"ops": 9}, "ops=9 must be a whole number from 1 to 8"),
+        ({"ops": 9}, "ops=9 must be a whole number from 0 to 8"),
+        ({"ops": (0, 2), "direction": "both"}, "direction='both' hides a number.*use ops from 1 on"),
         ({"ops": (3, 2)}, "ops=2 must be a whole number from 3 to 8"),
         ({"ops": (1, 2, 3)}, "must be a number, or a range"),
         ({"depth": 4}, "depth=4"),
