@@ -1,0 +1,144 @@
+r"""What a training step costs: peak memory and time for each N, each policy of recomputing and each gradient through the passes.
+
+Peak memory is what the compiler asks for: arguments, results that do not take an argument's place, and temporaries. It is exact for the program and says
+nothing of other programs on the device. FLOPs are counted (`sleepnet.models.flops`). Rows take turns step by step, so that a slower clock hits all of them;
+a time is the median, with half the distance between its quartiles, and a ratio is to the first row.
+
+Examples:
+  python tools/bench_step.py --config=experiments/depo_cpu.py
+  python tools/bench_step.py --config=experiments/rule110_paper.py --config.train.batch_size=8 --passes=1,4 --remat=none,pass,chunk,named
+  python tools/bench_step.py --config=experiments/depo_cpu.py --remat=none --gradient=full,last1,last2,implicit --json=gradients.json
+"""
+import dataclasses
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+from flax import nnx
+from ml_collections import config_flags
+
+from sleepnet import build, cli, data, optim, sharding
+from sleepnet import mesh as meshes
+from sleepnet.config import RunConfig, parse
+from sleepnet.errors import UsageError
+from sleepnet.models import flops
+from sleepnet.train.step import init_state, make_step
+
+FLAGS = flags.FlagValues()
+config_flags.DEFINE_config_file("config", None, "config file of the run", lock_config=True, flag_values=FLAGS)
+flags.DEFINE_list("passes", ["1", "2", "4", "8"], "N", flag_values=FLAGS)
+flags.DEFINE_list("remat", ["none", "pass", "chunk", "named"], "policies, values of model.remat", flag_values=FLAGS)
+flags.DEFINE_list("gradient", ["full"], "gradients through the passes: full, lastK (the last K passes), implicit", flag_values=FLAGS)
+flags.DEFINE_integer("steps", 10, "steps that are timed, for each row; 0: memory alone", lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_string("json", None, "file for the figures", flag_values=FLAGS)
+
+
+@dataclasses.dataclass
+class Row:
+    """One way to take a step.
+
+    Attributes:
+      gradient, remat, passes: what it is.
+      flops: of a step, without the optimiser.
+      bytes: peak memory.
+      compile_seconds: of tracing, lowering and compiling.
+      step: the compiled step, with its state.
+    """
+
+    gradient: str
+    remat: str
+    passes: int
+    flops: int
+    bytes: int
+    compile_seconds: float
+    step: Any
+    state: Any
+    seconds: list[float] = dataclasses.field(default_factory=list)
+
+
+def _with(config: RunConfig, gradient: str, remat: str, passes: int) -> RunConfig:
+    kind, count = ("last", gradient[4:]) if gradient.startswith("last") else (gradient, "1")
+    if not count.isdigit():
+        raise UsageError(f"--gradient={gradient} must be full, implicit or lastK, for instance last1")
+    sleep = dataclasses.replace(config.model.sleep, passes=passes, gradient=kind, gradient_passes=int(count), remat=False)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, remat=remat, sleep=sleep))
+
+
+def row_of(config: RunConfig, gradient: str, remat: str, passes: int, batch: Any) -> Row:
+    """Compiles the step that `sleepnet.train` would take."""
+    config = _with(config, gradient, remat, passes)
+    task = build.task_of(config)
+    model = build.model_of(config, task)
+    graph, params = nnx.split(model, nnx.Param)
+    optimizer = optim.optimizer(config.optim, config.train.steps)
+    state = init_state(nnx.to_pure_dict(params), optimizer)
+    step = make_step(graph, optimizer, task.predicts, task.answers, config.train.accumulate)
+    began = time.perf_counter()
+    compiled = step.lower(state, batch, passes).compile()
+    seconds, memory = time.perf_counter() - began, compiled.memory_analysis()
+    peak = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
+    cost = flops.train_flops(model.config, task.predicts, task.seq_len, passes) * config.train.batch_size
+    return Row(gradient, remat, passes, cost, peak, seconds, compiled, state)
+
+
+def measure(rows: list[Row], batch: Any, steps: int) -> None:
+    """Times `steps` steps of each row, in turns."""
+    for count in range(steps + 1):
+        for row in rows:
+            began = time.perf_counter()
+            row.state, numbers = row.step(row.state, batch)
+            jax.block_until_ready((row.state, numbers))
+            if count:  # the first warms
+                row.seconds.append(time.perf_counter() - began)
+
+
+def line(row: Row, first: Row) -> str:
+    """One line of the table."""
+    shown = f"{row.gradient:9} {row.remat:6} {row.passes:3} {row.flops:12.3g} {row.flops / first.flops:6.2f} {row.bytes / 2**20:10,.1f} {row.bytes / first.bytes:6.2f}"
+    if not row.seconds:
+        return f"{shown} {'':26} {row.compile_seconds:9.1f}"
+    middle, (low, _, high) = statistics.median(row.seconds), statistics.quantiles(row.seconds, n=4)
+    ratio = middle / statistics.median(first.seconds)
+    return f"{shown} {1e3 * middle:9,.1f} ± {1e3 * (high - low) / 2:6,.1f} {ratio:7.2f} {row.compile_seconds:9.1f}"
+
+
+def main(argv: list[str]) -> int:
+    """Prints the table."""
+    del argv
+    if FLAGS.config is None:
+        raise UsageError("--config is missing: python tools/bench_step.py --config=FILE")
+    if not all(value.isdigit() and int(value) for value in FLAGS.passes):
+        raise UsageError(f"--passes={','.join(FLAGS.passes)} must be whole numbers of at least 1, for instance 1,4")
+    if FLAGS.steps == 1:
+        raise UsageError("--steps=1 has no spread: give 0, or 2 and more")
+    config = parse(FLAGS.config)
+    ways = [(gradient, remat, int(passes)) for gradient in FLAGS.gradient for remat in FLAGS.remat for passes in FLAGS.passes]
+    for way in ways:  # all of them checked before the first is compiled
+        _with(config, *way)
+    task, mesh, rows = build.task_of(config), meshes.make(config.mesh), []
+    sharding.check(config, mesh)
+    size = config.train.batch_size
+    with meshes.use(mesh):
+        mine = sharding.rows(mesh, size)
+        source = data.BatchSource(task, seed=config.seed, batch_size=size, steps=1, rows=mine)
+        batch = sharding.place(mesh, source[0], size, mine)
+        for at, way in enumerate(ways):
+            print(f"compiling {at + 1} of {len(ways)}: gradient={way[0]} remat={way[1]} N={way[2]}", file=sys.stderr)
+            rows.append(row_of(config, *way, batch))
+        measure(rows, batch, FLAGS.steps)
+    print(f"{'gradient':9} {'remat':6} {'N':>3} {'FLOPs':>12} {'ratio':>6} {'peak MiB':>10} {'ratio':>6} {'ms a step':>18} {'ratio':>7} {'compile s':>9}   {jax.devices()[0].device_kind}")
+    for row in rows:
+        print(line(row, rows[0]))
+    if FLAGS.json:
+        keep = ("gradient", "remat", "passes", "flops", "bytes", "compile_seconds", "seconds")
+        Path(FLAGS.json).write_text(json.dumps([{key: getattr(row, key) for key in keep} for row in rows], indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main, FLAGS)
