@@ -20,10 +20,12 @@ from jax._src import distributed  # the service's client has no public name
 from sleepnet import origin
 from sleepnet.errors import UsageError
 from sleepnet.train.preempt import Preempted
+from sleepnet.train.sentinel import Sentinel
 
 HEARTBEAT = 20  # seconds without a sign of life after which a process is taken for dead
 _PERIOD = 1.0  # seconds between two looks at the others
 _PATIENCE = 120_000  # milliseconds that the others may take to start, claim the workdir and so on
+_AGAIN = "the newest checkpoint stays: run the same command in all of them to go on from there"
 _ENVIRONMENT = {"coordinator": "JAX_COORDINATOR_ADDRESS", "process_id": "JAX_PROCESS_ID", "process_count": "JAX_NUM_PROCESSES"}
 
 
@@ -185,8 +187,10 @@ class Watch:
     """Ends this process, with a line that names the one at fault, when another has failed or died; a context manager."""
 
     def __enter__(self) -> "Watch":
-        self.over = threading.Event()
+        self.over, self.sentinel = threading.Event(), None
         if several():
+            if not primary():
+                self.sentinel = Sentinel(distributed.global_state.coordinator_address, f"{_name(0)}, the coordinator, has died; {_AGAIN}")
             for target in (self._failures, self._deaths):
                 threading.Thread(target=target, daemon=True).start()
         return self
@@ -196,9 +200,14 @@ class Watch:
             self._await_blame(error)
         if kind is None or issubclass(kind, Preempted):
             wait("over")
-            self.over.set()
+            self._dismiss()
             _leave()
-        self.over.set()  # what this process has to say of its own end is enough
+        self._dismiss()  # what this process has to say of its own end is enough
+
+    def _dismiss(self) -> None:
+        self.over.set()
+        if self.sentinel:
+            self.sentinel.dismiss()
 
     def _await_blame(self, error: Exception) -> None:
         """What fails here is most often another's death: the heartbeats know in `HEARTBEAT` seconds whose; if nobody's, the error is this process's own."""
@@ -208,7 +217,8 @@ class Watch:
 
     def _end(self, message: str) -> None:
         if not self.over.is_set():
-            print(f"error: {message}; the newest checkpoint stays: run the same command in all of them to go on from there", file=sys.stderr, flush=True)
+            print(f"error: {message}; {_AGAIN}", file=sys.stderr, flush=True)
+            self._dismiss()
             os._exit(2)
 
     def _failures(self) -> None:

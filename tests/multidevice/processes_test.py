@@ -83,6 +83,14 @@ def reached(workdir, step, processes, timeout=300):
         time.sleep(0.05)
 
 
+def appears(path, timeout=60):
+    """Checkpoints are written beside the training."""
+    until = time.monotonic() + timeout
+    while not path.exists():
+        assert time.monotonic() < until, path
+        time.sleep(0.05)
+
+
 @pytest.fixture(scope="module")
 def one(folder):
     """The lines of one process with two devices."""
@@ -122,6 +130,7 @@ def test_sigterm_to_one_stops_all_and_they_go_on_bit_for_bit(folder, one):
 def test_the_others_end_within_a_minute_when_one_dies(folder):
     processes = start(folder, "dead", 2, seconds=0.5)
     reached(folder / "dead", 6, processes)
+    appears(folder / "dead/checkpoints/5")
     processes[1].kill()
     killed = time.monotonic()
     code, _, error = ended(processes[:1], timeout=90)[0]
@@ -129,6 +138,19 @@ def test_the_others_end_within_a_minute_when_one_dies(folder):
     assert len(error) == 1 and f"process 1 of 2 ({socket.gethostname()}, pid {processes[1].pid}) has died" in error[0]
     processes[1].communicate()
     assert not (folder / "dead/result.json").exists() and (folder / "dead/checkpoints/5").is_dir()
+
+
+def test_the_coordinator_is_named_when_it_dies(folder):
+    """JAX aborts the others at once; somebody has to say why."""
+    processes = start(folder, "headless", 2, seconds=0.2)
+    reached(folder / "headless", 3, processes)
+    processes[0].kill()
+    began = time.monotonic()
+    ((code, _, error),) = ended(processes[1:], timeout=60)
+    assert code != 0 and time.monotonic() - began < 60
+    assert len(error) == 1 and f"process 0 of 2 ({socket.gethostname()}, pid {processes[0].pid}), the coordinator, has died" in error[0], error
+    assert "run the same command" in error[0]
+    processes[0].communicate()
 
 
 @pytest.mark.parametrize(
