@@ -2,6 +2,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from sleepnet.eval import paired
 from sleepnet.eval.intervals import wilson
 
 MOST = 20  # values that are shown one by one
@@ -76,4 +79,6 @@ def _together(rows: Sequence[Row]) -> dict[str, Any]:
     baselines = {name: {"label": mean(name, "label", "tokens_graded", tokens), "exact": mean(name, "exact", "answers", answers)} for name in told}
     if "passes_used" in rows[0]:
         out["passes_used"] = sum(row["passes_used"] * row["answers"] for row in rows) / max(answers, 1)
+    if all("right_answers" in row for row in rows):  # value after value, in every outcome alike: still pairs
+        out["right_answers"] = paired.pack(np.concatenate([paired.unpack(row["right_answers"], row["answers"]) for row in rows]))
     return out | {"baselines": baselines}

@@ -13,6 +13,7 @@ from flax import nnx
 
 from sleepnet import losses
 from sleepnet.errors import UsageError
+from sleepnet.eval import paired
 from sleepnet.eval.intervals import wilson
 from sleepnet.mesh import constrain
 from sleepnet.models import flops
@@ -31,6 +32,7 @@ def evaluate(
     seed: int = 0,
     split: str = "test",
     halt: float = 0.0,
+    keep_answers: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
     """Reads examples 0 … E − 1 of a split with every N of `passes`, by Algorithm 1, and grades them.
@@ -46,6 +48,7 @@ def evaluate(
       flops_sleep, flops_wake_token    of one sequence, see `sleepnet.models.flops`
       flops                            of everything read with this N
       halt, passes_used                with `halt` alone: itself, and the mean passes of a sleep, of the examples these answers belong to
+      right_answers                    with `keep_answers` alone: which of these answers were exact, in the test's order, as `paired.pack` writes it
     Rows of one axis split the same answers by that axis alone.
 
     Args:
@@ -57,6 +60,7 @@ def evaluate(
       seed: of the examples.
       split: "test", "validation" or "train". Baselines are of the test split's law, so "train" has none.
       halt: a sequence's sleep ends once S changes by less than this share of itself, and N bounds it; 0: every sleep has N passes.
+      keep_answers: rows say which answers were right, so that two models can be compared answer by answer.
       progress: called with (examples read, examples there are, all N together) after each batch.
 
     Raises:
@@ -88,7 +92,8 @@ def evaluate(
         used_E = used_E / max(asleep, 1)
         cost = _cost(model.config, task, float(used_E.mean()) if halt else count, examples)
         told = ({"halt": halt}, used_E) if halt else ({}, None)
-        rows += [{"passes": count, "split": split} | told[0] | row | cost for row in _rows(counts, axes, baselines, told[1])]
+        graded_rows = _rows(counts, axes, baselines, told[1], keep_answers)
+        rows += [{"passes": count, "split": split} | told[0] | row | cost for row in graded_rows]
     return rows
 
 
@@ -128,29 +133,34 @@ def _grade(graph, params, tokens_BxT, targets_BxT, answer_BxT, *, passes, predic
 
 
 def _rows(
-    counts: Sequence[np.ndarray], axes: Mapping[str, np.ndarray], baselines: Mapping[str, Any], used_E: np.ndarray | None = None
+    counts: Sequence[np.ndarray],
+    axes: Mapping[str, np.ndarray],
+    baselines: Mapping[str, Any],
+    used_E: np.ndarray | None = None,
+    keep_answers: bool = False,
 ) -> Iterator[Row]:
     """Rows of one N; `counts` as `_grade` returns them, `axes` are [E, A], `used_E` passes of a sleep or None."""
     asked_ExA = counts[1] > 0
     mean = lambda chosen_ExA: {} if used_E is None else {"passes_used": float(np.average(used_E, weights=chosen_ExA.sum(axis=1)))}
-    yield {"axis": "all", "value": None, **_row(counts, asked_ExA), **mean(asked_ExA), "baselines": {name: _scores(b) for name, b in baselines.items()}}
+    yield {"axis": "all", "value": None, **_row(counts, asked_ExA, keep_answers), **mean(asked_ExA), "baselines": {name: _scores(b) for name, b in baselines.items()}}
     for axis, values_ExA in axes.items():
         for value in np.unique(values_ExA[asked_ExA]):
             by = {name: b["by"].get(axis, {}).get(int(value)) for name, b in baselines.items()}
             known = {name: _scores(scores) for name, scores in by.items() if scores is not None}
             chosen_ExA = asked_ExA & (values_ExA == value)
-            yield {"axis": axis, "value": int(value), **_row(counts, chosen_ExA), **mean(chosen_ExA), "baselines": known}
+            yield {"axis": axis, "value": int(value), **_row(counts, chosen_ExA, keep_answers), **mean(chosen_ExA), "baselines": known}
 
 
 def _scores(baseline: Mapping[str, Any]) -> dict[str, float]:
     return {"label": float(baseline["label"]), "exact": float(baseline["exact"])}
 
 
-def _row(counts: Sequence[np.ndarray], chosen_ExA: np.ndarray) -> Row:
+def _row(counts: Sequence[np.ndarray], chosen_ExA: np.ndarray, keep_answers: bool = False) -> Row:
     """The two accuracies over the chosen answers."""
     right, tokens, exact, bad = (array[chosen_ExA] for array in counts)
     answers, tokens_graded = len(tokens), int(tokens.sum(dtype=np.int64))
     share = lambda part, whole: part / whole if whole else 0.0
+    kept = {"right_answers": paired.pack(exact)} if keep_answers else {}
     right, exact = int(right.sum(dtype=np.int64)), int(exact.sum(dtype=np.int64))
     return {
         "answers": answers,
@@ -160,7 +170,7 @@ def _row(counts: Sequence[np.ndarray], chosen_ExA: np.ndarray) -> Row:
         "exact_accuracy": share(exact, answers),
         "exact_interval": list(wilson(exact, answers)),
         "nonfinite_answers": int((bad > 0).sum()),
-    }
+    } | kept
 
 
 def _cost(config, task: Task, passes: float, examples: int) -> Row:

@@ -15,7 +15,7 @@ from rich.console import Console
 from sleepnet import tasks
 from sleepnet.config import ModelConfig
 from sleepnet.errors import UsageError
-from sleepnet.eval import plots, report, runner
+from sleepnet.eval import paired, plots, report, runner
 from sleepnet.eval.intervals import wilson
 from sleepnet.models import flops
 from sleepnet.models.hybrid import Hybrid
@@ -169,6 +169,15 @@ def test_an_oracle_is_graded_as_it_errs():
     assert once["label_accuracy"] == (~ones).sum() / 450 and once["exact_accuracy"] == (~ones.any(axis=1)).mean()
     assert thrice["nonfinite_answers"] == 150 and thrice["exact_accuracy"] == 0
     assert thrice["label_accuracy"] == (~ones[:, 1:]).sum() / 450
+
+
+def test_rows_can_say_which_answers_were_right():
+    """The oracle's: those whose rows all end in a zero, in the order of the test, whatever the batches are."""
+    rows = runner.evaluate(Oracle(RULE), RULE, passes=(1, 3), examples=50, batch_size=16, keep_answers=True)
+    ones = RULE.batch(0, "test", 0, 50)["tokens"][:, :36].reshape(50, 3, 12)[:, :, -1] == 2
+    right = ~ones.any(axis=1)
+    assert 0 < right.sum() < 50 and np.array_equal(paired.unpack(pick(rows, 1)["right_answers"], 50), right)
+    assert not paired.unpack(pick(rows, 3)["right_answers"], 50).any()
 
 
 def test_difficulty_rows_sum_to_all(evaluated):
