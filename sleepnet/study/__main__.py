@@ -4,9 +4,10 @@
   python -m sleepnet.study --workdir=runs/STUDY --report_only
   python -m sleepnet.study --results=experiments/results/STUDY --report_only --out=report
   python -m sleepnet.study --overview=experiments/results
+  python -m sleepnet.study --ablations=experiments/ablations
 
 What has finished is not run again, what was killed goes on, and arms or seeds can be added to a study later. Outcomes in --results count
-as finished, in a new workdir too: a matrix can grow from place to place. Two studies side by side need cores of their own (taskset).
+as finished, in a new workdir too: a matrix can grow from place to place. Those of the same configuration anywhere in --reuse do as well. Two studies side by side need cores of their own (taskset).
 """
 import os
 import re
@@ -20,7 +21,7 @@ from rich.console import Console
 
 from sleepnet import cli
 from sleepnet.errors import UsageError
-from sleepnet.study import ledger, outcomes, overview, pool, report, spec as specs
+from sleepnet.study import ablation_report, ablations, ledger, outcomes, overview, pool, report, spec as specs
 from sleepnet.study.ledger import Run
 from sleepnet.study.progress import Board
 from sleepnet.study.spec import StudySpec
@@ -35,6 +36,8 @@ _ONLY = flags.DEFINE_list("only", None, "names of the arms to run; all if not gi
 _RESULTS = flags.DEFINE_string("results", None, "a folder of finished runs' outcomes, small enough to keep: those there are not run again, new ones are added", flag_values=FLAGS)
 _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "make the report again from --workdir, or from --results alone", flag_values=FLAGS)
 _OVERVIEW = flags.DEFINE_string("overview", None, "a folder of such folders: prints one Markdown table over all their studies, and runs nothing", flag_values=FLAGS)
+_REUSE = flags.DEFINE_string("reuse", None, "a folder of such folders: finished runs there with a run's configuration, of whatever study, are not run again nor copied to --results", flag_values=FLAGS)
+_ABLATIONS = flags.DEFINE_string("ablations", None, "a folder of factors, each a config file with BASES: writes its list of runs (README.md) and its report with plots (REPORT.md) from the outcomes in --reuse, experiments/results beside it if not given, and runs nothing", flag_values=FLAGS)
 _OUT = flags.DEFINE_string("out", None, "folder of the report; the workdir if not given", flag_values=FLAGS)
 
 
@@ -45,10 +48,15 @@ def main(argv: list[str]) -> int:
     if _OVERVIEW.value:
         print(report.markdown_table(overview.overview(Path(_OVERVIEW.value))))
         return 0
+    if _ABLATIONS.value:
+        folder = Path(_ABLATIONS.value)
+        for path in ablation_report.write(folder, Path(_REUSE.value or folder.parent / "results"), Path(_OUT.value or folder)):
+            print(f"wrote {path}")
+        return 0
     if _REPORT_ONLY.value:
         return _report_only(console)
     if _CONFIG.value is None:
-        raise UsageError("--config=FILE is needed; or --report_only with --workdir or --results, or --overview")
+        raise UsageError("--config=FILE is needed; or --report_only with --workdir or --results, --overview, or --ablations")
     spec = _spec()
     workdir = Path(_WORKDIR.value or _default_workdir())
     runs = ledger.runs(workdir, spec, _ONLY.value or ())
@@ -57,6 +65,8 @@ def main(argv: list[str]) -> int:
         ledger.claim(workdir, spec, [*commands, _command()])
         if _RESULTS.value and (adopted := ledger.adopt(Path(_RESULTS.value), runs)):
             console.print(f"{len(adopted)} finished runs taken from {_RESULTS.value}", highlight=False, soft_wrap=True)
+        if _REUSE.value and (adopted := ledger.take(_reused(spec), runs)):
+            console.print(f"{len(adopted)} finished runs of the same configuration taken from {_REUSE.value}", highlight=False, soft_wrap=True)
         waiting = [run for run in runs if not ledger.finished(run)]
         failures = _run(console, waiting, len(runs) - len(waiting))
         _report(console, workdir)
@@ -76,6 +86,11 @@ def _kept(spec: StudySpec) -> list[str]:
         return []
     ledger.check(Path(_RESULTS.value), spec, "results")
     return ledger.read_study(Path(_RESULTS.value))[1]
+
+
+def _reused(spec: StudySpec) -> list[outcomes.Outcome]:
+    """Outcomes in --reuse that are this study's by their configuration."""
+    return ablations.elsewhere(Path(_REUSE.value), spec) if _REUSE.value else []
 
 
 def _config_path() -> str:
@@ -119,7 +134,10 @@ def _report(console: Console, workdir: Path) -> None:
     out = Path(_OUT.value or workdir)
     report.write(out, spec, found, commands)
     if _RESULTS.value:
-        outcomes.collect(found, spec, commands, Path(_RESULTS.value))
+        kept = {path.name for path in Path(_RESULTS.value).glob("*.json")}
+        lent = {(outcome.arm, outcome.seed) for outcome in _reused(spec) if f"{outcome.arm}-seed{outcome.seed}.json" not in kept}
+        new = [outcome for outcome in found if (outcome.arm, outcome.seed) not in lent]
+        outcomes.collect(new, spec, commands, Path(_RESULTS.value))
     report.show(console, spec, found)
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
 
@@ -151,7 +169,7 @@ def _command() -> str:
 
 
 def _portable(flag: str, value: str) -> str:
-    if flag.lstrip("-") in ("workdir", "results", "out"):
+    if flag.lstrip("-") in ("workdir", "results", "reuse", "out"):
         return Path(value).name
     if flag.lstrip("-") == "config" and os.path.isabs(value):
         near = os.path.relpath(value)

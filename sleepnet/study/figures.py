@@ -16,8 +16,8 @@ from sleepnet.study.spec import StudySpec
 from sleepnet.tasks.registry import task_class
 
 # Okabe and Ito's palette, told apart by colour-blind readers; then again with dashes
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
-_DASHES = ("-", "--", ":", "-.")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
+DASHES = ("-", "--", ":", "-.")
 _MARKERS = "os^Dv<>P*X"
 _TICKS = 12
 _OVER = {"flops": "training FLOPs", "steps": "training steps"}
@@ -27,7 +27,7 @@ def draw(spec: StudySpec, found: list[Outcome], dark: bool = False) -> dict[str,
     """Name → PNG. No curves for runs that never looked at the validation split."""
     looks = dict(zip(
         (arm.name for arm in spec.arms),
-        ({"linestyle": dash, "color": colour} for dash, colour in itertools.cycle(itertools.product(_DASHES, _COLOURS))),
+        ({"linestyle": dash, "color": colour} for dash, colour in itertools.cycle(itertools.product(DASHES, COLOURS))),
     ))
     images = {}
     with style.context(["dark_background" if dark else "default", {"font.size": 9, "axes.grid": True, "grid.alpha": 0.25}]):

@@ -188,6 +188,15 @@ def adopt(results: Path, runs: Iterable[Run]) -> list[Run]:
     return adopted
 
 
+def take(outcomes: Iterable[Any], runs: Iterable[Run]) -> list[Run]:
+    """Gives the runs that are not finished the outcomes that are theirs; returns those that had one."""
+    known = {(outcome.arm, outcome.seed): outcome for outcome in outcomes}
+    taken = [run for run in runs if (run.arm, run.seed) in known and not finished(run)]
+    for run in taken:
+        write_json(run.outcome, dataclasses.asdict(known[run.arm, run.seed]))
+    return taken
+
+
 def _of(run: Run, path: Path, flag: str) -> bool:
     """Sees that an outcome is the run's; it lies in the folder given as --`flag`."""
     old, new = flatten(whole(read_json(path)["config"])), flatten(plain(to_dict(run.config)))

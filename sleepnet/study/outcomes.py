@@ -82,7 +82,7 @@ def load(folder: Path, spec: StudySpec) -> list[Outcome]:
         expected = flatten(plain(to_dict(resolve.draft(spec.base, arm))))
         free = {"seed", "resume"} | ({"train.steps"} if arm.match else set())
         paths = [*folder.glob(f"{arm.name}/seed*/outcome.json"), *folder.glob(f"{arm.name}-seed*.json")]
-        outcomes = [_read(path) for path in paths]
+        outcomes = [read(path) for path in paths]
         for path, outcome in zip(paths, outcomes):
             have = flatten(ledger.whole(outcome.config))
             for key in sorted({*expected, *have} - free):
@@ -139,7 +139,8 @@ def binned(outcomes: Iterable[Outcome]) -> list[Outcome]:
     return [dataclasses.replace(outcome, rows=bins.pool(outcome.rows, spans)) for outcome in found] if spans else found
 
 
-def _read(path: Path) -> Outcome:
+def read(path: Path) -> Outcome:
+    """An outcome's file; raises UsageError if it is damaged or none."""
     values, known = read_json(path), {field.name for field in dataclasses.fields(Outcome)}
     if not isinstance(values, dict) or set(values) != known:
         raise UsageError(f"{path} is not the outcome of a run: it needs the keys {', '.join(sorted(known))}")

@@ -32,7 +32,7 @@ def overview(folder: Path) -> Table:
 
 
 def _study(name: str, spec: StudySpec, found: list[Outcome]) -> list[tuple[str, ...]]:
-    axis, value = _hardest(spec, found)
+    axis, value = hardest(spec, found)
     rows = [
         _arm(name, arm, runs, axis, value)
         for arm in spec.arms if (runs := results.of_arm(found, arm.name))
@@ -61,7 +61,8 @@ def _words(axis: str, value: Any) -> str:
     return NOTHING if axis == "all" else f"{axis} = {value}"
 
 
-def _hardest(spec: StudySpec, found: list[Outcome]) -> tuple[str, Any]:
+def hardest(spec: StudySpec, found: list[Outcome]) -> tuple[str, Any]:
+    """The last value of the task's first difficulty that varies in the test, or ("all", None)."""
     varying = results.axes(found)
     for axis in task_class(spec.base.task.name).difficulty_axes:
         if axis in varying:
