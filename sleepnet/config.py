@@ -1,26 +1,16 @@
 """Configuration: ml_collections at the edge, frozen dataclasses inside.
 
 A config file defines `get_config()`, starts from `default()` and changes values; `parse` turns the result into a `RunConfig`.
-Every field's comment says what it means; every value is checked here, before anything is built.
+Every field's comment says what it means; every value is checked (`sleepnet.refusals`) before anything is built.
 """
 import dataclasses
 import math
-import re
 from typing import Any
 
 import ml_collections
 
+from sleepnet import refusals
 from sleepnet.errors import UsageError, nearest
-
-
-def _choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UsageError(f"{key}={value!r} is not one of {', '.join(choices)}")
-
-
-def _at_least(key: str, value: float, least: float) -> None:
-    if not value >= least:
-        raise UsageError(f"{key}={value} must be at least {least}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +29,7 @@ class SleepConfig:
     remat: bool = False  # recompute each pass in the backward pass: model.remat=pass
 
     def __post_init__(self):
-        _at_least("sleep.passes", self.passes, 1)
-        _at_least("sleep.predict_passes", self.predict_passes, 1)
-        _at_least("sleep.gradient_passes", self.gradient_passes, 1)
-        _choice("sleep.eviction", self.eviction, ("hard", "sliding", "none"))
-        _choice("sleep.carry", self.carry, ("hidden", "reinject"))
-        _choice("sleep.gradient", self.gradient, ("full", "last", "implicit"))
+        refusals.sleep(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,32 +59,7 @@ class ModelConfig:
     sleep: SleepConfig = dataclasses.field(default_factory=SleepConfig)
 
     def __post_init__(self):
-        if not self.pattern or set(self.pattern) - set("AG"):
-            raise UsageError(f"model.pattern={self.pattern!r} must be letters A (attention) and G (fast weights), for instance 'AGAG'")
-        for key in ("vocab_size", "window"):
-            _at_least(f"model.{key}", getattr(self, key), 0)
-        if not self.rope_theta > 0:
-            raise UsageError(f"model.rope_theta={self.rope_theta} must be positive")
-        for key in ("width", "heads", "head_dim", "conv_width"):
-            _at_least(f"model.{key}", getattr(self, key), 1)
-        if self.head_dim % 2:
-            raise UsageError(f"model.head_dim={self.head_dim} must be even: RoPE turns pairs of channels")
-        _at_least("model.mlp_width", self.mlp_width, 0)
-        _choice("model.rule", self.rule, ("hebbian", "delta", "gated_hebbian", "gated_delta", "kda", "momentum"))
-        _choice("model.conv", self.conv, ("fixed", "dynamic"))
-        _choice("model.decay_start", self.decay_start, ("windows", "mamba2"))
-        _choice("model.dtype", self.dtype, ("float32", "bfloat16"))
-        _choice("model.remat", self.remat, ("none", "pass", "chunk", "named"))
-        if self.sleep.remat and self.remat not in ("none", "pass"):
-            raise UsageError(f"model.remat={self.remat!r} and model.sleep.remat=True, which is model.remat='pass': set the latter to False")
-        if not 0 < self.beta_max <= 2:
-            raise UsageError(f"model.beta_max={self.beta_max} must lie in (0, 2]: beyond 2 the delta rule diverges")
-        start, stop = self.loop
-        if not 0 <= start < stop <= len(self.pattern):
-            raise UsageError(
-                f"model.sleep.loop_start={self.sleep.loop_start}, loop_stop={self.sleep.loop_stop}: not a span of the "
-                f"{len(self.pattern)} blocks of model.pattern={self.pattern!r}"
-            )
+        refusals.model(self)
 
     @property
     def loop(self) -> tuple[int, int]:
@@ -163,18 +123,7 @@ class OptimConfig:
     clip: float = 1.0  # global norm of the gradient; 0: no clipping
 
     def __post_init__(self):
-        for key in ("learning_rate", "adam_rate"):
-            if not getattr(self, key) > 0:
-                raise UsageError(f"optim.{key}={getattr(self, key)} must be positive")
-        for key in ("decay", "final"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise UsageError(f"optim.{key}={getattr(self, key)} must lie between 0 and 1")
-        for key in ("momentum", "adam_b1", "adam_b2"):
-            if not 0 <= getattr(self, key) < 1:
-                raise UsageError(f"optim.{key}={getattr(self, key)} must lie in [0, 1)")
-        _at_least("optim.weight_decay", self.weight_decay, 0)
-        _at_least("optim.warmup", self.warmup, 0)
-        _at_least("optim.clip", self.clip, 0)
+        refusals.optim(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,20 +143,7 @@ class TrainConfig:
     eval_examples: int = 256
 
     def __post_init__(self):
-        for key in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep", "eval_examples"):
-            _at_least(f"train.{key}", getattr(self, key), 1)
-        for key in ("keep_period", "eval_every"):
-            _at_least(f"train.{key}", getattr(self, key), 0)
-        for passes in self.random_passes:
-            _at_least("train.random_passes", passes, 1)
-        if self.batch_size % self.accumulate:
-            raise UsageError(f"train.batch_size={self.batch_size} must be a multiple of train.accumulate={self.accumulate}")
-        _choice("train.keep_best", self.keep_best, ("", "exact_accuracy", "label_accuracy"))
-        if self.keep_best and (not self.eval_every or self.save_every % self.eval_every):
-            raise UsageError(
-                f"train.save_every={self.save_every} must be a multiple of train.eval_every={self.eval_every} for "
-                f"train.keep_best={self.keep_best!r}: a checkpoint is ranked by the validation of its own step"
-            )
+        refusals.train(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,10 +155,7 @@ class EvalConfig:
     passes: tuple[int, ...] = ()  # test-time N; empty: model.sleep.passes
 
     def __post_init__(self):
-        _at_least("eval.examples", self.examples, 1)
-        _at_least("eval.batch_size", self.batch_size, 1)
-        for passes in self.passes:
-            _at_least("eval.passes", passes, 1)
+        refusals.evaluation(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,12 +167,7 @@ class MeshConfig:
     tensor: int = 1  # splits heads and MLP widths
 
     def __post_init__(self):
-        sizes = {"mesh.data": self.data, "mesh.fsdp": self.fsdp, "mesh.tensor": self.tensor}
-        for key, size in sizes.items():
-            if size != -1:
-                _at_least(key, size, 1)
-        if list(sizes.values()).count(-1) > 1:
-            raise UsageError(f"{' and '.join(key for key, size in sizes.items() if size == -1)} are both -1: one axis can fill the mesh")
+        refusals.mesh(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,14 +189,8 @@ class RunConfig:
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
 
     def __post_init__(self):
-        _at_least("seed", self.seed, 0)
         object.__setattr__(self, "resume", {"True": "latest", "False": "never"}.get(str(self.resume), self.resume))
-        _choice("resume", self.resume, ("latest", "latest-good", "never"))
-        span = re.fullmatch(r"(\d+):(\d+)", self.profile)
-        if self.profile and not (span and int(span[1]) < int(span[2])):
-            raise UsageError(f"profile={self.profile!r} must be start:stop with start < stop, such as 100:105")
-        if not self.compile_cache:
-            raise UsageError("compile_cache='' must be workdir, off, or a folder")
+        refusals.run(self)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def evaluate(
       progress: called with (examples read, examples there are, all N together) after each batch.
 
     Raises:
-      UsageError: a count below 1, or a model whose vocabulary or window is not the task's.
+      UsageError: a count below 1, a halt with nothing to end, or a model whose vocabulary or window is not the task's.
     """
     _check(model.config, task, passes, examples, batch_size, halt)
     graph, params = nnx.split(model, nnx.Param)
@@ -103,6 +103,10 @@ def _check(config, task: Task, passes: Sequence[int], examples: int, batch_size:
     for key, values in (("passes", passes), ("examples", [examples]), ("batch_size", [batch_size])):
         if not values or min(values) < 1:
             raise UsageError(f"{key}={','.join(map(str, values))} must be at least 1")
+    if halt and max(passes) == 1:
+        raise UsageError(f"halt={halt} may end a sleep before its last pass, but passes=1 has no pass to leave out: give more passes, or halt=0")
+    if halt and "G" not in config.pattern:
+        raise UsageError(f"halt={halt} waits for fast weights to settle, of which the model ({config.pattern!r}) has none: give halt=0")
     if config.vocab_size < task.vocab_size:
         raise UsageError(f"the model knows {config.vocab_size} tokens (vocab_size), task {task.name} has {task.vocab_size}: not its task")
     if config.window != task.window:

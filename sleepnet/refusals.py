@@ -1,0 +1,186 @@
+"""What a configuration may not say: values out of range, and keys that make no sense together, each refused with the key and the fix.
+
+The dataclasses of `sleepnet.config` call these as they are built, so that nothing is trained, or written, before.
+"""
+import re
+from typing import Any
+
+from sleepnet.errors import UsageError
+
+# keys that fast-weight blocks alone read, and what they say by default
+_OF_FAST_WEIGHTS = {"rule": "gated_delta", "beta_max": 1.0, "conv": "fixed", "decay_start": "windows"}
+_HEBBIAN, _UNDECAYED = ("hebbian", "gated_hebbian"), ("hebbian", "delta")
+
+
+def choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuses a value that is none of `choices`."""
+    if value not in choices:
+        raise UsageError(f"{key}={value!r} is not one of {', '.join(choices)}")
+
+
+def at_least(key: str, value: float, least: float) -> None:
+    """Refuses a number below `least`, and one that is none."""
+    if not value >= least:
+        raise UsageError(f"{key}={value} must be at least {least}")
+
+
+def sleep(config: Any) -> None:
+    """Of a SleepConfig."""
+    at_least("sleep.passes", config.passes, 1)
+    at_least("sleep.predict_passes", config.predict_passes, 1)
+    at_least("sleep.gradient_passes", config.gradient_passes, 1)
+    choice("sleep.eviction", config.eviction, ("hard", "sliding", "none"))
+    choice("sleep.carry", config.carry, ("hidden", "reinject"))
+    choice("sleep.gradient", config.gradient, ("full", "last", "implicit"))
+
+
+def model(config: Any) -> None:
+    """Of a ModelConfig."""
+    if not config.pattern or set(config.pattern) - set("AG"):
+        raise UsageError(f"model.pattern={config.pattern!r} must be letters A (attention) and G (fast weights), for instance 'AGAG'")
+    for key in ("vocab_size", "window"):
+        at_least(f"model.{key}", getattr(config, key), 0)
+    if not config.rope_theta > 0:
+        raise UsageError(f"model.rope_theta={config.rope_theta} must be positive")
+    for key in ("width", "heads", "head_dim", "conv_width"):
+        at_least(f"model.{key}", getattr(config, key), 1)
+    if config.head_dim % 2:
+        raise UsageError(f"model.head_dim={config.head_dim} must be even: RoPE turns pairs of channels")
+    at_least("model.mlp_width", config.mlp_width, 0)
+    choice("model.rule", config.rule, ("hebbian", "delta", "gated_hebbian", "gated_delta", "kda", "momentum"))
+    choice("model.conv", config.conv, ("fixed", "dynamic"))
+    choice("model.decay_start", config.decay_start, ("windows", "mamba2"))
+    choice("model.dtype", config.dtype, ("float32", "bfloat16"))
+    choice("model.remat", config.remat, ("none", "pass", "chunk", "named"))
+    if config.sleep.remat and config.remat not in ("none", "pass"):
+        raise UsageError(f"model.remat={config.remat!r} and model.sleep.remat=True, which is model.remat='pass': set the latter to False")
+    if not 0 < config.beta_max <= 2:
+        raise UsageError(f"model.beta_max={config.beta_max} must lie in (0, 2]: beyond 2 the delta rule diverges")
+    start, stop = config.loop
+    if not 0 <= start < stop <= len(config.pattern):
+        raise UsageError(
+            f"model.sleep.loop_start={config.sleep.loop_start}, loop_stop={config.sleep.loop_stop}: not a span of the "
+            f"{len(config.pattern)} blocks of model.pattern={config.pattern!r}"
+        )
+
+
+def optim(config: Any) -> None:
+    """Of an OptimConfig."""
+    for key in ("learning_rate", "adam_rate"):
+        if not getattr(config, key) > 0:
+            raise UsageError(f"optim.{key}={getattr(config, key)} must be positive")
+    for key in ("decay", "final"):
+        if not 0 <= getattr(config, key) <= 1:
+            raise UsageError(f"optim.{key}={getattr(config, key)} must lie between 0 and 1")
+    for key in ("momentum", "adam_b1", "adam_b2"):
+        if not 0 <= getattr(config, key) < 1:
+            raise UsageError(f"optim.{key}={getattr(config, key)} must lie in [0, 1)")
+    for key in ("weight_decay", "warmup", "clip"):
+        at_least(f"optim.{key}", getattr(config, key), 0)
+
+
+def train(config: Any) -> None:
+    """Of a TrainConfig."""
+    for key in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep", "eval_examples"):
+        at_least(f"train.{key}", getattr(config, key), 1)
+    for key in ("keep_period", "eval_every"):
+        at_least(f"train.{key}", getattr(config, key), 0)
+    for passes in config.random_passes:
+        at_least("train.random_passes", passes, 1)
+    if config.batch_size % config.accumulate:
+        raise UsageError(f"train.batch_size={config.batch_size} must be a multiple of train.accumulate={config.accumulate}")
+    choice("train.keep_best", config.keep_best, ("", "exact_accuracy", "label_accuracy"))
+    if config.keep_best and (not config.eval_every or config.save_every % config.eval_every):
+        raise UsageError(
+            f"train.save_every={config.save_every} must be a multiple of train.eval_every={config.eval_every} for "
+            f"train.keep_best={config.keep_best!r}: a checkpoint is ranked by the validation of its own step"
+        )
+
+
+def evaluation(config: Any) -> None:
+    """Of an EvalConfig."""
+    at_least("eval.examples", config.examples, 1)
+    at_least("eval.batch_size", config.batch_size, 1)
+    for passes in config.passes:
+        at_least("eval.passes", passes, 1)
+
+
+def mesh(config: Any) -> None:
+    """Of a MeshConfig."""
+    sizes = {"mesh.data": config.data, "mesh.fsdp": config.fsdp, "mesh.tensor": config.tensor}
+    for key, size in sizes.items():
+        if size != -1:
+            at_least(key, size, 1)
+    if list(sizes.values()).count(-1) > 1:
+        raise UsageError(f"{' and '.join(key for key, size in sizes.items() if size == -1)} are both -1: one axis can fill the mesh")
+
+
+def run(config: Any) -> None:
+    """Of a RunConfig, and of its model and training together."""
+    at_least("seed", config.seed, 0)
+    choice("resume", config.resume, ("latest", "latest-good", "never"))
+    span = re.fullmatch(r"(\d+):(\d+)", config.profile)
+    if config.profile and not (span and int(span[1]) < int(span[2])):
+        raise UsageError(f"profile={config.profile!r} must be start:stop with start < stop, such as 100:105")
+    if not config.compile_cache:
+        raise UsageError("compile_cache='' must be workdir, off, or a folder")
+    asleep = config.train.random_passes or (config.model.sleep.passes,)
+    _memory(config.model, max(asleep))
+    _rule(config.model)
+    _loop(config.model, max(asleep), max(*asleep, config.model.sleep.predict_passes))
+
+
+def _memory(model: Any, asleep: int) -> None:
+    """`asleep`: the most passes over a window that sleeps."""
+    pattern, eviction = model.pattern, model.sleep.eviction
+    if eviction != "hard" and "A" not in pattern:
+        raise UsageError(
+            f"model.sleep.eviction={eviction!r} keeps keys and values, of which model.pattern={pattern!r} has none: set it to 'hard', or add an A"
+        )
+    if "G" in pattern:
+        return
+    for key, value in _OF_FAST_WEIGHTS.items():
+        if getattr(model, key) != value:
+            raise UsageError(
+                f"model.{key}={getattr(model, key)!r} is of fast-weight blocks, of which model.pattern={pattern!r} has none: leave it at {value!r}, or add a G"
+            )
+    if eviction == "hard" and asleep > 1:
+        raise UsageError(
+            f"model.sleep.passes={asleep} over windows of which model.pattern={pattern!r} with eviction='hard' keeps nothing: set passes to 1, "
+            f"eviction to 'none' or 'sliding', or add a G"
+        )
+
+
+def _rule(model: Any) -> None:
+    if model.beta_max > 1 and model.rule in _HEBBIAN:
+        raise UsageError(
+            f"model.beta_max={model.beta_max} with model.rule={model.rule!r}, which never takes a value away: it would only write more; set it to 1.0, "
+            f"or use a delta rule"
+        )
+    if model.decay_start != "windows" and model.rule in _UNDECAYED:
+        raise UsageError(f"model.decay_start={model.decay_start!r} with model.rule={model.rule!r}, which does not decay: leave it at 'windows'")
+
+
+def _loop(model: Any, asleep: int, most: int) -> None:
+    """`asleep`: as above; `most`: passes over any window."""
+    sleep, (start, stop) = model.sleep, model.loop
+    if asleep > 1 and "G" in model.pattern and "G" not in model.pattern[start:stop]:
+        raise UsageError(
+            f"model.sleep.loop_start={start}, loop_stop={stop}: no fast-weight block of model.pattern={model.pattern!r} is in the loop, so that {asleep} "
+            f"passes write S no more often than one; take a G into it"
+        )
+    if sleep.reset_fast_weights and (asleep == 1 or "G" not in model.pattern):
+        raise UsageError(
+            f"model.sleep.reset_fast_weights=True with passes={asleep} and model.pattern={model.pattern!r}: there is no S to reset between passes; "
+            f"set it to False"
+        )
+    if sleep.gradient == "last" and sleep.gradient_passes >= most:
+        raise UsageError(
+            f"model.sleep.gradient='last' with gradient_passes={sleep.gradient_passes} of {most} passes is gradient='full': set that, or fewer passes"
+        )
+    if sleep.gradient == "implicit" and most == 1:
+        raise UsageError("model.sleep.gradient='implicit' with one pass has no fixed point to go to: set it to 'full', or more passes")
+    if sleep.gradient != "last" and sleep.gradient_passes != 1:
+        raise UsageError(
+            f"model.sleep.gradient_passes={sleep.gradient_passes} with gradient={sleep.gradient!r}, which does not read it: set gradient to 'last'"
+        )
