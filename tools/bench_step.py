@@ -1,6 +1,6 @@
 r"""What a training step costs: peak memory and time for each N, each policy of recomputing and each gradient through the passes.
 
-Peak memory is what the compiler asks for: arguments, results that do not take an argument's place, and temporaries. It is exact for the program and says
+Rows in which as many passes get a gradient as there are passes stand under `full` alone. Peak memory is what the compiler asks for: arguments, results that do not take an argument's place, and temporaries. It is exact for the program and says
 nothing of other programs on the device. FLOPs are counted (`sleepnet.models.flops`). Rows take turns step by step, so that a slower clock hits all of them;
 a time is the median, with half the distance between its quartiles, and a ratio is to the first row.
 
@@ -61,11 +61,17 @@ class Row:
     seconds: list[float] = dataclasses.field(default_factory=list)
 
 
-def _with(config: RunConfig, gradient: str, remat: str, passes: int) -> RunConfig:
-    kind, count = ("last", gradient[4:]) if gradient.startswith("last") else (gradient, "1")
+def _gradient(word: str) -> tuple[str, int]:
+    """(model.sleep.gradient, gradient_passes) of full, implicit or lastK."""
+    kind, count = ("last", word[4:]) if word.startswith("last") else (word, "1")
     if not count.isdigit():
-        raise UsageError(f"--gradient={gradient} must be full, implicit or lastK, for instance last1")
-    sleep = dataclasses.replace(config.model.sleep, passes=passes, gradient=kind, gradient_passes=int(count), remat=False)
+        raise UsageError(f"--gradient={word} must be full, implicit or lastK, for instance last1")
+    return kind, int(count)
+
+
+def _with(config: RunConfig, gradient: str, remat: str, passes: int) -> RunConfig:
+    kind, count = _gradient(gradient)
+    sleep = dataclasses.replace(config.model.sleep, passes=passes, gradient=kind, gradient_passes=count, remat=False)
     return dataclasses.replace(config, model=dataclasses.replace(config.model, remat=remat, sleep=sleep))
 
 
@@ -117,7 +123,11 @@ def main(argv: list[str]) -> int:
     if FLAGS.steps == 1:
         raise UsageError("--steps=1 has no spread: give 0, or 2 and more")
     config = parse(FLAGS.config)
-    ways = [(gradient, remat, int(passes)) for gradient in FLAGS.gradient for remat in FLAGS.remat for passes in FLAGS.passes]
+    # where no pass goes without a gradient there is but the full one
+    ways = [
+        (gradient, remat, int(passes)) for gradient in FLAGS.gradient for remat in FLAGS.remat for passes in FLAGS.passes
+        if gradient == "full" or int(passes) > _gradient(gradient)[1]
+    ]
     for way in ways:  # all of them checked before the first is compiled
         _with(config, *way)
     task, mesh, rows = build.task_of(config), meshes.make(config.mesh), []
