@@ -8,8 +8,8 @@ an unbroken run, bit for bit on the same kind of device. Runs on a CPU too.
   python tools/gpu_train.py --config=experiments/rule110_paper.py --minutes=9 --pack=legs/n1 --config.model.sleep.passes=1
   python tools/gpu_train.py --config=experiments/depo_cpu.py --minutes=1 --pack=/tmp/legs     on a CPU
 
-The same command is every leg's. --minutes are counted from the start of the process, with compiling, validation and packing (--reserve seconds
-are kept for the last). Prints tokens per second and the share of the device's peak of this leg, and validation accuracy against tokens of all.
+The same command is every leg's; with the same --workdir too, what one leg has compiled the next finds. --minutes are counted from the start of the
+process, with compiling, validation and packing; --reserve seconds are kept for the last, and for the step, validation or compiling under way. Prints tokens per second and the share of the device's peak of this leg, and validation accuracy against tokens of all.
 """
 import contextlib
 import json

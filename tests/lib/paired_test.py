@@ -80,6 +80,9 @@ def test_a_pair_decides_what_independent_shares_do_not():
     arm = reference | (np.arange(1000) >= 988)
     both = told(0, 0.912, 0.9, paired_bits=(arm, reference))
     assert (both.alone, both.sign) == ((12, 0), 1) and both.p == pytest.approx(2 * 0.5**12)
+    arm = reference | (np.arange(1000) >= 995)  # five more: the interval leaves out 0, the exact test's p is 1/16
+    few = told(0, 0.905, 0.9, paired_bits=(arm, reference))
+    assert few.low > 0 and few.p == pytest.approx(1 / 16) and few.sign == 0
     apart = told(0, 0.912, 0.9)
     assert apart.p is None and apart.low < 0 < apart.high and apart.sign == 0
 
