@@ -21,11 +21,16 @@ _ARMS = [
     dict(name="once_sliding", label="N = 1, the newest L − 1 keys and values stay", overrides={**_ONCE, "model.sleep.eviction": "sliding"}),
     dict(name="hybrid_cache", label="N = 1, nothing evicted", overrides={**_ONCE, "model.sleep.eviction": "none"}),
     dict(name="full_cache_matched", label="attention alone, nothing evicted, as much compute as N = 4", overrides=_CACHE, match="sleep4"),
+    dict(
+        name="full_cache_matched_rate_half", label="the same at half the rate", match="sleep4",
+        overrides={**_CACHE, "optim.learning_rate": 7.5e-3, "optim.adam_rate": 1.125e-3},
+    ),
     dict(name="fast_weights_only", label="N = 4, two fast-weight blocks, no attention", overrides={**_N, "model.pattern": "GG"}),
 ]
 _SHOWN = {
     "quickstart": (
-        "sleep4", "once", "sliding", "once_sliding", "hybrid_cache", "full_cache", "full_cache_matched", "full_cache_deep", "fast_weights_only",
+        "sleep4", "once", "sliding", "once_sliding", "hybrid_cache", "full_cache", "full_cache_matched",
+        "full_cache_matched_rate_half", "full_cache_deep", "fast_weights_only",
     ),
     "variables_cpu": ("sleep4", "full_cache_matched"),
     "selective_copy_cpu": ("sleep4", "full_cache_matched"),

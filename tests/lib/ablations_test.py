@@ -41,7 +41,7 @@ def house(tmp_path):
     (folder / "SUMMARY.md").write_text("What it says by hand.\n")
     (study,) = ablations.suite(folder, tree)
     for arm, seed, at4, called in (("sleep4", 0, 0.9, "four"), ("sleep4", 2, 0.8, "four"), ("again", 0, 0.3, "wiped")):
-        made = dataclasses.replace(outcome(study.spec, arm, seed, at4), arm=called)
+        made = dataclasses.replace(outcome(study.spec, arm, seed, at4, passes=(1, 4) if seed == 2 else None), arm=called)
         (tree / "other" / f"{called}-seed{seed}.json").write_text(json.dumps(dataclasses.asdict(made)))
     return folder, tree
 
@@ -77,7 +77,8 @@ def test_the_report_takes_what_is_there_and_says_what_is_missing(house, monkeypa
     assert "7 runs, 3 done, 4 open" in runs
     line = next(line for line in runs.splitlines() if "| again | 1 |" in line)
     assert f"| open | `python -m sleepnet.study --config={folder}/how.py:tiny --only=again --seeds=1 --results={tree}/how_tiny --reuse={tree}`" in line
-    assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in ("how_tiny_1.png", "how_tiny_2.png"))
+    assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in ("how_tiny_1.png", "how_tiny_2.png", "how_tiny_3.png"))
+    assert "trained with one N (down), graded with another (across)" in text  # seed 2 was graded with N = 1 too
     rows = {line.split("(`")[1].split("`")[0]: line for line in text.splitlines() if line.startswith("| ") and "(`" in line}
     assert "| reference |" in rows["sleep4"] and "| FLOPs |" in rows["once_matched"] and "| steps and FLOPs |" in rows["again"]
 
