@@ -46,6 +46,13 @@ def test_a_config_file_builds(path):
         check(run)
 
 
+@pytest.mark.parametrize("path", [path for path in FILES if "BASES" in runpy.run_path(str(path))], ids=lambda path: path.stem)
+def test_a_factor_is_a_study_over_each_of_its_bases(path):
+    for base in runpy.run_path(str(path))["BASES"]:
+        study = specs.parse(get_config_of(path)(base))
+        assert len(study.arms) > 1 and resolve.resolve(study).keys() == {arm.name for arm in study.arms}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_config_file_says_what_it_is(path):
     """Command, hardware, wall time and score stand at its top; this holds the first, without which the others mean nothing."""

@@ -11,7 +11,7 @@ from sleepnet.study import factor
 BASES = ("quickstart",)
 TEST_N = (1, 2, 3, 4, 6, 8, 12, 16)
 _ARMS = [
-    *(dict(name=f"n{n}", label=f"trained with N = {n}", overrides={"model.sleep.passes": n}, eval_passes=TEST_N) for n in (4, 1, 2, 8)),
+    *(dict(name=f"n{n}", label=f"trained with N = {n}", overrides={"model.sleep.passes": n}, eval_passes=TEST_N) for n in (1, 2, 4, 8)),
     dict(
         name="random", label="trained with N drawn from 1, 2, 4, 8", eval_passes=TEST_N,
         overrides={"model.sleep.passes": 8, "train.random_passes": (1, 2, 4, 8)},

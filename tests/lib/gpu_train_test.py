@@ -63,7 +63,7 @@ def test_legs_end_as_an_unbroken_run(tmp_path, monkeypatch, capsys):
     """Each leg on a machine of its own, that has what the last one left and nothing else."""
     loop.train(CONFIG, tmp_path / "whole", quiet=True)
     pack, far = tmp_path / "pack", time.monotonic() + 600
-    for machine, (stop, reached) in enumerate([(3, 3), (7, 7), (99, 9)]):
+    for machine, (stop, reached) in enumerate([(5, 5), (99, 9)]):
         out = tmp_path / f"leg{machine}"
         with monkeypatch.context() as patch:
             stopped_before(stop, patch)
@@ -71,7 +71,7 @@ def test_legs_end_as_an_unbroken_run(tmp_path, monkeypatch, capsys):
         assert done["step"] == reached and len(done["parts"]) > 2 and max(path.stat().st_size for path in out.glob("part*")) <= 2000
         assert {path.name for path in out.iterdir()} == {"manifest.json", *(part["name"] for part in done["parts"])}
         pack = out
-    ours = tmp_path / "machine2"
+    ours = tmp_path / "machine1"
     assert lines(ours) == lines(tmp_path / "whole")
     (one, place), (other, same_place) = state_of(ours, 9), state_of(tmp_path / "whole", 9)
     assert place == same_place and len(one) > 20
