@@ -1,7 +1,7 @@
 """Memory: what outlives a window. Fast weights alone, the newest keys and values too, or everything, as in a transformer.
 
 The arms without eviction are the ceiling that sleep is to be measured by: they never forget a token, and pay for all of them at every token
-awake. Matched steps, and `full_cache_matched` with the FLOPs of four passes.
+awake. Matched steps, and `…_matched` with the FLOPs of four passes.
 
 Command:   python -m sleepnet.study --config=experiments/ablations/memory.py --results=experiments/results/memory_quickstart --reuse=experiments/results
            (memory.py:variables_cpu for variable tracking, memory.py:selective_copy_cpu; one run: --only=sliding --seeds=0)
@@ -20,6 +20,9 @@ _ARMS = [
     dict(name="sliding", label="N = 4, the newest L − 1 keys and values stay", overrides={**_N, "model.sleep.eviction": "sliding"}),
     dict(name="once_sliding", label="N = 1, the newest L − 1 keys and values stay", overrides={**_ONCE, "model.sleep.eviction": "sliding"}),
     dict(name="hybrid_cache", label="N = 1, nothing evicted", overrides={**_ONCE, "model.sleep.eviction": "none"}),
+    dict(
+        name="hybrid_cache_matched", label="N = 1, nothing evicted, as much compute as N = 4", overrides={**_ONCE, "model.sleep.eviction": "none"}, match="sleep4",
+    ),
     dict(name="full_cache_matched", label="attention alone, nothing evicted, as much compute as N = 4", overrides=_CACHE, match="sleep4"),
     dict(
         name="full_cache_matched_rate_half", label="the same at half the rate", match="sleep4",
@@ -29,8 +32,8 @@ _ARMS = [
 ]
 _SHOWN = {
     "quickstart": (
-        "sleep4", "once", "sliding", "once_sliding", "hybrid_cache", "full_cache", "full_cache_matched",
-        "full_cache_matched_rate_half", "full_cache_deep", "fast_weights_only",
+        "sleep4", "once", "sliding", "once_sliding", "hybrid_cache", "hybrid_cache_matched", "full_cache",
+        "full_cache_matched", "full_cache_matched_rate_half", "full_cache_deep", "fast_weights_only",
     ),
     "variables_cpu": ("sleep4", "full_cache_matched"),
     "selective_copy_cpu": ("sleep4", "full_cache_matched"),
