@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from sleepnet_kernels import mosaic_gpu_kernels as kernels
 from sleepnet_kernels import mosaic_gpu_launch as launch
+from sleepnet_kernels.betas import never_zero
 from sleepnet_kernels.mosaic_gpu_launch import C, COLUMNS
 from sleepnet_kernels.mosaic_gpu_ops import F32
 
@@ -47,7 +48,7 @@ def refuses(q, k, v, log_decay, beta, initial_state, segment_ids=None) -> str | 
     """Says why the kernels can't run these arguments, or this process's GPU can't run the kernels; None where they can."""
     del log_decay, beta, initial_state
     if segment_ids is not None:
-        return "it has no segment_ids yet"
+        return "it has no segment_ids; 'xla_chunked' has"
     if any(x.dtype != jnp.bfloat16 for x in (q, k, v)):
         return "q, k and v must be bfloat16: tensor cores keep ten bits of a float32"
     if max(q.shape[-1], v.shape[-1]) > WIDEST:
@@ -124,7 +125,8 @@ def _walk_bwd(static, residuals, cotangents):
     # Each side is summed on its own, as in chunked.py: what was written before a token, the state included, and what is read from it on.
     written = jnp.concatenate([kept[..., None], by_chunk(beta * found["written"])[..., :-1]], axis=-1)
     d_log_decay = lax.cumsum(by_chunk(found["read"] - found["was_read"]), axis=3, reverse=True) + jnp.cumsum(written, axis=-1)
-    return found["d_q"], found["d_k"], made["d_v"], d_log_decay.reshape(g.shape), found["d_beta"] + found["written"], d_state
+    d_beta = found["d_beta"] / never_zero(beta) if static.delta else found["d_beta"] + found["written"]
+    return found["d_q"], found["d_k"], made["d_v"], d_log_decay.reshape(g.shape), d_beta, d_state
 
 
 _walk.defvjp(_walk_fwd, _walk_bwd)

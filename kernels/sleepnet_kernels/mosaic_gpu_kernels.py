@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
+from sleepnet_kernels.betas import never_zero
 from sleepnet_kernels.mosaic_gpu_ops import F32, columns, rows
 
 
@@ -52,7 +53,7 @@ def prepare(ops, r, *, delta):
     between = between_tokens(ops, r.g, i, j)
     ops.stage(r.scores, ops.product((r.q, ops.transposed(r.k))) * between)
     if delta:
-        a = ops.product((r.k, ops.transposed(r.k))) * between * columns(ops.by_column(r.beta), c)
+        a = ops.product((r.k, ops.transposed(r.k))) * between * columns(never_zero(ops.by_column(r.beta)), c)
         unit_lower_inverse(ops, jnp.where(i > j, a, 0.0), i, j, r.inverse, r.other)
 
 
@@ -87,7 +88,7 @@ def reverse(ops, d_state, r, *, delta):
     until = rows(jnp.exp(last - g_row), width)
     ops.stage(r.d_states, d_state)
     d_written = ops.product((ops.transposed(r.scores), r.d_output), start=until * ops.product((r.k, r.d_states)))
-    d_v = rows(ops.by_row(r.beta), width) * d_written
+    d_v = rows(never_zero(ops.by_row(r.beta)), width) * d_written
     if delta:
         ops.stage(r.stage, d_v)
         d_v = ops.product((ops.transposed(r.inverse), r.stage))
@@ -104,8 +105,8 @@ def gradients(ops, r, *, delta):
     """Leaves one chunk's gradients of q and k in `r`, and four vectors [C] that those of the gates are summed from.
 
     They are what the cumulated decay of token i gets from reading (`read`), what token j's gets from being read, to be subtracted
-    (`was_read`), its gradient of beta through reading (`d_beta`), and the product of the update and its gradient through the
-    state after the chunk (`written`).
+    (`was_read`), the product of the update and its gradient through the state after the chunk (`written`), and `d_beta`: with the
+    delta rule beta times its gradient, else its gradient through reading alone.
     """
     c, dk = r.q.shape
     i, j = ops.positions(c)
@@ -116,10 +117,14 @@ def gradients(ops, r, *, delta):
     ops.stage(r.d_qk, d_scores * beta_column)
     through = d_scores * ops.product((r.q, ops.transposed(r.k)))
     if delta:
-        d_strict = jnp.where(i > j, -between * ops.product((r.d_v, ops.transposed(r.updates))), 0.0)
+        pairs = ops.product((r.d_v, ops.transposed(r.updates)))
+        # The gradient of v has beta as a factor; the rest of it times the update is beta's own, without a difference of large sums.
+        r.d_beta[...] = jnp.sum(jnp.where(i == j, pairs, 0.0), axis=0)
+        d_strict = jnp.where(i > j, -between * pairs, 0.0)
         ops.stage(r.d_kk, d_strict * beta_column)
         through = through + d_strict * ops.product((r.k, ops.transposed(r.k)))
-    r.d_beta[...] = jnp.sum(through, axis=0)
+    else:
+        r.d_beta[...] = jnp.sum(through, axis=0)
     through = jnp.where(i > j, through, 0.0) * beta_column
     r.was_read[...] = jnp.sum(through, axis=0)
     read = jnp.sum(through, axis=1)

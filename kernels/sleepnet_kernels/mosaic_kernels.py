@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
+from sleepnet_kernels.betas import never_zero
+
 # Contracted axes of products batched over the leading axis: plain, right side transposed, left side transposed.
 NN, NT, TN = (2, 1), (2, 2), (1, 1)
 
@@ -147,7 +149,8 @@ def forward(q_ref, k_ref, v_ref, gates_ref, initial_ref, output_ref, final_ref, 
     reads = product(jnp.concatenate([q, k], axis=1), low_state, NN) if delta else product(q, low_state, NN)
     scored = between * beta[:, None, :]
     if delta:
-        inverse = unit_lower_inverse(qk_and_kk[:, c:] * scored, dtype, wide=wide).astype(dtype)
+        between_keys = between * never_zero(beta)[:, None, :]
+        inverse = unit_lower_inverse(qk_and_kk[:, c:] * between_keys, dtype, wide=wide).astype(dtype)
         error = v.astype(jnp.float32) - since_HxCx1 * reads[:, c:]
         update = product(inverse, error.astype(dtype), NN).astype(dtype)
     else:
@@ -186,6 +189,7 @@ def backward(q_ref, k_ref, v_ref, gates_ref, *rest, delta, wide):
     low_state, d_next_HxKxV = state_in[...], d_state_ref[...]
     low_d_next = d_next_HxKxV.astype(dtype)
     beta, since, until, g = chunk_decays(gates_ref)
+    beta = never_zero(beta)
     g_HxCx1, since_HxCx1, until_HxCx1, beta_HxCx1 = columns(g, since, until, beta)
     past_CxC, strict_CxC = token_masks(c)
     between = between_tokens(g, g_HxCx1, within_segment(past_CxC, segments_of(gates_ref)))
@@ -205,9 +209,8 @@ def backward(q_ref, k_ref, v_ref, gates_ref, *rest, delta, wide):
     d_reads = since_HxCx1 * product(d_output, low_state, NT)
     d_qk = (d_scores * scored).astype(dtype)
     through_scores = d_scores * qk * between
-    d_beta_row = jnp.sum(through_scores, axis=1)
     through_between = jnp.where(strict_CxC, through_scores, 0.0)
-    d_since = jnp.sum(q.astype(jnp.float32) * d_reads, axis=-1, keepdims=True)
+    d_since = q.astype(jnp.float32) * d_reads
 
     # Through the next state. The update is before beta, so that beta scales what it is multiplied with.
     d_written = until_HxCx1 * product(k, low_d_next, NN)
@@ -220,20 +223,23 @@ def backward(q_ref, k_ref, v_ref, gates_ref, *rest, delta, wide):
     if delta:
         d_error = product(inverse_in[...], d_update.astype(dtype), TN)
         low_d_error = d_error.astype(dtype)
-        d_strict = -jnp.where(strict_CxC, product(low_d_error, update, NT), 0.0) * between
+        pairs = product(low_d_error, update, NT)
+        # The error's gradient has beta as a factor; the rest of it times the update is beta's own, without a difference of large sums.
+        d_beta_row = jnp.sum(jnp.where(past_CxC & ~strict_CxC, pairs, 0.0), axis=1) / beta
+        d_strict = -jnp.where(strict_CxC, pairs, 0.0) * between
         through_kk = d_strict * kk
-        d_beta_row += jnp.sum(through_kk, axis=1)
         through_between += through_kk
         d_kk = d_strict * beta[:, None, :]
         d_k_state = -since_HxCx1 * product(low_d_error, low_state, NT)
-        d_since += jnp.sum(k.astype(jnp.float32) * d_k_state, axis=-1, keepdims=True)
+        d_since += k.astype(jnp.float32) * d_k_state
         d_state_HxKxV -= product(k, (since_HxCx1 * d_error).astype(dtype), TN)
         d_k += d_k_state + product((d_kk + jnp.swapaxes(d_kk, 1, 2)).astype(dtype), k, NN)
         d_v = d_error
     else:
+        d_beta_row = jnp.sum(through_scores, axis=1)
         d_v = d_update
     through_between *= beta[:, None, :]
-    read = d_since + jnp.sum(through_between, axis=-1, keepdims=True)
+    read = jnp.sum(d_since, axis=-1, keepdims=True) + jnp.sum(through_between, axis=-1, keepdims=True)
     read_row, written_row = rows(read, written)
     kept = since[:, -1:] * jnp.sum(jnp.sum(low_state.astype(jnp.float32) * d_next_HxKxV, axis=1), axis=-1, keepdims=True)
     last_1xC = jax.lax.broadcasted_iota(jnp.int32, (1, c), 1) == c - 1
@@ -242,7 +248,7 @@ def backward(q_ref, k_ref, v_ref, gates_ref, *rest, delta, wide):
     store_heads(d_v_ref, d_v)
     d_gates_ref[0] = read_row - jnp.sum(through_between, axis=1)
     d_gates_ref[1] = jnp.where(last_1xC, kept, beta * written_row)
-    d_gates_ref[2] = d_beta_row + written_row
+    d_gates_ref[2] = d_beta_row if delta else d_beta_row + written_row
     d_state_ref[...] = d_state_HxKxV
 
     @pl.when(n == pl.num_programs(2) - 1)

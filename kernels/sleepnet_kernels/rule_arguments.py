@@ -50,9 +50,9 @@ def checked(
     return arguments if segment_ids is None else (*arguments, segments.checked_segment_ids(op, segment_ids, tuple(tokens)))
 
 
-def undecayed(op: str, q, k, v, beta, initial_state, *, one_token: bool = False) -> tuple[jax.Array, ...]:
+def undecayed(op: str, q, k, v, beta, initial_state, segment_ids=None, *, one_token: bool = False) -> tuple[jax.Array, ...]:
     """As `checked`, of a rule without decay: zeros for its log_decay."""
-    return checked(op, q, k, v, jnp.zeros(jnp.shape(v)[:-1], jnp.float32), beta, initial_state, one_token=one_token)
+    return checked(op, q, k, v, jnp.zeros(jnp.shape(v)[:-1], jnp.float32), beta, initial_state, segment_ids, one_token=one_token)
 
 
 def shared_heads(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rule_table import MIDDLE, SHARED, assert_close, cotangents, told
+from rule_table import C, MIDDLE, SHARED, Case, check, told
 
 import sleepnet_kernels
 from sleepnet_kernels import numerics
@@ -14,8 +14,6 @@ from sleepnet_kernels.momentum_rule import reference
 from sleepnet_kernels.momentum_rule.arg_specs import Shape, arguments
 from sleepnet_kernels.momentum_rule.xla_chunked import momentum_rule as chunked
 
-NAMES = ("q", "k", "v", "log_decay", "log_momentum", "beta", "applied", "initial_state")
-C = 8
 ROWS = {
     "moderate decay": told(), "no decay": told(decay=0.0), "decay 50": told(decay=50.0), "momentum forgets at once": told(forgets=50.0),
     "momentum forgets slowly": told(forgets=0.05, beta=0.1), "identical keys": told(correlation=1.0, beta=0.3, forgets=1.0),
@@ -29,46 +27,22 @@ def compiled_quickly(quickly_compiled):
     """Every shape is compiled once and run a few times."""
 
 
-@functools.cache
-def with_gradients(function, **static):
-    def evaluate(given, d_output, d_final_state):
-        (output, final_state), pullback = jax.vjp(functools.partial(function, **static), *(given[name] for name in NAMES))
-        gradients = pullback((d_output.astype(output.dtype), d_final_state))
-        return {"output": output, "final_state": final_state} | {f"d_{name}": g for name, g in zip(NAMES, gradients)}
-
-    return jax.jit(evaluate)
-
-
-def both_cotangents(shape):
-    d_output, d_state = cotangents(shape)
-    return d_output, jnp.concatenate([d_state, cotangents(shape, seed=8)[1]], axis=2)
-
-
-def check(shape, function, dtype="float32", row=(), **static):
-    given = arguments(shape, dtype, **dict(row))
-    d_output, d_state = both_cotangents(shape)
-    exact = {name: x.astype(jnp.float32) for name, x in given.items()}
-    expected = with_gradients(reference.momentum_rule)(exact, d_output.astype(dtype).astype(jnp.float32), d_state)
-    correlated = dict(row).get("correlation", 0.0) > 0
-    assert_close(with_gradients(function, **static)(given, d_output, d_state), expected, numerics.tolerance(dtype, correlated_keys=correlated))
-
-
 @pytest.mark.parametrize("row", ROWS)
 def test_matches_the_oracle(row):
-    check(MIDDLE, chunked, row=ROWS[row], chunk_size=C)
+    check("momentum", Case(told=ROWS[row]), chunked, chunk_size=C)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_matches_the_oracle_at_other_shapes(shape):
-    check(shape, chunked, chunk_size=C)
-    check(shape, chunked, chunk_size=5)
+    for chunk_size in (C, 5):
+        check("momentum", Case(shape), chunked, chunk_size=chunk_size)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS)
 def test_matches_the_oracle_in_bfloat16(row):
-    check(MIDDLE, chunked, "bfloat16", row=ROWS[row], chunk_size=C)
+    check("momentum", Case(dtype="bfloat16", told=ROWS[row]), chunked, chunk_size=C)
 
 
 def test_the_oracle_executes_the_documented_equation():
@@ -114,7 +88,7 @@ def token_by_token(*given):
 
 
 def test_as_many_steps_as_tokens_match_the_oracle():
-    check(MIDDLE, token_by_token)
+    check("momentum", Case(), token_by_token)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,10 @@ INTERPRETED = {rule: functools.partial(kernel, interpret=InterpretGPUParams()) f
 # Two chunks, the second one padded; two blocks of columns, the second one padded; two heads.
 SMALL = Shape(1, 66, 2, 8, 72)
 FAST = {
-    "delta": {"moderate decay": {}, "decay 50": {"decay": 50.0}, "correlated keys, beta 1, slow decay": {"decay": 0.01, "beta": 1.0, "correlation": 0.9}},
+    "delta": {
+        "moderate decay": {}, "decay 50": {"decay": 50.0}, "correlated keys, beta 1, slow decay": {"decay": 0.01, "beta": 1.0, "correlation": 0.9},
+        "identical keys, beta 1, no decay": {"decay": 0.0, "beta": 1.0, "correlation": 1.0}, "every third beta 0": {"silent": 3},
+    },
     "hebbian": {"moderate decay": {}},
 }
 both_rules = pytest.mark.parametrize("rule", list(RULES))
@@ -46,14 +49,9 @@ def test_matches_the_oracle(rule, name):
     check(rule, Case(SMALL, "bfloat16", told(**FAST[rule][name])), INTERPRETED[rule])
 
 
-IDENTICAL = "identical keys, beta 1, no decay"
-KNOWN_MISS = pytest.mark.xfail(strict=True, reason="d_beta, 0.17, is a small difference of large terms; see the op's README")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "rule, name", [pytest.param(r, n, marks=(KNOWN_MISS,) if (r, n) == ("delta", IDENTICAL) else ()) for r in RULES for n in CASES]
-)
+@both_rules
+@pytest.mark.parametrize("name", list(CASES))
 def test_matches_the_oracle_in_bfloat16(rule, name):
     check(rule, dataclasses.replace(CASES[name], dtype="bfloat16"), INTERPRETED[rule])
 
@@ -159,7 +157,7 @@ def test_another_gpu_than_hopper_is_refused(monkeypatch):
         if not refused:
             known = delta_api.IMPLEMENTATIONS | delta_api.KERNELS
             assert dispatch.choose("rule", known, "pallas_gpu", "xla_chunked", *given) is known["pallas_gpu"].run
-            assert mosaic_gpu.refuses(*given, segment_ids=jnp.zeros((1, 66), jnp.int32)) == "it has no segment_ids yet"
+            assert mosaic_gpu.refuses(*given, segment_ids=jnp.zeros((1, 66), jnp.int32)) == "it has no segment_ids; 'xla_chunked' has"
 
 
 class Memory:

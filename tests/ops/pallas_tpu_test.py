@@ -26,8 +26,8 @@ KERNELS = {"delta": delta_kernel.gated_delta_rule, "hebbian": hebbian_kernel.gat
 # One head a step and two groups of heads; MIDDLE has three chunks of these, the last one padded.
 BLOCKS = mosaic.Blocks(chunk=16, heads=1, backward_heads=1, vmem_mib=32)
 INTERPRETED = {rule: functools.partial(kernel, interpret=True) for rule, kernel in KERNELS.items()}
-FAST = ("moderate decay", "no decay", "decay 50", "identical keys, beta 1, no decay", "correlated keys, beta 1, slow decay", "beta 2")
-FAST_BF16 = ("bf16", "bf16, correlated keys", "three heads share a key")
+FAST = ("moderate decay", "no decay", "decay 50", "identical keys, beta 1, no decay", "correlated keys, beta 1, slow decay", "beta 2", "every third beta 0")
+FAST_BF16 = ("bf16", "bf16, correlated keys", "bf16, identical keys, beta 1, no decay", "three heads share a key")
 EXPORTED = (Shape(2, 256, 8, 128, 128), Shape(1, 1, 3, 64, 32), Shape(2, 1000, 16, 64, 128))
 both_rules = pytest.mark.parametrize("rule", list(RULES))
 

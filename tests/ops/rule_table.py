@@ -17,14 +17,20 @@ from sleepnet_kernels.gated_hebbian_rule import reference as hebbian_reference
 from sleepnet_kernels.hebbian_rule import reference as plain_hebbian_reference
 from sleepnet_kernels.kda_rule import arg_specs as kda_arg_specs
 from sleepnet_kernels.kda_rule import reference as kda_reference
+from sleepnet_kernels.momentum_rule import arg_specs as momentum_arg_specs
+from sleepnet_kernels.momentum_rule import reference as momentum_reference
 
 ORACLES = {
     "delta": delta_reference.gated_delta_rule, "hebbian": hebbian_reference.gated_hebbian_rule, "kda": kda_reference.kda_rule,
     "delta without decay": plain_delta_reference.delta_rule, "hebbian without decay": plain_hebbian_reference.hebbian_rule,
+    "momentum": momentum_reference.momentum_rule,
 }
 # Rules whose arguments have shapes of their own.
-ARGUMENTS = {"kda": kda_arg_specs.arguments}
+ARGUMENTS = {"kda": kda_arg_specs.arguments, "momentum": momentum_arg_specs.arguments}
+# Rules that carry more than one matrix a head, above one another.
+STATES = {"momentum": 2}
 NAMES = ("q", "k", "v", "log_decay", "beta", "initial_state")
+ORDER = (*NAMES[:4], "log_momentum", "beta", "applied", "initial_state")
 C = 8
 # Five chunks are not unrolled, which compiles faster; the last one is padded.
 MIDDLE = Shape(2, 36, 2, 8, 12)
@@ -56,6 +62,7 @@ CASES = {
     "correlated keys": Case(told=told(decay=0.0, correlation=0.9)),
     "correlated keys, beta 1, slow decay": Case(told=told(decay=0.01, beta=1.0, correlation=0.9)),
     "beta 2": Case(told=told(beta=1.999)),
+    "every third beta 0": Case(told=told(silent=3)),
     "one token": Case(Shape(2, 1, 2, 8, 12)),
     "a chunk less one": Case(Shape(2, C - 1, 2, 8, 12)),
     "a chunk": Case(Shape(2, C, 2, 8, 12)),
@@ -66,6 +73,7 @@ CASES = {
     "bf16": Case(dtype="bfloat16"),
     "bf16, no decay": Case(dtype="bfloat16", told=told(decay=0.0)),
     "bf16, decay 5": Case(dtype="bfloat16", told=told(decay=5.0)),
+    "bf16, identical keys, beta 1, no decay": Case(dtype="bfloat16", told=told(decay=0.0, beta=1.0, correlation=1.0)),
     "bf16, correlated keys": Case(dtype="bfloat16", told=told(decay=0.0, correlation=0.9)),
     "bf16, three heads share a key": Case(SHARED, dtype="bfloat16"),
     "bf16, 100 tokens": Case(Shape(1, 100, 1, 12, 8), dtype="bfloat16"),
@@ -90,10 +98,10 @@ def with_gradients(function, **static):
     """Returns a jitted function: arguments and cotangents -> output, final state and every gradient, by name."""
 
     def evaluate(given, d_output, d_final_state):
-        packed = (given["segment_ids"],) if "segment_ids" in given else ()
-        (output, final_state), pullback = jax.vjp(lambda *arrays: function(*arrays, *packed, **static), *(given[name] for name in NAMES))
+        packed, names = (given["segment_ids"],) if "segment_ids" in given else (), [name for name in ORDER if name in given]
+        (output, final_state), pullback = jax.vjp(lambda *arrays: function(*arrays, *packed, **static), *(given[name] for name in names))
         gradients = pullback((d_output.astype(output.dtype), d_final_state))
-        return {"output": output, "final_state": final_state} | {f"d_{name}": g for name, g in zip(NAMES, gradients)}
+        return {"output": output, "final_state": final_state} | {f"d_{name}": g for name, g in zip(names, gradients)}
 
     return jax.jit(evaluate)
 
@@ -136,10 +144,10 @@ def one_by_one(rule, given, d_output, d_final_state, begins):
     return results
 
 
-def cotangents(shape, seed=7):
+def cotangents(shape, seed=7, states=1):
     rng = np.random.default_rng(seed)
     d_output = jnp.asarray(rng.normal(size=(shape.b, shape.t, shape.h, shape.dv)), jnp.float32)
-    return d_output, jnp.asarray(rng.normal(size=(shape.b, shape.h, shape.dk, shape.dv)), jnp.float32)
+    return d_output, jnp.asarray(rng.normal(size=(shape.b, shape.h, states * shape.dk, shape.dv)), jnp.float32)
 
 
 def assert_close(actual, expected, tolerance):
@@ -152,12 +160,12 @@ def check(rule, case, function, **static):
     """Compares `function`, told `static`, with the oracle of the rule."""
     given = ARGUMENTS.get(rule, arguments)(case.shape, case.dtype, **dict(case.told))
     packed = {"segment_ids": segment_ids(case.shape, case.begins)} if case.begins else {}
-    actual = with_gradients(function, **static)(given | packed, *cotangents(case.shape))
-    for name in NAMES:
+    d_output, d_final_state = cotangents(case.shape, states=STATES.get(rule, 1))
+    actual = with_gradients(function, **static)(given | packed, d_output, d_final_state)
+    for name in given:
         assert actual[f"d_{name}"].dtype == given[name].dtype
     # The oracle sees the rounded operands but no rounded result.
     exact = {name: x.astype(jnp.float32) for name, x in given.items()}
-    d_output, d_final_state = cotangents(case.shape)
     d_output = d_output.astype(case.dtype).astype(jnp.float32)
     if case.begins:
         expected = one_by_one(rule, exact, d_output, d_final_state, case.begins)

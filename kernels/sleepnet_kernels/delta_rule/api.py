@@ -17,6 +17,7 @@ def delta_rule(
     *,
     beta: jax.Array,
     initial_state: jax.Array | None = None,
+    segment_ids: jax.Array | None = None,
     implementation: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Corrects a fast-weight state towards `v` along `k`, and reads it with `q`, token after token; nothing else is forgotten.
@@ -34,6 +35,7 @@ def delta_rule(
       v: values [B, T, H, V], in q's dtype (float32 or bfloat16).
       beta: write strength [B, T, H]; used in float32.
       initial_state: [B, H, K, V] in float32; zeros where None.
+      segment_ids: [B, T] in int32, for rows packed with several sequences, as `gated_delta_rule`'s. None: each row is one sequence.
       implementation: as `gated_delta_rule`'s.
 
     Returns:
@@ -41,9 +43,9 @@ def delta_rule(
 
     Raises:
       ValueError: a shape does not fit, the implementation is unknown, or it can't run these arguments.
-      TypeError: an argument is not floating point, or initial_state is not float32.
+      TypeError: an argument is not floating point, initial_state is not float32, or segment_ids are not int32.
 
     Source: Schlag, Irie, Schmidhuber, "Linear Transformers Are Secretly Fast Weight Programmers", arXiv:2102.11174, section 4.2.
     """
-    arguments = rule_arguments.undecayed("delta_rule", q, k, v, beta, initial_state)
+    arguments = rule_arguments.undecayed("delta_rule", q, k, v, beta, initial_state, segment_ids)
     return dispatch.choose("delta_rule", IMPLEMENTATIONS | KERNELS, implementation, "xla_chunked", *arguments)(*arguments)

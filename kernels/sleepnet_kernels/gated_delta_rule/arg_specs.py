@@ -57,7 +57,7 @@ SLEEP_SHAPES = (
 
 def arguments(
     shape: Shape, dtype: jax.typing.DTypeLike = jnp.float32, *, decay: float = 0.3, beta: float | None = None,
-    correlation: float = 0.0, state: bool = True, seed: int = 0,
+    correlation: float = 0.0, silent: int = 0, state: bool = True, seed: int = 0,
 ) -> dict[str, jax.Array]:
     """Returns random arguments by name, keys and queries of norm 1.
 
@@ -67,6 +67,7 @@ def arguments(
       decay: mean of -log_decay; log_decay is exactly -decay everywhere where decay is 0 or above 1.
       beta: the write strength everywhere; uniform in [0, 1) where None.
       correlation: cosine between any two keys (1: identical keys).
+      silent: where not 0, every so many tokens beta is exactly 0.
       state: whether there is a non-zero initial state.
       seed: of the generator.
     """
@@ -86,6 +87,8 @@ def arguments(
         "log_decay": jnp.asarray(-np.full(tokens, decay) if exact_decay else -decay * rng.uniform(0, 2, tokens), jnp.float32),
         "beta": jnp.asarray(rng.uniform(size=tokens) if beta is None else np.full(tokens, beta), jnp.float32),
     }
+    if silent:
+        made["beta"] = made["beta"].at[:, ::silent].set(0.0)
     if state:
         made["initial_state"] = jnp.asarray(rng.normal(size=(shape.b, shape.h, shape.dk, shape.dv)), jnp.float32)
     return made

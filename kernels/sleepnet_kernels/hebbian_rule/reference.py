@@ -2,13 +2,17 @@
 import jax
 import jax.numpy as jnp
 
+from sleepnet_kernels.segments import restarts
 
-def hebbian_rule(q_BxTxGxK, k_BxTxGxK, v_BxTxHxV, log_decay_BxTxH, beta_BxTxH, initial_state_BxHxKxV):
+
+def hebbian_rule(q_BxTxGxK, k_BxTxGxK, v_BxTxHxV, log_decay_BxTxH, beta_BxTxH, initial_state_BxHxKxV, segment_ids_BxT=None):
     """Writes the value under its key, then reads; log_decay is zeros and not looked at."""
     del log_decay_BxTxH
 
     def token(state_BxHxKxV, at_t):
-        q_BxGxK, k_BxGxK, v_BxHxV, beta_BxH = at_t
+        q_BxGxK, k_BxGxK, v_BxHxV, beta_BxH, *restart_B = at_t
+        if restart_B:
+            state_BxHxKxV = jnp.where(restart_B[0][:, None, None, None], 0.0, state_BxHxKxV)
         q_BxHxK, k_BxHxK = q_BxGxK[:, group_of_H], k_BxGxK[:, group_of_H]
         write_BxHxV = beta_BxH[..., None] * v_BxHxV
         state_BxHxKxV = state_BxHxKxV + k_BxHxK[..., None] * write_BxHxV[..., None, :]
@@ -16,6 +20,8 @@ def hebbian_rule(q_BxTxGxK, k_BxTxGxK, v_BxTxHxV, log_decay_BxTxH, beta_BxTxH, i
 
     heads = v_BxTxHxV.shape[2]
     group_of_H = jnp.arange(heads) * q_BxTxGxK.shape[2] // heads
-    time_major = tuple(jnp.moveaxis(x, 1, 0).astype(jnp.float32) for x in (q_BxTxGxK, k_BxTxGxK, v_BxTxHxV, beta_BxTxH))
-    final_state_BxHxKxV, output_TxBxHxV = jax.lax.scan(token, initial_state_BxHxKxV, time_major)
+    time_major = [jnp.moveaxis(x, 1, 0).astype(jnp.float32) for x in (q_BxTxGxK, k_BxTxGxK, v_BxTxHxV, beta_BxTxH)]
+    if segment_ids_BxT is not None:
+        time_major.append(restarts(segment_ids_BxT).T)
+    final_state_BxHxKxV, output_TxBxHxV = jax.lax.scan(token, initial_state_BxHxKxV, tuple(time_major))
     return jnp.moveaxis(output_TxBxHxV, 0, 1).astype(v_BxTxHxV.dtype), final_state_BxHxKxV

@@ -20,6 +20,7 @@ def kda_rule(
     log_decay: jax.Array,
     beta: jax.Array,
     initial_state: jax.Array | None = None,
+    segment_ids: jax.Array | None = None,
     implementation: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Decays each key channel of a fast-weight state, corrects it towards `v` along `k`, and reads it with `q`, token after token.
@@ -39,6 +40,7 @@ def kda_rule(
       log_decay: [B, T, H, K], at most 0, in nats per token; used in float32.
       beta: write strength [B, T, H]; used in float32.
       initial_state: [B, H, K, V] in float32; zeros where None.
+      segment_ids: [B, T] in int32, for rows packed with several sequences, as `gated_delta_rule`'s. None: each row is one sequence.
       implementation: None chooses "xla_chunked", which walks chunk by chunk; "reference" walks token by token. A named one runs
         or raises.
 
@@ -47,9 +49,9 @@ def kda_rule(
 
     Raises:
       ValueError: a shape does not fit, the implementation is unknown, or it can't run these arguments.
-      TypeError: an argument is not floating point, or initial_state is not float32.
+      TypeError: an argument is not floating point, initial_state is not float32, or segment_ids are not int32.
 
     Source: Kimi Team, "Kimi Linear: An Expressive, Efficient Attention Architecture", arXiv:2510.26692, section 3.
     """
-    arguments = rule_arguments.checked("kda_rule", q, k, v, log_decay, beta, initial_state, per_channel=True)
+    arguments = rule_arguments.checked("kda_rule", q, k, v, log_decay, beta, initial_state, segment_ids, per_channel=True)
     return dispatch.choose("kda_rule", IMPLEMENTATIONS | KERNELS, implementation, "xla_chunked", *arguments)(*arguments)

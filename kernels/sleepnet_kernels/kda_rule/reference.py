@@ -2,12 +2,16 @@
 import jax
 import jax.numpy as jnp
 
+from sleepnet_kernels.segments import restarts
 
-def kda_rule(q_BxTxGxK, k_BxTxGxK, v_BxTxHxV, log_decay_BxTxHxK, beta_BxTxH, initial_state_BxHxKxV):
+
+def kda_rule(q_BxTxGxK, k_BxTxGxK, v_BxTxHxV, log_decay_BxTxHxK, beta_BxTxH, initial_state_BxHxKxV, segment_ids_BxT=None):
     """Decays each row of the state, erases along the key what it predicts, writes the value, then reads."""
 
     def token(state_BxHxKxV, at_t):
-        q_BxGxK, k_BxGxK, v_BxHxV, log_decay_BxHxK, beta_BxH = at_t
+        q_BxGxK, k_BxGxK, v_BxHxV, log_decay_BxHxK, beta_BxH, *restart_B = at_t
+        if restart_B:
+            state_BxHxKxV = jnp.where(restart_B[0][:, None, None, None], 0.0, state_BxHxKxV)
         q_BxHxK, k_BxHxK = q_BxGxK[:, group_of_H], k_BxGxK[:, group_of_H]
         state_BxHxKxV = jnp.exp(log_decay_BxHxK)[..., None] * state_BxHxKxV
         predicted_BxHxV = jnp.sum(k_BxHxK[..., None] * state_BxHxKxV, axis=-2)
@@ -18,6 +22,8 @@ def kda_rule(q_BxTxGxK, k_BxTxGxK, v_BxTxHxV, log_decay_BxTxHxK, beta_BxTxH, ini
     heads = v_BxTxHxV.shape[2]
     group_of_H = jnp.arange(heads) * q_BxTxGxK.shape[2] // heads
     given = (q_BxTxGxK, k_BxTxGxK, v_BxTxHxV, log_decay_BxTxHxK, beta_BxTxH)
-    time_major = tuple(jnp.moveaxis(x, 1, 0).astype(jnp.float32) for x in given)
-    final_state_BxHxKxV, output_TxBxHxV = jax.lax.scan(token, initial_state_BxHxKxV, time_major)
+    time_major = [jnp.moveaxis(x, 1, 0).astype(jnp.float32) for x in given]
+    if segment_ids_BxT is not None:
+        time_major.append(restarts(segment_ids_BxT).T)
+    final_state_BxHxKxV, output_TxBxHxV = jax.lax.scan(token, initial_state_BxHxKxV, tuple(time_major))
     return jnp.moveaxis(output_TxBxHxV, 0, 1).astype(v_BxTxHxV.dtype), final_state_BxHxKxV

@@ -11,13 +11,14 @@ from jax.ad_checkpoint import checkpoint_name
 from sleepnet_kernels.chunked import UNROLLED_CHUNKS, product_of, put_chunk, take_chunk
 from sleepnet_kernels.kda_rule.halving import applied, decays, halves, log_decay_gradient, lower, product, whole
 from sleepnet_kernels.rule_arguments import shared_heads
+from sleepnet_kernels.segments import restarts
 
 
 # Fastest on a CPU; larger chunks store fewer states.
 CHUNK = 8
 
 
-def kda_rule(q, k, v, log_decay, beta, initial_state, *, chunk_size: int = CHUNK):
+def kda_rule(q, k, v, log_decay, beta, initial_state, segment_ids=None, *, chunk_size: int = CHUNK):
     """The public op's mathematics over chunks of `chunk_size` tokens, a power of two."""
     if chunk_size < 1 or chunk_size & (chunk_size - 1):
         raise ValueError(f"kda_rule: a chunk must be a power of two of tokens, given {chunk_size}")
@@ -28,6 +29,9 @@ def kda_rule(q, k, v, log_decay, beta, initial_state, *, chunk_size: int = CHUNK
         # Zero keys, values, beta and log-decay leave the state as it is.
         return jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2)) if padding else x
 
+    if segment_ids is not None:
+        # All that is decayed is multiplied with products of per-token decays: with a factor of exactly zero the state restarts.
+        log_decay = jnp.where(restarts(segment_ids)[..., None, None], -jnp.inf, log_decay.astype(jnp.float32))
     operands = (*shared_heads(q, k, v), v, log_decay.astype(jnp.float32), beta.astype(jnp.float32))
     output, final_state = _walk(chunk_size, *(padded(x) for x in operands), initial_state)
     return output[:, :tokens], final_state

@@ -23,6 +23,7 @@ def momentum_rule(
     beta: jax.Array,
     applied: jax.Array | None = None,
     initial_state: jax.Array | None = None,
+    segment_ids: jax.Array | None = None,
     implementation: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """The gated delta rule whose corrections go through a momentum, token after token.
@@ -43,6 +44,8 @@ def momentum_rule(
       beta: write strength [B, T, H]; used in float32.
       applied: how much of the momentum goes into S at a token, [B, T, H]; ones where None.
       initial_state: S above M, [B, H, 2 K, V] in float32; zeros where None.
+      segment_ids: [B, T] in int32, for rows packed with several sequences, as `gated_delta_rule`'s;
+        the momentum restarts from zero as S does. None: each row is one sequence.
       implementation: None chooses "xla_chunked", which walks chunk by chunk; "reference" walks token by token. A named one runs
         or raises.
 
@@ -51,10 +54,10 @@ def momentum_rule(
 
     Raises:
       ValueError: a shape does not fit, the implementation is unknown, or it can't run these arguments.
-      TypeError: an argument is not floating point, or initial_state is not float32.
+      TypeError: an argument is not floating point, initial_state is not float32, or segment_ids are not int32.
 
     Source: after Behrouz, Zhong, Mirrokni, "Titans: Learning to Memorize at Test Time", arXiv:2501.00663, section 3.1, for a memory
     of one matrix; there the error is of S before its decay.
     """
-    arguments = checked("momentum_rule", q, k, v, log_decay, log_momentum, beta, applied, initial_state)
+    arguments = checked("momentum_rule", q, k, v, log_decay, log_momentum, beta, applied, initial_state, segment_ids)
     return dispatch.choose("momentum_rule", IMPLEMENTATIONS | KERNELS, implementation, "xla_chunked", *arguments)(*arguments)

@@ -5,11 +5,12 @@ Derivation: README.md beside this file. Arrays inside a chunk are [B, H, C, ...]
 import jax
 import jax.numpy as jnp
 
+from sleepnet_kernels import segments
 from sleepnet_kernels.chunked import product_of, put_chunk, take_chunk, unit_lower_inverse
 from sleepnet_kernels.rule_arguments import shared_heads
 
 
-def momentum_rule(q, k, v, log_decay, log_momentum, beta, applied, initial_state, *, chunk_size: int = 16):
+def momentum_rule(q, k, v, log_decay, log_momentum, beta, applied, initial_state, segment_ids=None, *, chunk_size: int = 16):
     """The public op's mathematics over chunks of `chunk_size` tokens; the backward keeps the states before each chunk and repeats the rest."""
     tokens, c = q.shape[1], chunk_size
     padding = -tokens % c
@@ -18,13 +19,18 @@ def momentum_rule(q, k, v, log_decay, log_momentum, beta, applied, initial_state
         # Zero everything leaves state and momentum as they are.
         return jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2)) if padding else x
 
+    segments_BxNxC = None
+    if segment_ids is not None:
+        log_decay, log_momentum = (segments.decay_within(x, segment_ids) for x in (log_decay, log_momentum))
+        segments_BxNxC = segments.by_chunk(segment_ids, c)
     gates = (x.astype(jnp.float32) for x in (log_decay, log_momentum, beta, applied))
     operands = [padded(x) for x in (*shared_heads(q, k, v), v, *gates)]
 
     @jax.checkpoint
     def chunk(carry, index):
         *states, output_BxTxHxV = carry
-        output, *states = _chunk(*(jnp.swapaxes(take_chunk(x, index, c), 1, 2) for x in operands), *states)
+        segments_Bx1xC = None if segments_BxNxC is None else jax.lax.dynamic_slice_in_dim(segments_BxNxC, index, 1, axis=1)
+        output, *states = _chunk(segments_Bx1xC, *(jnp.swapaxes(take_chunk(x, index, c), 1, 2) for x in operands), *states)
         return (*states, put_chunk(output_BxTxHxV, output, index)), None
 
     carry = (*jnp.split(initial_state, 2, axis=2), jnp.zeros_like(operands[2]))
@@ -33,16 +39,20 @@ def momentum_rule(q, k, v, log_decay, log_momentum, beta, applied, initial_state
 
 
 @jax.custom_vjp
-def _between(log_decay_BxHxC):
-    """Returns exp of the decay since the chunk began, and from after token j to token i, zero above the diagonal."""
-    g_BxHxC = jnp.cumsum(log_decay_BxHxC, axis=-1)
+def _between(log_decay_BxHxC, segments_Bx1xC):
+    """Returns exp of the decay since the chunk began, and from after token j to token i, zero above the diagonal and across a restart."""
+    g_BxHxC = jnp.cumsum(log_decay_BxHxC, axis=-1) if segments_Bx1xC is None else segments.sums(log_decay_BxHxC, segments_Bx1xC)
     past_CxC = jnp.tril(jnp.ones((g_BxHxC.shape[-1],) * 2, bool))[None, None]
+    since_BxHxC = g_BxHxC
+    if segments_Bx1xC is not None:
+        past_CxC &= segments.same(segments_Bx1xC)
+        since_BxHxC = jnp.where(segments_Bx1xC == 0, g_BxHxC, -jnp.inf)
     # The mask comes before exp: above the diagonal the difference is positive and overflows.
-    return jnp.exp(g_BxHxC), jnp.exp(jnp.where(past_CxC, g_BxHxC[..., :, None] - g_BxHxC[..., None, :], -jnp.inf))
+    return jnp.exp(since_BxHxC), jnp.exp(jnp.where(past_CxC, g_BxHxC[..., :, None] - g_BxHxC[..., None, :], -jnp.inf))
 
 
-def _between_fwd(log_decay_BxHxC):
-    decays = _between(log_decay_BxHxC)
+def _between_fwd(log_decay_BxHxC, segments_Bx1xC):
+    decays = _between(log_decay_BxHxC, segments_Bx1xC)
     return decays, decays
 
 
@@ -51,16 +61,16 @@ def _between_bwd(decays, cotangents):
     d_since, d_between = (decay * cotangent for decay, cotangent in zip(decays, cotangents))
     from_CxC = jnp.triu(jnp.ones((d_since.shape[-1],) * 2, jnp.float32))
     d_written_before = jnp.tril(product_of("si,bhij->bhsj", from_CxC, d_between), -1)
-    return (jnp.sum(d_written_before, axis=-1) + product_of("si,bhi->bhs", from_CxC, d_since),)
+    return (jnp.sum(d_written_before, axis=-1) + product_of("si,bhi->bhs", from_CxC, d_since), None)
 
 
 _between.defvjp(_between_fwd, _between_bwd)
 
 
-def _chunk(q, k, v, log_decay, log_momentum, beta, applied, state_BxHxKxV, momentum_BxHxKxV):
+def _chunk(segments_Bx1xC, q, k, v, log_decay, log_momentum, beta, applied, state_BxHxKxV, momentum_BxHxKxV):
     """Output, state and momentum after one chunk."""
-    kept, kept_between = _between(log_decay)
-    carried, carried_between = _between(log_momentum)
+    kept, kept_between = _between(log_decay, segments_Bx1xC)
+    carried, carried_between = _between(log_momentum, segments_Bx1xC)
     into_state = kept_between * applied[..., None, :]
     before = jnp.tril(into_state, -1)
     # What a write, and the chunk's first momentum, are worth in the state that token i reads, and in the one it corrects.
