@@ -1,0 +1,265 @@
+"""What a compiled TPU program does in one run of one chip, read from its HLO text: FLOPs, bytes of HBM, collectives, loops times their trips.
+
+XLA's own cost analysis counts the body of a loop once and takes arrays in vector memory for traffic.
+"""
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+_BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
+_COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+# moves nothing by itself
+_FREE = {
+    "parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "conditional", "call", "after-all", "partition-id", "replica-id",
+    "opt-barrier", "add-dependency",
+}
+_SLICES = ("slice", "dynamic-slice", "gather", "slice-start")
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+    """One array of an instruction's type; `on_chip` in vector memory or smaller, which costs no HBM traffic."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    on_chip: bool
+
+    @property
+    def nbytes(self) -> float:
+        return math.prod(self.shape) * _BYTES.get(self.dtype, 1 if self.dtype.startswith("f8") else 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """A line of HLO."""
+
+    name: str
+    arrays: tuple[Array, ...]
+    opcode: str
+    operands: tuple[str, ...]
+    rest: str
+
+    def called(self, *keys: str) -> list[str]:
+        """The computations that it names under these keys."""
+        found = [match for key in keys for match in re.findall(rf"\b{key}=(?:{{([^}}]*)}}|%?([\w.\-]+))", self.rest)]
+        return [name.strip().lstrip("%") for many, one in found for name in (many.split(",") if many else [one])]
+
+
+@dataclasses.dataclass(frozen=True)
+class Computation:
+    """Its instructions by name, in order; the last one of a computation is not always its root."""
+
+    instructions: dict[str, Instruction]
+    root: Instruction
+
+
+def _closing(text: str, start: int) -> int:
+    """Where the bracket that opens at `start` closes."""
+    depth = 0
+    for match in re.compile(r"[()]").finditer(text, start):
+        depth += 1 if match[0] == "(" else -1
+        if depth == 0:
+            return match.start()
+    raise ValueError(f"no closing bracket in {text[:80]!r}")
+
+
+def _arrays(text: str) -> tuple[Array, ...]:
+    found = re.findall(r"\b([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?", text)
+    return tuple(Array(dtype, tuple(int(n) for n in shape.split(",") if n), "S(" in layout) for dtype, shape, layout in found)
+
+
+def _instruction(line: str) -> tuple[bool, Instruction] | None:
+    head = re.match(r"\s+(ROOT )?%?([\w.\-]+) = ", line)
+    if not head:
+        return None
+    end = _closing(line, head.end()) + 1 if line[head.end()] == "(" else line.index(" ", head.end())
+    opcode = re.compile(r"\s*([\w\-]+)\(").match(line, end)
+    stop = _closing(line, opcode.end() - 1)
+    operands = tuple(re.findall(r"%([\w.\-]+)", line[opcode.end():stop]))
+    return bool(head[1]), Instruction(head[2], _arrays(line[head.end():end]), opcode[1], operands, line[opcode.end():])
+
+
+def parse(text: str) -> tuple[dict[str, Computation], str]:
+    """The computations of a module by name, and the name of the one that is run."""
+    found, entry, name, body, root = {}, "", None, {}, None
+    for line in text.splitlines():
+        if head := re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{\s*$", line):
+            name, body, root = head[2], {}, None
+            entry = name if head[1] else entry
+        elif line.startswith("}") and name:
+            found[name] = Computation(body, root or list(body.values())[-1])
+            name = None
+        elif name and (read_line := _instruction(line)):
+            is_root, one = read_line
+            body[one.name] = one
+            root = one if is_root else root
+    return found, entry
+
+
+def trips(condition: Computation, computations: dict[str, Computation]) -> int | None:
+    """How often a loop with this condition runs: `i < N` from 0, as `lax.scan` makes it; None where it is anything else."""
+    every = [*condition.instructions.values()]
+    for one in tuple(every):
+        every += [inner for name in one.called("calls") for inner in computations[name].instructions.values()]
+    bounds = [int(match[1]) for one in every if one.opcode == "constant" and (match := re.match(r"(\d+)\)", one.rest))]
+    return bounds[0] if len(bounds) == 1 and any("direction=LT" in one.rest for one in every) else None
+
+
+def product_flops(one: Instruction, left: Array, right: Array) -> int:
+    """FLOPs of a dot or a convolution: 2 for each product of numbers that are not padding or the holes of a dilation."""
+    out = math.prod(one.arrays[0].shape)
+    if one.opcode == "dot":
+        summed = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.rest)[1]
+        return 2 * out * math.prod(left.shape[int(axis)] for axis in summed.split(",") if axis)
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", one.rest)
+    window = dict(re.findall(r"(\w+)=([\dx_\-]+)", match[1] if (match := re.search(r"window=\{([^}]*)\}", one.rest)) else ""))
+    spatial = sorted(set(labels[1]) - set("bf"))
+    numbers = lambda key, default: [int(n) for n in window[key].split("x")] if key in window else [default] * len(spatial)
+    pads = [int(p.split("_")[0]) for p in window["pad"].split("x")] if "pad" in window else [0] * len(spatial)
+    total = 2 * right.shape[labels[2].index("i")] * one.arrays[0].shape[labels[3].index("b")] * one.arrays[0].shape[labels[3].index("f")]
+    for at, (stride, lhs, rhs, pad) in enumerate(zip(numbers("stride", 1), numbers("lhs_dilate", 1), numbers("rhs_dilate", 1), pads)):
+        size = [array.shape[label.index(spatial[at])] for array, label in ((left, labels[1]), (right, labels[2]), (one.arrays[0], labels[3]))]
+        place = np.arange(size[2])[:, None] * stride + np.arange(size[1])[None] * rhs - pad
+        total *= int(np.sum((place >= 0) & (place <= (size[0] - 1) * lhs) & (place % lhs == 0)))
+    return total
+
+
+def group_of(rest: str, devices: int) -> list[int]:
+    """The first group of devices that a collective spans, from its attributes."""
+    if re.search(r"source_target_pairs=\{\{", rest):
+        return [int(n) for n in re.search(r"source_target_pairs=\{\{(\d+),(\d+)", rest).groups()]
+    if match := re.search(r"replica_groups=\{\{([\d,]+)\}", rest):
+        return [int(n) for n in match[1].split(",")]
+    if match := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", rest):
+        shape, source = ([int(n) for n in match[i].split(",")] for i in (1, 2))
+        ids = np.arange(math.prod(source)).reshape(source)
+        return (ids.transpose([int(n) for n in match[3].split(",")]) if match[3] else ids).reshape(shape)[0].tolist()
+    if match := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", rest):
+        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", match[1])}
+        ids = np.arange(math.prod(sizes.values())).reshape(*sizes.values())
+        for name, before, size in re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", match[2]):
+            axis = list(sizes).index(name)
+            if before:  # a part of the axis: (parts before, size)
+                step = sizes[name] // (int(before) * int(size))
+                ids = np.take(ids, np.arange(int(size)) * step, axis=axis)
+            sizes[name] = -1
+        return ids[tuple(slice(None) if size == -1 else slice(0, 1) for size in sizes.values())].ravel().tolist()
+    return list(range(devices))
+
+
+def extent(group: Sequence[int], places: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """How many different coordinates a group of chips has along each axis of the slice: (4, 4, 1) is a plane."""
+    return tuple(len(set(axis)) for axis in zip(*(places[i] for i in group)))
+
+
+class _Reader:
+    """Adds up what the computations do, each as often as it runs."""
+
+    def __init__(self, text: str, places: Sequence[tuple[int, ...]]):
+        self.computations, self.entry = parse(text)
+        self.places = places
+        self.flops = self.kernel_flops = self.bytes = self.unknown_loops = 0
+        self.collectives = collections.Counter()
+
+    def operands(self, one: Instruction, scope: Computation) -> list[Array]:
+        return [scope.instructions[name].arrays[0] for name in one.operands if name in scope.instructions and scope.instructions[name].arrays]
+
+    def walk(self, name: str, times: int, fused: bool = False) -> None:
+        scope = self.computations[name]
+        for one in scope.instructions.values():
+            if not fused and one.opcode not in _FREE and not one.opcode.endswith(("-done", "-update")):
+                self.bytes += times * self.traffic(one, scope)
+            kind = one.opcode.removesuffix("-start")
+            if kind in _COLLECTIVES:
+                arrays = [array for other in one.operands if other in scope.instructions for array in scope.instructions[other].arrays]
+                if kind == "all-reduce" and "all-reduce-scatter" in name:
+                    kind = "reduce-scatter"
+                group = group_of(one.rest, len(self.places))
+                whole = sum(array.nbytes for array in arrays) * (len(group) if kind == "all-gather" else 1)
+                self.collectives[kind, len(group), extent(group, self.places), int(whole)] += times
+            elif one.opcode in ("dot", "convolution"):
+                self.flops += times * product_flops(one, *self.operands(one, scope)[:2])
+            elif one.opcode == "custom-call" and (match := re.search(r'"cost_estimate":\{"flops":"(\d+)"', one.rest)):
+                self.kernel_flops += times * int(match[1])
+            if one.opcode == "while":
+                (condition,), (body,) = one.called("condition"), one.called("body")
+                count = trips(self.computations[condition], self.computations)
+                self.unknown_loops += count is None
+                self.walk(body, times * (1 if count is None else count), fused)
+            elif one.opcode in ("fusion", "call", "conditional", "async-start", "custom-call"):
+                for other in one.called("calls", "to_apply", "branch_computations", "called_computations"):
+                    if other in self.computations:
+                        self.walk(other, times, fused or one.opcode != "call" and one.opcode != "conditional")
+
+    def traffic(self, one: Instruction, scope: Computation) -> float:
+        """Bytes of HBM that an instruction reads and writes."""
+        held = lambda arrays: sum(array.nbytes for array in arrays if not array.on_chip)
+        if one.opcode in _SLICES:
+            return held(one.arrays[:1]) + (one.arrays[0].nbytes if held(self.operands(one, scope)[:1]) else 0)
+        if one.opcode == "dynamic-update-slice":
+            return 2 * held(self.operands(one, scope)[1:2])
+        if one.opcode == "fusion":
+            return self.fusion_traffic(one, scope)
+        results = one.arrays[:1] if one.opcode.endswith("-start") else one.arrays  # (result, operand, context)
+        return held(results) + held(self.operands(one, scope))
+
+    def fusion_traffic(self, one: Instruction, scope: Computation) -> float:
+        """Of a fusion: a parameter of which slices alone are read counts as these, an array changed in place as what is put there."""
+        inside = self.computations[one.called("calls")[0]]
+        given = {int(match[1]): p.name for p in inside.instructions.values() if p.opcode == "parameter" and (match := re.match(r"(\d+)\)", p.rest))}
+        root, total = inside.root, 0.0
+        in_place = root.opcode == "dynamic-update-slice" and root.operands[0] in given.values()
+        for number, name in enumerate(one.operands):
+            array = scope.instructions[name].arrays[0] if name in scope.instructions and scope.instructions[name].arrays else None
+            if array is None or array.on_chip:
+                continue
+            users = [user for user in inside.instructions.values() if given.get(number) in user.operands]
+            if in_place and root.operands[0] == given.get(number):
+                continue
+            if users and all(user.opcode in _SLICES and user.operands[0] == given[number] for user in users):
+                total += sum(user.arrays[0].nbytes for user in users)
+            else:
+                total += array.nbytes
+        if in_place:
+            update = inside.instructions[root.operands[1]].arrays[0].nbytes
+            return total + (0 if one.arrays[0].on_chip else update)
+        return total + sum(array.nbytes for array in one.arrays if not array.on_chip)
+
+
+def read(text: str, places: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+    """What one chip does in one run of a compiled program.
+
+    Args:
+      text: `compiled.as_text()`.
+      places: each chip's coordinates in the slice, in the order of the mesh.
+
+    Returns:
+      flops (products and what the kernels' CostEstimate says), kernel_flops (the latter alone), bytes (of HBM, read and written), unknown_loops
+      (counted once), and collectives: {kind, chips, extent, bytes (of the whole array, before or after), count} each.
+    """
+    reader = _Reader(text, places)
+    reader.walk(reader.entry, 1)
+    keys = ("kind", "chips", "extent", "bytes")
+    rows = [dict(zip(keys, key)) | {"count": count} for key, count in reader.collectives.items() if key[1] > 1]
+    rows.sort(key=lambda row: -row["bytes"] * row["count"])
+    return {
+        "flops": reader.flops + reader.kernel_flops, "kernel_flops": reader.kernel_flops, "bytes": reader.bytes,
+        "unknown_loops": reader.unknown_loops, "collectives": rows,
+    }
+
+
+def shortage(message: str) -> dict[str, Any]:
+    """What the compiler says of a program that does not fit: a line, and the largest buffers as {bytes, shape, operator}."""
+    unit = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+    buffers = []
+    for block in re.split(r"\n\s*\d+\. Size: ", message)[1:]:
+        size = re.match(r"([\d.]+)([BKMGT])?", block)
+        get = lambda key: match[1].strip() if (match := re.search(rf"{key}: (.*)", block)) else ""
+        buffers.append({"bytes": int(float(size[1]) * unit[size[2] or "B"]), "shape": get("Shape"), "operator": get("Operator")})
+    words = [line for line in message.splitlines() if "RESOURCE_EXHAUSTED" in line] or message.splitlines()[:1]
+    return {"message": words[0].strip(), "buffers": sorted(buffers, key=lambda buffer: -buffer["bytes"])[:10]}
