@@ -113,16 +113,18 @@ def gradients(ops, r, *, delta):
     between = between_tokens(ops, r.g, i, j)
     beta_column = columns(ops.by_column(r.beta), c)
 
-    d_scores = ops.product((r.d_output, ops.transposed(r.updates))) * between
-    ops.stage(r.d_qk, d_scores * beta_column)
-    through = d_scores * ops.product((r.q, ops.transposed(r.k)))
     if delta:
         pairs = ops.product((r.d_v, ops.transposed(r.updates)))
         # The gradient of v has beta as a factor; the rest of it times the update is beta's own, without a difference of large sums.
         r.d_beta[...] = jnp.sum(jnp.where(i == j, pairs, 0.0), axis=0)
         d_strict = jnp.where(i > j, -between * pairs, 0.0)
         ops.stage(r.d_kk, d_strict * beta_column)
-        through = through + d_strict * ops.product((r.k, ops.transposed(r.k)))
+        through_keys = d_strict * ops.product((r.k, ops.transposed(r.k)))
+    d_scores = ops.product((r.d_output, ops.transposed(r.updates))) * between
+    ops.stage(r.d_qk, d_scores * beta_column)
+    through = d_scores * ops.product((r.q, ops.transposed(r.k)))
+    if delta:
+        through = through + through_keys
     else:
         r.d_beta[...] = jnp.sum(through, axis=0)
     through = jnp.where(i > j, through, 0.0) * beta_column
