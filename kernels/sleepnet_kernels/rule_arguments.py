@@ -3,6 +3,7 @@ import jax
 import jax.numpy as jnp
 
 from sleepnet_kernels import segments
+from sleepnet_kernels.argument_checks import WrongDtype, refuse_cut_time, refuse_positive
 
 
 def checked(
@@ -15,7 +16,8 @@ def checked(
     log_decay has one value a head, or one a key channel where `per_channel`.
 
     Raises:
-      ValueError: a shape does not fit; the message names the argument, what was expected and what was given.
+      ValueError: a shape does not fit, log_decay is seen to be positive or the axis of tokens to be sharded; the message names the
+        argument, what was expected and what was given.
       TypeError: an argument is not floating point, the initial state is not float32, or the segment ids are not int32.
     """
     given = {"q": q, "k": k, "v": v, "log_decay": log_decay, "beta": beta}
@@ -24,7 +26,7 @@ def checked(
     given = {name: jnp.asarray(array) for name, array in given.items()}
     for name, array in given.items():
         if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise TypeError(f"{op}: {name} must be floating point, given {array.dtype.name}")
+            raise WrongDtype(f"{op}: {name} must be floating point, given {array.dtype.name}")
     leading = ("B",) if one_token else ("B", "T")
     for name, heads, width in (("q", "G", "K"), ("v", "H", "V")):
         if given[name].ndim != len(leading) + 2:
@@ -43,9 +45,13 @@ def checked(
     for name, shape in expected.items():
         if name in given and given[name].shape != shape:
             raise ValueError(f"{op}: {name} must have shape {list(shape)}, given {list(given[name].shape)}")
+    if not one_token:
+        refuse_positive(op, "log_decay", given["log_decay"])
+        for name in ("q", "k", "v", "log_decay", "beta"):
+            refuse_cut_time(op, name, given[name])
     state = given.setdefault("initial_state", jnp.zeros((b, h, dk, dv), jnp.float32))
     if state.dtype != jnp.float32:
-        raise TypeError(f"{op}: initial_state must be float32, given {state.dtype.name}: fast weights are never rounded")
+        raise WrongDtype(f"{op}: initial_state must be float32, given {state.dtype.name}: fast weights are never rounded")
     arguments = tuple(given[name] for name in ("q", "k", "v", "log_decay", "beta", "initial_state"))
     return arguments if segment_ids is None else (*arguments, segments.checked_segment_ids(op, segment_ids, tuple(tokens)))
 

@@ -7,12 +7,14 @@ what a segment holds reaches no other one, to the bit.
 import jax
 import jax.numpy as jnp
 
+from sleepnet_kernels.argument_checks import WrongDtype
+
 
 def checked_segment_ids(op: str, segment_ids: jax.typing.ArrayLike, shape: tuple[int, int]) -> jax.Array:
     """Returns the ids as an array of `shape` [B, T]; TypeError where they are not int32, ValueError where there is not one a token."""
     ids = jnp.asarray(segment_ids)
     if ids.dtype != jnp.int32:
-        raise TypeError(f"{op}: segment_ids must be int32, given {ids.dtype.name}: number the sequences of each row")
+        raise WrongDtype(f"{op}: segment_ids must be int32, given {ids.dtype.name}: number the sequences of each row")
     if ids.shape != shape:
         raise ValueError(f"{op}: segment_ids must have shape {list(shape)}, one id a token, given {list(ids.shape)}")
     return ids

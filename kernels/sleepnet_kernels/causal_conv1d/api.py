@@ -40,8 +40,8 @@ def causal_conv1d(
       where T < W - 1, zeros for those of another segment than the last.
 
     Raises:
-      ValueError: a shape does not fit or the implementation is unknown.
-      TypeError: an argument is not floating point, initial_state is not in x's dtype, or segment_ids are not int32.
+      ValueError: a shape does not fit, the axis of tokens is seen to be sharded, or the implementation is unknown.
+      TypeError (as a ValueError too): an argument is not floating point, initial_state is not in x's dtype, or segment_ids are not int32.
 
     Source: the short convolution of Gu, Dao, "Mamba", arXiv:2312.00752, section 3.4.
     """

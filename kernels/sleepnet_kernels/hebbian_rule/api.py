@@ -42,8 +42,9 @@ def hebbian_rule(
       The output [B, T, H, V] in v's dtype and the final state [B, H, K, V] in float32.
 
     Raises:
-      ValueError: a shape does not fit, the implementation is unknown, or it can't run these arguments.
-      TypeError: an argument is not floating point, initial_state is not float32, or segment_ids are not int32.
+      ValueError: a shape does not fit, the axis of tokens is seen to be sharded, the implementation is unknown, or it can't run
+        these arguments.
+      TypeError (as a ValueError too): an argument is not floating point, initial_state is not float32, or segment_ids are not int32.
 
     Source: Katharopoulos, Vyas, Pappas, Fleuret, "Transformers are RNNs", arXiv:2006.16236, section 3.4.
     """

@@ -48,8 +48,9 @@ def kda_rule(
       The output [B, T, H, V] in v's dtype and the final state [B, H, K, V] in float32.
 
     Raises:
-      ValueError: a shape does not fit, the implementation is unknown, or it can't run these arguments.
-      TypeError: an argument is not floating point, initial_state is not float32, or segment_ids are not int32.
+      ValueError: a shape does not fit, log_decay is seen to be positive or the axis of tokens to be sharded, the implementation
+        is unknown, or it can't run these arguments.
+      TypeError (as a ValueError too): an argument is not floating point, initial_state is not float32, or segment_ids are not int32.
 
     Source: Kimi Team, "Kimi Linear: An Expressive, Efficient Attention Architecture", arXiv:2510.26692, section 3.
     """

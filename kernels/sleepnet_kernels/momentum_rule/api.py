@@ -53,8 +53,9 @@ def momentum_rule(
       The output [B, T, H, V] in v's dtype and the final S above M, [B, H, 2 K, V] in float32.
 
     Raises:
-      ValueError: a shape does not fit, the implementation is unknown, or it can't run these arguments.
-      TypeError: an argument is not floating point, initial_state is not float32, or segment_ids are not int32.
+      ValueError: a shape does not fit, log_decay or log_momentum is seen to be positive or the axis of tokens to be sharded, the
+        implementation is unknown, or it can't run these arguments.
+      TypeError (as a ValueError too): an argument is not floating point, initial_state is not float32, or segment_ids are not int32.
 
     Source: after Behrouz, Zhong, Mirrokni, "Titans: Learning to Memorize at Test Time", arXiv:2501.00663, section 3.1, for a memory
     of one matrix; there the error is of S before its decay.

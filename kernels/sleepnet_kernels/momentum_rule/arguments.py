@@ -3,6 +3,7 @@ import jax
 import jax.numpy as jnp
 
 from sleepnet_kernels import rule_arguments
+from sleepnet_kernels.argument_checks import WrongDtype, refuse_positive
 
 
 def checked(
@@ -18,11 +19,13 @@ def checked(
     state = jnp.zeros((b, h, 2 * dk, dv), jnp.float32) if initial_state is None else jnp.asarray(initial_state)
     for name, array, shape in (*((name, x, beta.shape) for name, x in gates.items()), ("initial_state", state, (b, h, 2 * dk, dv))):
         if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise TypeError(f"{op}: {name} must be floating point, given {array.dtype.name}")
+            raise WrongDtype(f"{op}: {name} must be floating point, given {array.dtype.name}")
         if array.shape != shape:
             raise ValueError(f"{op}: {name} must have shape {list(shape)}, given {list(array.shape)}")
+    if not one_token:
+        refuse_positive(op, "log_momentum", gates["log_momentum"])
     if state.dtype != jnp.float32:
-        raise TypeError(f"{op}: initial_state must be float32, given {state.dtype.name}: fast weights are never rounded")
+        raise WrongDtype(f"{op}: initial_state must be float32, given {state.dtype.name}: fast weights are never rounded")
     return q, k, v, log_decay, gates["log_momentum"], beta, gates["applied"], state, *ids
 
 
