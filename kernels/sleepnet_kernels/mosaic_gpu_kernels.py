@@ -88,7 +88,8 @@ def reverse(ops, d_state, r, *, delta):
     until = rows(jnp.exp(last - g_row), width)
     ops.stage(r.d_states, d_state)
     d_written = ops.product((ops.transposed(r.scores), r.d_output), start=until * ops.product((r.k, r.d_states)))
-    d_v = rows(never_zero(ops.by_row(r.beta)), width) * d_written
+    beta_row = ops.by_row(r.beta)
+    d_v = rows(never_zero(beta_row) if delta else beta_row, width) * d_written
     if delta:
         ops.stage(r.stage, d_v)
         d_v = ops.product((ops.transposed(r.inverse), r.stage))

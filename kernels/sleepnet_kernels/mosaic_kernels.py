@@ -189,7 +189,7 @@ def backward(q_ref, k_ref, v_ref, gates_ref, *rest, delta, wide):
     low_state, d_next_HxKxV = state_in[...], d_state_ref[...]
     low_d_next = d_next_HxKxV.astype(dtype)
     beta, since, until, g = chunk_decays(gates_ref)
-    beta = never_zero(beta)
+    beta = never_zero(beta) if delta else beta
     g_HxCx1, since_HxCx1, until_HxCx1, beta_HxCx1 = columns(g, since, until, beta)
     past_CxC, strict_CxC = token_masks(c)
     between = between_tokens(g, g_HxCx1, within_segment(past_CxC, segments_of(gates_ref)))
@@ -211,6 +211,8 @@ def backward(q_ref, k_ref, v_ref, gates_ref, *rest, delta, wide):
     through_scores = d_scores * qk * between
     through_between = jnp.where(strict_CxC, through_scores, 0.0)
     d_since = q.astype(jnp.float32) * d_reads
+    if not delta:
+        d_since = jnp.sum(d_since, axis=-1, keepdims=True)
 
     # Through the next state. The update is before beta, so that beta scales what it is multiplied with.
     d_written = until_HxCx1 * product(k, low_d_next, NN)
@@ -231,7 +233,8 @@ def backward(q_ref, k_ref, v_ref, gates_ref, *rest, delta, wide):
         through_between += through_kk
         d_kk = d_strict * beta[:, None, :]
         d_k_state = -since_HxCx1 * product(low_d_error, low_state, NT)
-        d_since += k.astype(jnp.float32) * d_k_state
+        # One sum along the lanes for queries and keys.
+        d_since = jnp.sum(d_since + k.astype(jnp.float32) * d_k_state, axis=-1, keepdims=True)
         d_state_HxKxV -= product(k, (since_HxCx1 * d_error).astype(dtype), TN)
         d_k += d_k_state + product((d_kk + jnp.swapaxes(d_kk, 1, 2)).astype(dtype), k, NN)
         d_v = d_error
@@ -239,7 +242,7 @@ def backward(q_ref, k_ref, v_ref, gates_ref, *rest, delta, wide):
         d_beta_row = jnp.sum(through_scores, axis=1)
         d_v = d_update
     through_between *= beta[:, None, :]
-    read = jnp.sum(d_since, axis=-1, keepdims=True) + jnp.sum(through_between, axis=-1, keepdims=True)
+    read = d_since + jnp.sum(through_between, axis=-1, keepdims=True)
     read_row, written_row = rows(read, written)
     kept = since[:, -1:] * jnp.sum(jnp.sum(low_state.astype(jnp.float32) * d_next_HxKxV, axis=1), axis=-1, keepdims=True)
     last_1xC = jax.lax.broadcasted_iota(jnp.int32, (1, c), 1) == c - 1
