@@ -147,10 +147,9 @@ def forward(q_ref, k_ref, v_ref, gates_ref, initial_ref, output_ref, final_ref, 
     # Queries and keys side by side: what they are multiplied with is loaded once.
     qk_and_kk = product(jnp.concatenate([q, k], axis=1), k, NT) if delta else product(q, k, NT)
     reads = product(jnp.concatenate([q, k], axis=1), low_state, NN) if delta else product(q, low_state, NN)
-    scored = between * beta[:, None, :]
+    scored = between * (never_zero(beta) if delta else beta)[:, None, :]
     if delta:
-        between_keys = between * never_zero(beta)[:, None, :]
-        inverse = unit_lower_inverse(qk_and_kk[:, c:] * between_keys, dtype, wide=wide).astype(dtype)
+        inverse = unit_lower_inverse(qk_and_kk[:, c:] * scored, dtype, wide=wide).astype(dtype)
         error = v.astype(jnp.float32) - since_HxCx1 * reads[:, c:]
         update = product(inverse, error.astype(dtype), NN).astype(dtype)
     else:
