@@ -132,11 +132,15 @@ def over_budget(figures: dict, budget: dict | None) -> list[str]:
     return [f"{name} {figures[name]} > {budget[name]}" for name in ("cycles", "vmem_mib") if figures[name] > SLACK * budget[name]]
 
 
+def target(job: Job) -> float | None:
+    """Returns the target of a kernel's cycles, None where there is none."""
+    return TARGETS.get((job.chip, job.direction)) if (job.rule, job.dtype) == ("delta", "bfloat16") else None
+
+
 def line(job: Job, figures: dict) -> str:
-    target = TARGETS.get((job.chip, job.direction)) if (job.rule, job.dtype) == ("delta", "bfloat16") else None
     return (
         f"{job!s:38} C {figures['chunk']:4} heads {figures['heads']:2}  cycles {figures['cycles']:6.2f}"
-        f"  target {'-' if target is None else target:>5}  vmem {figures['vmem_mib']:6.2f} MiB  compiled in {figures['compile_s']:.1f} s"
+        f"  target {target(job) or '-':>5}  vmem {figures['vmem_mib']:6.2f} MiB  compiled in {figures['compile_s']:.1f} s"
     )
 
 

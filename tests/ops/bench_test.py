@@ -53,8 +53,12 @@ def test_what_compilers_say_is_read_off_the_budgets(tmp_path):
     told = bench_static.rows("delta", "bfloat16", tmp_path)
     assert [row["kernel"] for row in told] == ["v5p delta forward bfloat16", "h200 delta 64 forward", "h200 delta 64 reverse"]
     assert "cycles 1.5" in bench_static.line(told[0]) and told[2]["registers"] == 8
+    assert bench_static.line({"platform": "TPU", "kernel": "k", "cycles": 7.9, "target": 7.8}).endswith("cycles 7.9; target 7.8 cycles: missed")
     assert [row["kernel"] for row in bench_static.rows("delta", "float32", tmp_path)] == ["v5p delta forward float32"]
-    assert {row["platform"] for row in bench_static.rows("delta", "bfloat16")} == {"TPU", "GPU"}, "the committed ones"
+    committed = bench_static.rows("delta", "bfloat16")
+    assert {row["platform"] for row in committed} == {"TPU", "GPU"}
+    with_target = {row["kernel"] for row in committed if "target" in row and "packed" not in row["kernel"]}
+    assert with_target == {f"{chip} delta {direction} bfloat16" for chip in ("v5p", "v6e") for direction in ("forward", "backward")}
 
 
 def test_a_busy_machine_is_not_counted_where_the_process_is():
