@@ -100,7 +100,7 @@ def _ranked(sizes: tuple[int, int, int], figures: dict[str, Any]) -> str:
     if "failed" in figures:
         return f"{name:30} {figures['failed']['message']}"
     p = figures["predicted"]
-    return f"{name:30} {1e3 * p['step']:10.2f} ms, bound by {p['bound']}, {100 * p['share']:.0f} % of peak, {figures['peak_bytes'] / GIB:.2f} GiB"
+    return f"{name:30} {1e3 * p['step']:10.4g} ms, bound by {p['bound']}, {100 * p['share']:.0f} % of peak, {figures['peak_bytes'] / GIB:.2f} GiB"
 
 
 def told(phase: str, topology: str, figures: dict[str, Any]) -> str:
@@ -109,7 +109,7 @@ def told(phase: str, topology: str, figures: dict[str, Any]) -> str:
     if "failed" in figures:
         largest = [f"  {b['bytes'] / GIB:8.2f} GiB  {b['shape']}  {b['operator']}" for b in figures["failed"]["buffers"]]
         return "\n".join([f"{phase} does not compile for {topology}: {figures['failed']['message']}", *largest])
-    m, p, giga = figures["memory"], figures["predicted"], lambda x: f"{x / 1e9:,.2f}"
+    m, p, giga = figures["memory"], figures["predicted"], lambda x: f"{x / 1e9:.4g}"
     lines = [
         f"{phase} on {topology}, {figures['chips']} chips, " + " ".join(f"{axis}={size}" for axis, size in figures["mesh"].items()),
         f"  memory       {figures['peak_bytes'] / GIB:.2f} of {chip.hbm / GIB:.0f} GiB a chip: arguments {m['argument'] / GIB:.2f}, temporary {m['temp'] / GIB:.2f}, "
@@ -120,11 +120,11 @@ def told(phase: str, topology: str, figures: dict[str, Any]) -> str:
     ]
     for row in figures["collectives"][:8]:
         over = "×".join(str(n) for n in row["extent"])
-        lines.append(f"  collective   {row['count']:6} × {row['kind']} of {row['bytes'] / 1e6:,.3f} MB over {row['chips']} chips ({over})")
+        lines.append(f"  collective   {row['count']:6} × {row['kind']} of {row['bytes'] / 1e6:.4g} MB over {row['chips']} chips ({over})")
     if len(figures["collectives"]) > 8:
         lines.append(f"  collective   {sum(row['count'] for row in figures['collectives'][8:]):6} smaller ones")
-    times = ", ".join(f"{name} {1e3 * p[name]:.2f}" for name in ("compute", "HBM", "interconnect"))
-    lines.append(f"  predicted    at least {1e3 * p['step']:.2f} ms, bound by {p['bound']} ({times}); {100 * p['share']:.1f} % of peak")
+    times = ", ".join(f"{name} {1e3 * p[name]:.3g}" for name in ("compute", "HBM", "interconnect"))
+    lines.append(f"  predicted    at least {1e3 * p['step']:.3g} ms, bound by {p['bound']} ({times}); {100 * p['share']:.1f} % of peak")
     return "\n".join([*lines, f"  compiled in  {figures['compile_s']:.0f} s, traced in {figures['trace_s']:.0f} s"])
 
 

@@ -15,7 +15,6 @@ from sleepnet.mesh import BATCH
 from sleepnet.models import flops
 from sleepnet.train.step import init_state, make_step
 
-PHASES = ("train", "sleep", "wake")
 # axes of what a model keeps between calls, by the field's name
 _STATE = {
     "layers": (BATCH, "tensor", None, None), "keys": (BATCH, None, "tensor", None), "values": (BATCH, None, "tensor", None),
@@ -25,10 +24,7 @@ _STATE = {
 
 def devices_of(topology: str) -> list[jax.Device]:
     """The chips of a slice such as `v5p:4x4x4`."""
-    chip, _, bounds = topology.partition(":")
-    alone = {"chips_per_host_bounds": (1,) * len(bounds.split("x"))} if set(bounds.split("x")) == {"1"} else {}
-    if alone and chip != "v5p":
-        alone = {"chips_per_host_bounds": (1, 1, 1)}
+    alone = {"chips_per_host_bounds": (1, 1, 1)} if set(topology.partition(":")[2]) <= set("1x") else {}
     return topologies.get_topology_desc(platform="tpu", topology_name=topology, **alone).devices
 
 
@@ -96,7 +92,7 @@ def measure(config: RunConfig, topology: str, phase: str, hlo: str = "") -> dict
     A program that does not fit comes back as `failed`, with the compiler's words and its largest buffers.
 
     Args:
-      config, topology, phase: what to compile, for what, and which of `PHASES`.
+      config, topology, phase: what to compile, for what, and train, sleep or wake.
       hlo: where to write the compiled program's text; empty: nowhere.
     """
     devices = devices_of(topology)
@@ -118,11 +114,11 @@ def measure(config: RunConfig, topology: str, phase: str, hlo: str = "") -> dict
     if hlo:
         with open(hlo, "w", encoding="utf-8") as file:
             file.write(text)
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     held = {name: getattr(memory, f"{name}_size_in_bytes") for name in ("argument", "output", "alias", "temp", "generated_code")}
     peak = held["argument"] + held["output"] - held["alias"] + held["temp"] + held["generated_code"]
-    places = [getattr(device, "coords", ()) for device in mesh.devices.flat]
+    places = [tuple(device.coords) for device in mesh.devices.flat]
     return about | {
         "compile_s": seconds, "peak_bytes": peak, "memory": held, "flops_compiler": cost.get("flops", 0.0), "bytes_compiler": cost.get("bytes accessed", 0.0),
-        **aot_tpu_hlo.read(text, [tuple(place) for place in places]),
+        **aot_tpu_hlo.read(text, places),
     }
