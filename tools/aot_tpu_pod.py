@@ -1,10 +1,10 @@
 r"""Fills the table and the weak-scaling curve of experiments/pod/ with what aot_tpu.py says of their rows.
 
-  python tools/aot_tpu_pod.py                # compiles the rows that table.json lacks, writes the table into README.md and draws weak_scaling.png
+  python tools/aot_tpu_pod.py                # compiles the rows that table.json lacks, writes the table into README.md, weak_scaling.json and .png
   python tools/aot_tpu_pod.py --only=v5p-64  # of the rows that are lacking, those whose name has this in it
   python tools/aot_tpu_pod.py --only=none    # compiles nothing: writes the table and the picture anew
 
-Needs the extra `aot-tpu`. A row takes one to ten minutes of one core.
+Needs the extra `aot-tpu`. A row takes one to five minutes of one idle core, or more.
 """
 import json
 import os
@@ -21,12 +21,12 @@ from sleepnet import cli
 POD = pathlib.Path(__file__).resolve().parents[1] / "experiments" / "pod"
 SLICES = {"v5e-16": "v5e:4x4", "v5p-64": "v5p:4x4x4", "v6e-256": "v6e:16x16"}
 BIG, SMALL, DEPO = "experiments/pod/hybrid_1b.py", "experiments/rule110_paper.py", "experiments/depo_paper.py"
-# One sequence a chip, weights cut over all. One fast-weight block of the six, which fits into one chip: it has as much to send and to compute as any
-CURVE = {1: "v6e:1x1", 4: "v6e:2x2", 16: "v6e:4x4", 64: "v6e:8x8", 256: "v6e:16x16"}
+# The curve: a compiled row that is cut by sequences alone, and the side of a square of chips
+CURVE, SIDES = "rule110_paper train v5e-16", (1, 2, 4, 8, 16)
 
 
 def rows() -> dict[str, tuple[str, str, list[str]]]:
-    """{name: (phase, topology, arguments)}; `curve` rows are for the picture."""
+    """{name: (phase, topology, arguments)}."""
     found = {}
     for name, topology in SLICES.items():
         accumulate = ["--config.train.accumulate=16"] if name == "v5e-16" else []
@@ -35,8 +35,6 @@ def rows() -> dict[str, tuple[str, str, list[str]]]:
         found[f"depo_paper train {name}"] = ("train", topology, [f"--config={DEPO}", *(["--config.train.batch_size=256"] if name == "v6e-256" else [])])
         for phase in ("sleep", "wake"):
             found[f"hybrid_1b {phase} {name}"] = (phase, topology, [f"--config={BIG}"])
-    for chips, topology in CURVE.items():
-        found[f"curve {chips}"] = ("train", topology, [f"--config={BIG}", "--config.model.pattern=G", f"--config.train.batch_size={chips}"])
     return found
 
 
@@ -60,23 +58,41 @@ HEAD = """| run | phase | slice | GiB of HBM, used / there | TFLOPs, compiled / 
 |---|---|---|---|---|---|---|---|---|---|---|"""
 
 
-def draw(found: dict[str, dict[str, Any]], path: pathlib.Path) -> None:
-    """Predicted time of a step from 1 to 256 chips, by what each part alone would take."""
+def weak_scaling(figures: dict[str, Any], topology: str) -> list[dict[str, Any]]:
+    """What a row's program needs on squares of 1 … 256 chips with as many sequences each.
+
+    Cut by sequences alone, a chip computes what it did, and its collectives go over all chips: their time is worked out, not compiled.
+
+    Raises:
+      ValueError: the row is cut otherwise.
+    """
+    if figures["mesh"]["data"] != figures["chips"]:
+        raise ValueError(f"mesh {figures['mesh']}: only a program cut by sequences alone is the same on other slices")
+    chip, _ = aot_tpu_chips.slice_of(topology)
+
+    def on(side):
+        spread = [row | {"chips": side**2, "extent": (side, side, 1)} for row in figures["collectives"] if side > 1]
+        return {"chips": side**2, **aot_tpu_chips.predict(figures | {"collectives": spread}, chip, (side, side))}
+
+    return [on(side) for side in SIDES]
+
+
+def draw(curve: list[dict[str, Any]], path: pathlib.Path) -> None:
+    """Predicted time of a step by the number of chips, and what each part alone would take."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    counts = [chips for chips in CURVE if "predicted" in found.get(f"curve {chips}", {})]
+    counts = [point["chips"] for point in curve]
     figure, axes = plt.subplots(figsize=(4.5, 3.2), layout="constrained")
     for key in ("step", "compute", "HBM", "interconnect"):
-        values = [1e3 * found[f"curve {chips}"]["predicted"][key] for chips in counts]
-        drawn = [value or float("nan") for value in values]
-        axes.plot(counts, drawn, marker="o", linewidth=3 if key == "step" else 1, alpha=0.4 if key == "step" else 1, label="step, at least" if key == "step" else key)
-    axes.set(xscale="log", yscale="log", xlabel="v6e chips, as many sequences each", ylabel="ms a step, predicted", xticks=counts, xticklabels=counts)
+        values = [1e3 * point[key] or float("nan") for point in curve]
+        axes.plot(counts, values, marker="o", linewidth=5 if key == "step" else 1, alpha=0.3 if key == "step" else 1, label="step, at least" if key == "step" else key)
+    axes.set(xscale="log", xlabel="v5e chips, 32 sequences each", ylabel="ms, predicted", xticks=counts, xticklabels=counts, ylim=(0, None))
     axes.minorticks_off()
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=80, metadata={"Software": None})
     plt.close(figure)
 
 
@@ -95,13 +111,15 @@ def main(argv: list[str]) -> int:
             found[name] = {"arguments": arguments, "topology": topology, **aot_tpu.measured(arguments, topology, phase)}
             print(aot_tpu.told(phase, topology, found[name]), flush=True)
             path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    lines = [HEAD, *(line(name, found[name]) for name in rows() if name in found and not name.startswith("curve"))]
+    lines = [HEAD, *(line(name, found[name]) for name in rows() if name in found)]
     readme = POD / "README.md"
     text = readme.read_text(encoding="utf-8")
     text = re.sub(r"(?s)(<!-- table -->\n).*(<!-- end -->)", lambda match: match[1] + "\n".join(lines) + "\n" + match[2], text)
     readme.write_text(text, encoding="utf-8")
-    if any(name.startswith("curve") for name in found):
-        draw(found, POD / "weak_scaling.png")
+    if "predicted" in found.get(CURVE, {}):
+        curve = weak_scaling(found[CURVE], SLICES[CURVE.split()[-1]])
+        (POD / "weak_scaling.json").write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
+        draw(curve, POD / "weak_scaling.png")
     return 0
 
 

@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import aot_tpu  # noqa: E402
 import aot_tpu_chips as chips  # noqa: E402
 import aot_tpu_hlo as hlo  # noqa: E402
+import aot_tpu_pod as pod  # noqa: E402
 
 PLANE = [(i % 4, i // 4, 0) for i in range(16)]
 HLO = """HloModule jit_step, is_scheduled=true
@@ -188,6 +189,29 @@ def test_the_search_puts_the_fastest_first_and_what_can_not_be_last(monkeypatch,
     assert [sizes for sizes, _ in ranking[-len(reasons):]] and {sizes for sizes, _ in ranking[-len(reasons):]} == reasons.keys()
     assert reasons[1, 16, 1] == "does not fit" and "model.heads=4 must be a multiple of mesh.tensor=8" in reasons[1, 2, 8]
     capsys.readouterr()
+
+
+def test_weak_scaling_changes_what_the_links_do_alone():
+    row = {"kind": "all-reduce", "chips": 16, "extent": (4, 4, 1), "bytes": 160e6, "count": 1}
+    figures = {"flops": 197e9, "flops_model": 1e9, "bytes": 819e6, "collectives": [row], "chips": 16, "mesh": {"data": 16, "fsdp": 1, "tensor": 1}}
+    curve = pod.weak_scaling(figures, "v5e:4x4")
+    assert [point["chips"] for point in curve] == [1, 4, 16, 64, 256] and all(point["compute"] == point["HBM"] == 1e-3 for point in curve)
+    # nothing alone, lines of 1 and 3 hops twice, rings of 8 hops twice
+    expected = [0.0, 2 * (120e6 / 100e9 + 2e-6), 2 * (150e6 / 100e9 + 6e-6), 2 * (157.5e6 / 100e9 + 14e-6), 2 * (159.375e6 / 200e9 + 16e-6)]
+    assert [point["interconnect"] for point in curve] == pytest.approx(expected)
+    with pytest.raises(ValueError, match="cut by sequences alone"):
+        pod.weak_scaling(figures | {"mesh": {"data": 4, "fsdp": 4, "tensor": 1}}, "v5e:4x4")
+
+
+def test_the_committed_table_is_what_the_tool_would_say_of_its_figures():
+    """The rows' predictions and the table in the README follow from their figures; rows that are no longer asked for are gone."""
+    found = json.loads((pod.POD / "table.json").read_text())
+    wanted, text = pod.rows(), (pod.POD / "README.md").read_text()
+    for name, figures in found.items():
+        phase, topology, arguments = wanted[name]
+        assert (figures["topology"], figures["arguments"]) == (topology, arguments) and pod.line(name, figures) in text
+        if "predicted" in figures:
+            assert figures["predicted"] == chips.predict(figures, *chips.slice_of(topology))
 
 
 def test_an_unknown_slice_is_told():
