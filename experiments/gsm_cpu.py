@@ -6,8 +6,9 @@ to be found. Training starts with these and adds an operation at steps 400 and 1
 
 Command:   python -m sleepnet.study --config=experiments/gsm_cpu.py
 Hardware:  two CPU cores, a core an arm
-Wall time: TODO
-Score:     TODO
+Wall time: about 14 minutes an arm by its FLOPs, at 19 GFLOP/s a core; 14 and 67 on busy cores
+Score:     0, 1, 2 operations: N = 4 .823 .758 .769, N = 1 with as much compute .507 .734 .838; the majority answer .277 .176 .146 (seed 0). At this
+           length 61 % of the texts with two operations hold no filler: compare arms, not operations
 """
 from sleepnet.study.pair import pair
 

@@ -24,7 +24,7 @@ def guesses(problems: dict[tuple[int, ...], list[Problem]], axes: tuple[str, ...
                 "majority", "The commonest answer among problems of as many ops, forward or reverse as the problem is.",
                 lambda cell: common[cell][1] / len(answers[cell]),
             ),
-            ("in_text", "Any number of the sentences that the answer hangs on, alike.", lambda cell: _told(problems[cell])),
+            ("in_text", "Any number of the sentences that the answer hangs on, alike, once these are found: with no operation that is the task.", lambda cell: _told(problems[cell])),
         )
     }
 
