@@ -13,6 +13,7 @@ from rule_table import C, CASES, MIDDLE, NAMES, SHARED, Case, assert_close, chec
 import sleepnet_kernels
 from sleepnet_kernels import numerics
 from sleepnet_kernels.gated_delta_rule import xla_chunked as gated
+from sleepnet_kernels.gated_delta_rule.arg_specs import arguments as gated_arguments
 from sleepnet_kernels.kda_rule import halving, reference
 from sleepnet_kernels.kda_rule.arg_specs import Shape, arguments
 from sleepnet_kernels.kda_rule.xla_chunked import kda_rule as chunked
@@ -234,15 +235,16 @@ def test_batch_and_heads_may_be_sharded():
 
 
 def sharded():
-    """Compares shards over four rows and two groups of heads with the whole, in a process of its own with eight devices."""
+    """Compares shards over four rows and two groups of heads with the whole, of this rule and the gated delta rule, in a process of its own with eight devices."""
     mesh = jax.make_mesh((4, 2), ("batch", "heads"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     spec, state_spec = jax.sharding.PartitionSpec("batch", None, "heads"), jax.sharding.PartitionSpec("batch", "heads")
     shape = Shape(4, 20, 2, 8, 12)
-    call = functools.partial(chunked, chunk_size=C)
-    cut = jax.shard_map(call, mesh=mesh, check_vma=False, in_specs=(*[spec] * 5, state_spec), out_specs=(spec, state_spec))
-    actual = with_gradients(cut)(arguments(shape), *cotangents(shape))
-    assert actual["output"].sharding.is_equivalent_to(jax.sharding.NamedSharding(mesh, spec), 4), actual["output"].sharding
-    assert_close(actual, with_gradients(call)(arguments(shape), *cotangents(shape)), numerics.FLOAT32)
+    for rule, given in ((chunked, arguments(shape)), (gated.gated_delta_rule, gated_arguments(shape))):
+        call = functools.partial(rule, chunk_size=C)
+        cut = jax.shard_map(call, mesh=mesh, check_vma=False, in_specs=(*[spec] * 5, state_spec), out_specs=(spec, state_spec))
+        actual = with_gradients(cut)(given, *cotangents(shape))
+        assert actual["output"].sharding.is_equivalent_to(jax.sharding.NamedSharding(mesh, spec), 4), actual["output"].sharding
+        assert_close(actual, with_gradients(call)(given, *cotangents(shape)), numerics.FLOAT32)
 
 
 if __name__ == "__main__":
