@@ -131,8 +131,9 @@ def product_flops(one: Instruction, left: Array, right: Array) -> int:
 
 def group_of(rest: str, devices: int) -> list[int]:
     """The first group of devices that a collective spans, from its attributes."""
-    if re.search(r"source_target_pairs=\{\{", rest):
-        return [int(n) for n in re.search(r"source_target_pairs=\{\{(\d+),(\d+)", rest).groups()]
+    if match := re.search(r"source_target_pairs=\{(.*?)\}\}", rest):
+        pairs = [[int(n) for n in pair] for pair in re.findall(r"(\d+),(\d+)", match[1])]
+        return next((pair for pair in pairs if pair[0] != pair[1]), pairs[0][:1])  # to itself a chip sends nothing
     if match := re.search(r"replica_groups=\{\{([\d,]+)\}", rest):
         return [int(n) for n in match[1].split(",")]
     if match := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", rest):
@@ -169,13 +170,17 @@ class _Reader:
     def operands(self, one: Instruction, scope: Computation) -> list[Array]:
         return [scope.instructions[name].arrays[0] for name in one.operands if name in scope.instructions and scope.instructions[name].arrays]
 
-    def walk(self, name: str, times: int, fused: bool = False) -> None:
+    def walk(self, name: str, times: int, fused: bool = False, begun: set[str] | None = None) -> None:
+        """Adds a computation that runs so many `times`; inside a fusion no bytes move, and collectives that have `begun` go on."""
         scope = self.computations[name]
+        begun = set() if begun is None else begun
         for one in scope.instructions.values():
             if not fused and one.opcode not in _FREE and not one.opcode.endswith(("-done", "-update")):
                 self.bytes += times * self.traffic(one, scope)
             kind = one.opcode.removesuffix("-start")
-            if kind in _COLLECTIVES:
+            channel = match[0] if (match := re.search(r"channel_id=\d+", one.rest)) else one.name
+            if kind in _COLLECTIVES and channel not in begun:  # its start, steps and end can be in several fusions
+                begun.add(channel)
                 arrays = [array for other in one.operands if other in scope.instructions for array in scope.instructions[other].arrays]
                 if kind == "all-reduce" and "all-reduce-scatter" in name:
                     kind = "reduce-scatter"
@@ -194,7 +199,8 @@ class _Reader:
             elif one.opcode in ("fusion", "call", "conditional", "async-start", "custom-call"):
                 for other in one.called("calls", "to_apply", "branch_computations", "called_computations"):
                     if other in self.computations:
-                        self.walk(other, times, fused or one.opcode != "call" and one.opcode != "conditional")
+                        inside = one.opcode in ("fusion", "async-start", "custom-call")
+                        self.walk(other, times, fused or inside, begun if inside else None)
 
     def traffic(self, one: Instruction, scope: Computation) -> float:
         """Bytes of HBM that an instruction reads and writes."""

@@ -89,6 +89,15 @@ def test_a_loop_of_unknown_length_is_told():
     assert found["unknown_loops"] == 1 and found["flops"] == 2 * 8 * 16 * 32 + 1000
 
 
+def test_a_collective_in_several_fusions_is_one():
+    """The compiler writes one that overlaps with products as its start, its steps and its end, each in a fusion, all of one channel."""
+    piece = "%piece.N (p: bf16[16,32]) -> bf16[64,32] {\n  %p = bf16[16,32]{1,0} parameter(0)\n  ROOT %ag.N = bf16[64,32]{1,0} all-gather(%p), channel_id=2, replica_groups=[4,4]<=[16], dimensions={0}\n}\n\n"
+    fused = "\n".join(f"  %step.{i} = bf16[64,32]{{1,0}} fusion(%kernel), kind=kCustom, calls=%piece.{i}" for i in (1, 2, 3))
+    cut, end = HLO.index("ENTRY"), HLO.index("  ROOT %all-gather.1")
+    text = HLO[:cut] + "".join(piece.replace("N", str(i)) for i in (1, 2, 3)) + HLO[cut:end] + fused + "\n}\n"
+    assert hlo.read(text, PLANE)["collectives"] == hlo.read(HLO, PLANE)["collectives"]
+
+
 def test_what_xla_makes_of_a_scan_is_read():
     """Not our text: XLA's, for the machine that runs the test."""
     step = lambda x, w: (jnp.tanh(jnp.dot(x, w)), jnp.einsum("ij,kj->ik", x, w))
@@ -122,6 +131,8 @@ def test_products_count_what_is_multiplied(attributes, flops):
         ("replica_groups=mesh['axis_0'=16] {'axis_0':(1)4}", [0, 4, 8, 12]),
         ("replica_groups=mesh['axis_0'=16] {'axis_0':(4)4}", [0, 1, 2, 3]),
         ("source_target_pairs={{3,1},{1,3}}", [3, 1]),
+        ("source_target_pairs={{0,0},{1,2},{2,1}}, channel_id=5", [1, 2]),
+        ("source_target_pairs={{0,0},{1,1}}", [0]),
         ("replica_groups={}", list(range(16))),
     ],
 )
