@@ -17,6 +17,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -54,6 +55,8 @@ def measured(arguments: list[str], topology: str, phase: str, hlo: str = "") -> 
     said = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
     if done.returncode == cli.USAGE:
         raise UsageError(said.removeprefix("error: "))
+    if -done.returncode in (signal.SIGINT, signal.SIGKILL, signal.SIGTERM):  # says nothing about the program
+        raise UsageError(f"the compiler was stopped by {signal.Signals(-done.returncode).name}, perhaps for want of this machine's memory: run it again")
     if done.returncode:
         return {"failed": {"message": said, "buffers": []}}
     figures = json.loads(done.stdout.strip().splitlines()[-1])

@@ -180,6 +180,16 @@ Largest program allocations in hbm:
     assert "does not compile for v5e:4x4" in told and "12.00 GiB" in told
 
 
+def test_a_compiler_that_was_stopped_is_no_result(monkeypatch):
+    monkeypatch.setattr(aot_tpu.importlib.util, "find_spec", lambda name: name)
+    ended = lambda code: lambda command, **_: subprocess.CompletedProcess(command, code, "", "said last")
+    monkeypatch.setattr(aot_tpu.subprocess, "run", ended(-15))
+    with pytest.raises(UsageError, match="stopped by SIGTERM"):
+        aot_tpu.measured([], "v5e:4x4", "train")
+    monkeypatch.setattr(aot_tpu.subprocess, "run", ended(-6))
+    assert aot_tpu.measured([], "v5e:4x4", "train")["failed"]["message"] == "said last"
+
+
 def test_every_mesh_multiplies_to_the_chips():
     meshes = list(aot_tpu.every_mesh(64))
     assert len(set(meshes)) == len(meshes) == 28 and all(data * fsdp * tensor == 64 for data, fsdp, tensor in meshes)
