@@ -1,7 +1,7 @@
 """What a TPU chip can do, and how long a compiled program needs on it at least.
 
-Peaks, HBM and the interconnect's bandwidth are what Google states (cloud.google.com/tpu/docs/v4, v5e, v5p and v6e, read in November 2026);
-where a link goes round, those pages' pod sizes say. A hop's latency is from "How to Scale Your Model" (jax-ml.github.io/scaling-book).
+Peaks, HBM and the interconnect's bandwidth of v5e and v5p are what Google states (docs.cloud.google.com/tpu/docs/v5e and v5p-training, read in
+November 2026). Not checked against a source yet: v4, v6e, which axes are rings, and a hop's latency.
 """
 import dataclasses
 import math
