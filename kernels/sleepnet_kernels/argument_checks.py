@@ -1,4 +1,6 @@
 """What can be wrong with an argument of any op beside its shape."""
+import math
+
 import jax
 import numpy as np
 
@@ -18,9 +20,13 @@ def refuse_positive(op: str, name: str, logarithm: jax.Array) -> None:
 
 def refuse_cut_time(op: str, name: str, array_BxTxX: jax.Array) -> None:
     """Raises ValueError where the axis T is cut over devices: seen on arrays that are there, and on traced ones where shardings are explicit."""
-    sharding = (jax.typeof(array_BxTxX) if isinstance(array_BxTxX, jax.core.Tracer) else array_BxTxX).sharding
-    if getattr(sharding, "mesh", None) is not None and sharding.mesh.empty:
-        return
-    tokens, at_once = array_BxTxX.shape[1], sharding.shard_shape(array_BxTxX.shape)[1]
+    tokens = array_BxTxX.shape[1]
+    if isinstance(array_BxTxX, jax.core.Tracer):
+        # by its spec: within a shard_map, where axes are manual, a sharding has no shape of a part
+        mesh, axes = jax.typeof(array_BxTxX).sharding.mesh, (*jax.typeof(array_BxTxX).sharding.spec, None, None)[1]
+        axes = (axes,) if isinstance(axes, str) else axes or ()
+        at_once = tokens // math.prod(mesh.shape[axis] for axis in axes)
+    else:
+        at_once = array_BxTxX.sharding.shard_shape(array_BxTxX.shape)[1]
     if at_once != tokens:
         raise ValueError(f"{op}: {name} must have all {tokens} tokens of a row on one device, given {at_once} a device: shard batch and heads alone")
