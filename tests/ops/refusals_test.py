@@ -102,6 +102,16 @@ def test_a_sharded_time_axis_of_the_convolution():
         jax.eval_shape(lambda given: sleepnet_kernels.causal_conv1d(**given), given)
 
 
+@every_rule
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_rows_may_be_sharded_and_within_a_shard_map_nothing_is_cut(rule, kind):
+    mesh, by_rows = AbstractMesh((2,), ("x",), axis_types=(kind,)), PartitionSpec("x")
+    given = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, by_rows)) for name, x in made(rule).items()}
+    with jax.sharding.use_abstract_mesh(mesh):
+        sharded = jax.shard_map(functools.partial(call, rule), mesh=mesh, in_specs=by_rows, out_specs=by_rows, check_vma=False)
+        assert jax.eval_shape(sharded, given)[0].shape == (2, 36, 2, 12)
+
+
 # The others have such a test of their own, or compile what the gated rules do.
 @pytest.mark.parametrize("rule", [pytest.param(rule, marks=() if rule == "momentum_rule" else pytest.mark.slow) for rule in RULES])
 @pytest.mark.parametrize("name", ["q", "k", "v", "log_decay", "beta", "initial_state"])
