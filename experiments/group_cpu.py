@@ -6,7 +6,7 @@ ones soon seen) and adds k = 3 at step 3,000 and k = 4 at step 4,500, in every a
 Command:   python -m sleepnet.study --config=experiments/group_cpu.py
 Hardware:  two CPU cores, a core an arm
 Wall time: 8 minutes an arm
-Score:     k = 2, 3, 4, held-out words: N = 4 1.000 1.000 .950, .994, N = 1 with as much compute 1.000 1.000 1.000; guesses .017 (seeds 0, 1)
+Score:     k = 2, 3, 4, held-out words: N = 4 1.000 1.000 .950, .994, 1.000, N = 1 with as much compute 1.000 1.000 1.000; guesses .017 (seeds 0, 1, 2)
 """
 from sleepnet.study.pair import pair
 
