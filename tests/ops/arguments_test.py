@@ -113,14 +113,19 @@ def test_rows_may_be_sharded_and_within_a_shard_map_nothing_is_cut(rule, kind):
 
 
 # The others have such a test of their own, or compile what the gated rules do.
-@pytest.mark.parametrize("rule", [pytest.param(rule, marks=() if rule == "momentum_rule" else pytest.mark.slow) for rule in RULES])
-@pytest.mark.parametrize("name", ["q", "k", "v", "log_decay", "beta", "initial_state"])
+@pytest.mark.parametrize(
+    "rule, name",
+    [
+        pytest.param(rule, name, marks=() if rule == "momentum_rule" else pytest.mark.slow)
+        for rule in RULES
+        for name in ("q", "k", "v", "log_decay", "beta", "initial_state")
+        if name in inspect.signature(getattr(sleepnet_kernels, rule)).parameters
+    ],
+)
 def test_what_is_not_finite_stays_in_its_row(rule, name):
     """In outputs, states and every gradient."""
     shape = Shape(2, 20, 2, 8, 12)
     given = made(rule, shape)
-    if name not in given:
-        pytest.skip(f"{rule} has no {name}")
     both = compiled(rule)
     clean, dirty = both(given), both(given | {name: given[name].at[0, :1].set(jnp.nan)})
     for one, other in zip(jax.tree.leaves(clean), jax.tree.leaves(dirty)):

@@ -1,14 +1,14 @@
 """The rule with a decay per key channel: the shared table and hostile decays against its oracle, the oracle against numpy, properties."""
 import functools
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rule_table import C, CASES, MIDDLE, NAMES, SHARED, Case, assert_close, check, check_differentiates, check_split, cotangents, told, with_gradients
+from rule_table import (
+    C, CASES, MIDDLE, NAMES, SHARED, Case, assert_close, check,
+    check_differentiates, check_sharded, check_split, cotangents, in_eight_devices, told, with_gradients,
+)
 
 import sleepnet_kernels
 from sleepnet_kernels import numerics
@@ -229,24 +229,10 @@ def test_a_chunk_that_cannot_be_halved_is_refused():
 
 @pytest.mark.slow
 def test_batch_and_heads_may_be_sharded():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=False, timeout=900)
-    assert done.returncode == 0, done.stderr
-
-
-def sharded():
-    """Compares shards over four rows and two groups of heads with the whole, of this rule and the gated delta rule, in a process of its own with eight devices."""
-    mesh = jax.make_mesh((4, 2), ("batch", "heads"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
-    spec, state_spec = jax.sharding.PartitionSpec("batch", None, "heads"), jax.sharding.PartitionSpec("batch", "heads")
-    shape = Shape(4, 20, 2, 8, 12)
-    for rule, given in ((chunked, arguments(shape)), (gated.gated_delta_rule, gated_arguments(shape))):
-        call = functools.partial(rule, chunk_size=C)
-        cut = jax.shard_map(call, mesh=mesh, check_vma=False, in_specs=(*[spec] * 5, state_spec), out_specs=(spec, state_spec))
-        actual = with_gradients(cut)(given, *cotangents(shape))
-        assert actual["output"].sharding.is_equivalent_to(jax.sharding.NamedSharding(mesh, spec), 4), actual["output"].sharding
-        assert_close(actual, with_gradients(call)(given, *cotangents(shape)), numerics.FLOAT32)
+    in_eight_devices(__file__)
 
 
 if __name__ == "__main__":
-    assert jax.device_count() == 8
-    sharded()
+    shape = Shape(4, 20, 2, 8, 12)
+    check_sharded(functools.partial(chunked, chunk_size=C), arguments(shape))
+    check_sharded(functools.partial(gated.gated_delta_rule, chunk_size=C), gated_arguments(shape))

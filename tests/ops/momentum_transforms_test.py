@@ -1,21 +1,17 @@
 """The chunked rule with momentum under what models do to it: split, repeated, batched, rematerialised, sharded; always against its oracle."""
 import functools
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rule_table import C, MIDDLE, assert_close, cotangents, with_gradients
+from rule_table import C, MIDDLE, assert_close, check_sharded, cotangents, in_eight_devices, with_gradients
 
 from sleepnet_kernels import numerics
 from sleepnet_kernels.momentum_rule import reference
 from sleepnet_kernels.momentum_rule.arg_specs import Shape, arguments
 from sleepnet_kernels.momentum_rule.xla_chunked import momentum_rule as chunked
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 cotangents = functools.partial(cotangents, states=2)
 by_chunks = functools.partial(chunked, chunk_size=C)
 
@@ -92,25 +88,8 @@ def test_rematerialised_it_has_the_same_gradients():
 
 @pytest.mark.slow
 def test_batch_and_heads_may_be_sharded():
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join([ROOT, os.path.join(ROOT, "kernels")]),
-    }
-    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=False, timeout=900)
-    assert done.returncode == 0, done.stderr
-
-
-def sharded():
-    """Shards over four rows and two heads, in a process of its own with eight devices."""
-    mesh = jax.make_mesh((4, 2), ("batch", "heads"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
-    spec, state_spec = jax.sharding.PartitionSpec("batch", None, "heads"), jax.sharding.PartitionSpec("batch", "heads")
-    shape = Shape(4, 20, 2, 8, 12)
-    cut = jax.shard_map(by_chunks, mesh=mesh, check_vma=False, in_specs=(*[spec] * 7, state_spec), out_specs=(spec, state_spec))
-    given = arguments(shape)
-    actual = with_gradients(cut)(given, *cotangents(shape))
-    assert actual["output"].sharding.is_equivalent_to(jax.sharding.NamedSharding(mesh, spec), 4), actual["output"].sharding
-    assert_close(actual, oracle(given, shape), numerics.FLOAT32)
+    in_eight_devices(__file__)
 
 
 if __name__ == "__main__":
-    assert jax.device_count() == 8
-    sharded()
+    check_sharded(by_chunks, arguments(Shape(4, 20, 2, 8, 12)), states=2)

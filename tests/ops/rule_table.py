@@ -4,6 +4,9 @@ Outputs, final state and every gradient are compared by name. Arguments vary wit
 """
 import dataclasses
 import functools
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -192,6 +195,25 @@ def check_differentiates(oracle, numpy_loop, given, shape):
             step[index] = 1e-5
             numeric[index] = (loss(given | {name: x + step}) - loss(given | {name: x - step})) / 2e-5
         assert numerics.rms_ratio(gradients[f"d_{name}"], numeric) < 1e-6, name
+
+
+def in_eight_devices(file):
+    """Runs a test file as a script, in a process of its own with eight devices."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, file], env=environment, capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == 0, done.stderr
+
+
+def check_sharded(call, given, states=1):
+    """Compares shards over four rows and two groups of heads, of eight devices, with the whole."""
+    assert jax.device_count() == 8
+    mesh = jax.make_mesh((4, 2), ("batch", "heads"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    spec, state_spec = jax.sharding.PartitionSpec("batch", None, "heads"), jax.sharding.PartitionSpec("batch", "heads")
+    cut = jax.shard_map(call, mesh=mesh, check_vma=False, in_specs=(*[spec] * (len(given) - 1), state_spec), out_specs=(spec, state_spec))
+    ends = cotangents(Shape(*given["v"].shape[:3], given["q"].shape[-1], given["v"].shape[-1]), states=states)
+    actual = with_gradients(cut)(given, *ends)
+    assert actual["output"].sharding.is_equivalent_to(jax.sharding.NamedSharding(mesh, spec), 4), actual["output"].sharding
+    assert_close(actual, with_gradients(call)(given, *ends), numerics.FLOAT32)
 
 
 def check_split(call, given, cut):
