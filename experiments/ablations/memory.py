@@ -24,16 +24,20 @@ _ARMS = [
         name="hybrid_cache_matched", label="N = 1, nothing evicted, as much compute as N = 4", overrides={**_ONCE, "model.sleep.eviction": "none"}, match="sleep4",
     ),
     dict(name="full_cache_matched", label="attention alone, nothing evicted, as much compute as N = 4", overrides=_CACHE, match="sleep4"),
-    dict(
-        name="full_cache_matched_rate_half", label="the same at half the rate", match="sleep4",
-        overrides={**_CACHE, "optim.learning_rate": 7.5e-3, "optim.adam_rate": 1.125e-3},
+    *(
+        dict(
+            name=f"full_cache_matched_rate_{name}", label=f"the same at {name} the rate", match="sleep4",
+            overrides={**_CACHE, "optim.learning_rate": 1.5e-2 * share, "optim.adam_rate": 2.25e-3 * share},
+        )
+        for name, share in (("half", 1 / 2), ("quarter", 1 / 4), ("eighth", 1 / 8))
     ),
     dict(name="fast_weights_only", label="N = 4, two fast-weight blocks, no attention", overrides={**_N, "model.pattern": "GG"}),
 ]
 _SHOWN = {
     "quickstart": (
         "sleep4", "once", "sliding", "once_sliding", "hybrid_cache", "hybrid_cache_matched", "full_cache",
-        "full_cache_matched", "full_cache_matched_rate_half", "full_cache_deep", "fast_weights_only",
+        "full_cache_matched", "full_cache_matched_rate_half", "full_cache_matched_rate_quarter", "full_cache_matched_rate_eighth", "full_cache_deep",
+        "fast_weights_only",
     ),
     "variables_cpu": ("sleep4", "full_cache_matched"),
     "selective_copy_cpu": ("sleep4", "full_cache_matched"),
