@@ -31,7 +31,11 @@ def grade(logits: jax.Array, targets: jax.Array, answer: jax.Array, answers: int
     Returns:
       right [B, A] int32 tokens right in each answer, tokens [B, A] int32 tokens in it, exact [B, A] bool: all right, and at least one.
     """
-    hit = jnp.argmax(logits, axis=-1).astype(jnp.int32) == targets
+    return tally(jnp.argmax(logits, axis=-1).astype(jnp.int32) == targets, answer, answers)
+
+
+def tally(hit: jax.Array, answer: jax.Array, answers: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`grade` of what is known to be right: `hit` [B, T] bool."""
     member = answer[:, :, None] == jnp.arange(answers, dtype=jnp.int32)[None, None, :]
     tokens = jnp.sum(member.astype(jnp.int32), axis=1)
     right = jnp.sum((member & hit[:, :, None]).astype(jnp.int32), axis=1)

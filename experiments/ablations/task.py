@@ -1,7 +1,8 @@
-"""The task: four passes of sleep and one pass with as much compute, over all tasks at CPU sizes; gsm also with its chain of thought.
+"""The task: four passes of sleep and one pass with as much compute, over all tasks at CPU sizes; three of them also with a chain of thought.
 
-Each is the study of experiments/NAME.py. The chain of thought stands in the test as it does in training, written right: what is graded is the
-answer that follows it, an upper bound on what a model would answer after a chain of its own. It takes windows of 44 tokens instead of 24.
+Each is the study of experiments/NAME.py; NAME_thought has the chain written after the sleep, before the answer: the sentences of the solution, the
+products on the way, the rows on the way. It is learned. In the test it stands once as in training, written right, an upper bound, and once the
+model writes its own, token by token, and the answer is what follows it: `python -m sleepnet.eval --own_chain` does the same. The report has both.
 
 Command:   python -m sleepnet.study --config=experiments/ablations/task.py:khop_cpu --results=experiments/results/task_khop_cpu --reuse=experiments/results
            (--config=experiments/ablations/task.py alone is Depo, the quickstart)
@@ -11,10 +12,13 @@ Score:     see REPORT.md
 """
 from sleepnet.errors import UsageError
 from sleepnet.study import factor
+from sleepnet.study.pair import ARMS
 
-THOUGHT = "gsm_cpu_thought"
+# what a chain needs besides `chain_of_thought`: a window that holds the solution; steps, where a chain makes each step dear
+THOUGHT = {"gsm_cpu": (dict(window=44), None), "group_cpu": ({}, None), "rule110_cpu": ({}, 4000)}
 BASES = (
-    "quickstart", "depo_staircase", "rule110_cpu", "gsm_cpu", THOUGHT, "mqar_cpu", "selective_copy_cpu", "group_cpu", "khop_cpu", "variables_cpu",
+    "quickstart", "depo_staircase", "rule110_cpu", "gsm_cpu", "mqar_cpu", "selective_copy_cpu", "group_cpu", "khop_cpu", "variables_cpu",
+    *(f"{name}_thought" for name in THOUGHT),
 )
 
 
@@ -22,8 +26,12 @@ def get_config(base: str = "quickstart"):
     """The study's configuration."""
     if base not in BASES:
         raise UsageError(f"task.py:{base}: there is {', '.join(BASES)}")
-    config = factor.module(__file__, "gsm_cpu" if base == THOUGHT else base)["get_config"]()
-    if base == THOUGHT:
-        config.title += ", with the solution written out"
-        config.base.task.arguments = {**config.base.task.arguments.to_dict(), "chain_of_thought": True, "window": 44}
+    name = base.removesuffix("_thought")
+    config = factor.module(__file__, name)["get_config"]()
+    if base != name:
+        arguments, steps = THOUGHT[name]
+        config.title += ", with a chain of thought"
+        config.base.task.arguments = {**config.base.task.arguments.to_dict(), "chain_of_thought": True, **arguments}
+        config.base.train.steps = steps or config.base.train.steps
+        config.arms = list(ARMS)
     return config

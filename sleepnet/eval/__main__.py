@@ -4,6 +4,7 @@
   python -m sleepnet.eval --model=NAME                                 a model that comes with the package
   python -m sleepnet.eval --workdir=runs/depo --passes=1,4,16 --examples=10000
   python -m sleepnet.eval --model=NAME --passes=16 --halt=0.05         each sequence sleeps until its S has settled, at most 16 passes
+  python -m sleepnet.eval --workdir=runs/thought --own_chain           of a task with a chain of thought: also after one that the model writes itself
 
 Prints a table: one row per difficulty value, one column per N, accuracy of whole answers (exact) and of their tokens
 (label) with 95 % intervals, beside what guessing scores. Writes the same to --out: as JSON lines, and for each difficulty as
@@ -26,6 +27,7 @@ flags.DEFINE_list(
 flags.DEFINE_float(
     "halt", 0.0, "a sequence's sleep ends once S changes by less than this share in a pass, and N bounds it; 0: never", lower_bound=0, flag_values=FLAGS
 )
+flags.DEFINE_bool("own_chain", False, "of a task with a chain of thought: grade also what follows the model's own", flag_values=FLAGS)
 flags.DEFINE_integer("examples", 2048, "examples to read", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 64, "examples read at a time; changes memory and speed alone", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "of the examples", lower_bound=0, flag_values=FLAGS)
@@ -63,6 +65,7 @@ def main(argv: list[str]) -> None:
             seed=FLAGS.seed,
             split=FLAGS.split,
             halt=FLAGS.halt,
+            own_chain=FLAGS.own_chain,
             progress=lambda done, total: bar.update(line, completed=done, total=total),
         )
     report.show(rows, model.config, console)

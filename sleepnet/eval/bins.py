@@ -71,14 +71,18 @@ def pool(rows: Sequence[Row], into: Mapping[str, Sequence[Span]]) -> list[dict[s
 def _together(rows: Sequence[Row]) -> dict[str, Any]:
     answers, tokens = (sum(row[key] for row in rows) for key in ("answers", "tokens_graded"))
     out = {"answers": answers, "tokens_graded": tokens, "nonfinite_answers": sum(row["nonfinite_answers"] for row in rows)}
-    for kind, key, total in (("exact", "answers", answers), ("label", "tokens_graded", tokens)):
+    kinds = [("exact", "answers", answers), ("label", "tokens_graded", tokens)]
+    if "own_chain_exact_accuracy" in rows[0]:
+        kinds += [(f"own_chain_{kind}", key, total) for kind, key, total in kinds]
+    for kind, key, total in kinds:
         right = sum(round(row[f"{kind}_accuracy"] * row[key]) for row in rows)
         out |= {f"{kind}_accuracy": right / total if total else 0.0, f"{kind}_interval": list(wilson(right, total))}
     mean = lambda name, kind, key, total: sum(row["baselines"][name][kind] * row[key] for row in rows) / max(total, 1)
     told = [name for name in rows[0]["baselines"] if all(name in row["baselines"] for row in rows)]
     baselines = {name: {"label": mean(name, "label", "tokens_graded", tokens), "exact": mean(name, "exact", "answers", answers)} for name in told}
-    if "passes_used" in rows[0]:
-        out["passes_used"] = sum(row["passes_used"] * row["answers"] for row in rows) / max(answers, 1)
+    for key in ("passes_used", "tokens_awake"):
+        if key in rows[0]:
+            out[key] = sum(row[key] * row["answers"] for row in rows) / max(answers, 1)
     if all("right_answers" in row for row in rows):  # value after value, in every outcome alike: still pairs
         out["right_answers"] = paired.pack(np.concatenate([paired.unpack(row["right_answers"], row["answers"]) for row in rows]))
     return out | {"baselines": baselines}

@@ -50,7 +50,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Difficulty values down, N across, then the baselines."""
     passes = list(dict.fromkeys(row["passes"] for row in rows))
     names = list(dict.fromkeys(name for row in rows for name in row["baselines"]))
-    halts = "halt" in rows[0]
+    halts, thinks = "halt" in rows[0], "own_chain_exact_accuracy" in rows[0]
     out = Table(box=box.SIMPLE_HEAD, title=f"accuracy on the {rows[0]['split']} split")
     for header in ("difficulty", "answers"):
         out.add_column(header, justify="right")
@@ -69,7 +69,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
         out.add_row(
             label,
             str(first["answers"]),
-            "exact\nlabel" + "\npasses" * halts,
+            "\n".join(["exact", "label", *(["own chain, exact", "own chain, label"] if thinks else []), *(["passes"] if halts else [])]),
             *(_cell(cells[count]) if count in cells else "" for count in passes),
             *(f"{guess['exact']:.3f}\n{guess['label']:.3f}" if guess else "" for guess in guesses),
         )
@@ -77,7 +77,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _cell(row: Mapping[str, Any]) -> str:
-    lines = [_share(row, "exact"), _share(row, "label")]
+    lines = [_share(row, kind) for kind in ("exact", "label", "own_chain_exact", "own_chain_label") if f"{kind}_accuracy" in row]
     return "\n".join(lines + [f"{row['passes_used']:.2f}"] if "halt" in row else lines)
 
 
@@ -94,6 +94,8 @@ def cost_lines(rows: Sequence[Mapping[str, Any]], config: ModelConfig) -> list[s
         f"{parameters(config):,} parameters; fast weights {state_bytes(config):,} bytes a sequence; "
         f"one token awake {amount(wake)}FLOP, whatever N is"
     ]
+    if "tokens_awake" in totals[0]:
+        lines.append(f"{totals[0]['tokens_awake']:.1f} tokens awake a sequence, the chain of thought among them")
     return lines + [
         f"N {'≤' if 'halt' in row else '='} {row['passes']}: {row['tokens']:,} tokens read, {amount(row['flops'])}FLOP; one sleep {amount(row['flops_sleep'])}FLOP"
         for row in totals

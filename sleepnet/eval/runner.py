@@ -13,11 +13,11 @@ from flax import nnx
 
 from sleepnet import losses
 from sleepnet.errors import UsageError
-from sleepnet.eval import paired
+from sleepnet.eval import own_chain as own, paired
 from sleepnet.eval.intervals import wilson
 from sleepnet.mesh import constrain
 from sleepnet.models import flops
-from sleepnet.tasks.base import Task
+from sleepnet.tasks.base import PAD, Task
 
 Row = dict[str, Any]
 
@@ -32,6 +32,7 @@ def evaluate(
     seed: int = 0,
     split: str = "test",
     halt: float = 0.0,
+    own_chain: bool = False,
     keep_answers: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
@@ -48,6 +49,9 @@ def evaluate(
       flops_sleep, flops_wake_token    of one sequence, see `sleepnet.models.flops`
       flops                            of everything read with this N
       halt, passes_used                with `halt` alone: itself, and the mean passes of a sleep, of the examples these answers belong to
+      own_chain_label_accuracy, own_chain_label_interval, own_chain_exact_accuracy, own_chain_exact_interval
+                                       with `own_chain` alone: the same after a chain of thought that the model wrote itself
+      tokens_awake                     with `own_chain` alone: mean tokens of a sequence, without PAD, in windows that predict
       right_answers                    with `keep_answers` alone: which of these answers were exact, in the test's order, as `paired.pack` writes it
     Rows of one axis split the same answers by that axis alone.
 
@@ -60,24 +64,30 @@ def evaluate(
       seed: of the examples.
       split: "test", "validation" or "train". Baselines are of the test split's law, so "train" has none.
       halt: a sequence's sleep ends once S changes by less than this share of itself, and N bounds it; 0: every sleep has N passes.
+      own_chain: grade besides what follows the model's own chain of thought, see `sleepnet.eval.own_chain`; everywhere else it stands there right.
       keep_answers: rows say which answers were right, so that two models can be compared answer by answer.
       progress: called with (examples read, examples there are, all N together) after each batch.
 
     Raises:
-      UsageError: a count below 1, a halt with nothing to end, or a model whose vocabulary or window is not the task's.
+      UsageError: a count below 1, a halt with nothing to end, a model whose vocabulary or window is not the task's, or a chain of thought that can't be written.
     """
     _check(model.config, task, passes, examples, batch_size, halt)
+    if own_chain:
+        own.check(model.config, task)
     graph, params = nnx.split(model, nnx.Param)
     graded = {count: [] for count in passes}
-    difficulty = []
+    difficulty, awake = [], []
     batch_size = min(batch_size, examples)
     for done, valid, batch in _batches(task, seed, split, examples, batch_size):
-        arrays = (batch["tokens"], batch["targets"], batch["answer"])
+        arrays = tuple(batch[key] for key in ("tokens", "targets", "loss_mask", "answer"))
         # of several processes, each has the whole batch
         arrays = jax.device_put(arrays) if jax.process_count() == 1 else arrays
-        pending = {
-            count: _grade(graph, params, *arrays, passes=count, predicts=task.predicts, answers=task.answers, halt=halt) for count in graded
-        }
+        static = dict(predicts=task.predicts, answers=task.answers, halt=halt)
+        pending = {count: _grade(graph, params, arrays[0], arrays[1], arrays[3], passes=count, **static) for count in graded}
+        if own_chain:
+            write = functools.partial(own.grade, graph, params, *arrays, marker=task.answer_marker, **static)
+            pending = {count: (*values, *write(passes=count)) for count, values in pending.items()}
+            awake.append((batch["tokens"] != PAD)[:valid, np.repeat(task.predicts, task.window)[: task.seq_len]].sum(axis=1))
         for count, values in jax.device_get(pending).items():
             graded[count].append([value[:valid] for value in values])
         difficulty.append({axis: values[:valid] for axis, values in batch["difficulty"].items()})
@@ -88,12 +98,13 @@ def evaluate(
     rows = []
     asleep = task.predicts.count(False)
     for count, parts in graded.items():
-        *counts, used_E = [np.concatenate(column) for column in zip(*parts)]
-        used_E = used_E / max(asleep, 1)
+        right, tokens, exact, bad, used_E, *after_own = [np.concatenate(column) for column in zip(*parts)]
+        used_E, counts = used_E / max(asleep, 1), (right, tokens, exact, bad, *after_own)
         cost = _cost(model.config, task, float(used_E.mean()) if halt else count, examples)
-        told = ({"halt": halt}, used_E) if halt else ({}, None)
-        graded_rows = _rows(counts, axes, baselines, told[1], keep_answers)
-        rows += [{"passes": count, "split": split} | told[0] | row | cost for row in graded_rows]
+        told = {"halt": halt} if halt else {}
+        means = ({"passes_used": used_E} if halt else {}) | ({"tokens_awake": np.concatenate(awake)} if own_chain else {})
+        graded_rows = _rows(counts, axes, baselines, means, keep_answers)
+        rows += [{"passes": count, "split": split} | told | row | cost for row in graded_rows]
     return rows
 
 
@@ -140,12 +151,12 @@ def _rows(
     counts: Sequence[np.ndarray],
     axes: Mapping[str, np.ndarray],
     baselines: Mapping[str, Any],
-    used_E: np.ndarray | None = None,
+    means: Mapping[str, np.ndarray],
     keep_answers: bool = False,
 ) -> Iterator[Row]:
-    """Rows of one N; `counts` as `_grade` returns them, `axes` are [E, A], `used_E` passes of a sleep or None."""
+    """Rows of one N; `counts` as `_grade` and `own_chain.grade` return them, `axes` are [E, A], `means` [E] are told as means over the answers."""
     asked_ExA = counts[1] > 0
-    mean = lambda chosen_ExA: {} if used_E is None else {"passes_used": float(np.average(used_E, weights=chosen_ExA.sum(axis=1)))}
+    mean = lambda chosen_ExA: {key: float(np.average(values, weights=chosen_ExA.sum(axis=1))) for key, values in means.items()}
     yield {"axis": "all", "value": None, **_row(counts, asked_ExA, keep_answers), **mean(asked_ExA), "baselines": {name: _scores(b) for name, b in baselines.items()}}
     for axis, values_ExA in axes.items():
         for value in np.unique(values_ExA[asked_ExA]):
@@ -161,20 +172,22 @@ def _scores(baseline: Mapping[str, Any]) -> dict[str, float]:
 
 def _row(counts: Sequence[np.ndarray], chosen_ExA: np.ndarray, keep_answers: bool = False) -> Row:
     """The two accuracies over the chosen answers."""
-    right, tokens, exact, bad = (array[chosen_ExA] for array in counts)
+    right, tokens, exact, bad, *after_own = (array[chosen_ExA] for array in counts)
     answers, tokens_graded = len(tokens), int(tokens.sum(dtype=np.int64))
     share = lambda part, whole: part / whole if whole else 0.0
     kept = {"right_answers": paired.pack(exact)} if keep_answers else {}
-    right, exact = int(right.sum(dtype=np.int64)), int(exact.sum(dtype=np.int64))
-    return {
-        "answers": answers,
-        "tokens_graded": tokens_graded,
-        "label_accuracy": share(right, tokens_graded),
-        "label_interval": list(wilson(right, tokens_graded)),
-        "exact_accuracy": share(exact, answers),
-        "exact_interval": list(wilson(exact, answers)),
-        "nonfinite_answers": int((bad > 0).sum()),
-    } | kept
+
+    def accuracies(right, exact, prefix=""):
+        right, exact = int(right.sum(dtype=np.int64)), int(exact.sum(dtype=np.int64))
+        return {
+            f"{prefix}label_accuracy": share(right, tokens_graded),
+            f"{prefix}label_interval": list(wilson(right, tokens_graded)),
+            f"{prefix}exact_accuracy": share(exact, answers),
+            f"{prefix}exact_interval": list(wilson(exact, answers)),
+        }
+
+    told = {"answers": answers, "tokens_graded": tokens_graded, **accuracies(right, exact), "nonfinite_answers": int((bad > 0).sum())}
+    return told | (accuracies(*after_own, "own_chain_") if after_own else {}) | kept
 
 
 def _cost(config, task: Task, passes: float, examples: int) -> Row:

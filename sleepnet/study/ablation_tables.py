@@ -24,15 +24,18 @@ def cost(study: Study) -> Table:
         rows.append((
             f"{arm.label} (`{arm.name}`)", ", ".join(map(str, seeds)) or "open", _control(study, arm.name, spent), number(config.train.steps),
             number(config.train.steps * config.train.batch_size * task.seq_len), number(spent), f"{spent / resolve.train_flops(base):.2f}",
-            number(flops.sleep_flops(model, None, windows)), number(loops * flops.wake_token_flops(model, len(task.predicts) - 1)),
+            number(flops.sleep_flops(model, None, windows)), number(sum(task.predicts[i // task.window] for i in range(task.seq_len))),
+            number(flops.forward_flops(model, task.predicts, task.seq_len)), number(loops * flops.wake_token_flops(model, len(task.predicts) - 1)),
             number(flops.state_bytes(model)), number(flops.cache_bytes(model, len(task.predicts) - 1)), number(flops.parameters(model)),
         ))
     headers = (
-        "arm", "seeds", "matched", "steps", "training tokens", "training FLOPs", "× reference", "FLOPs of one sleep", "FLOPs of a wake token",
+        "arm", "seeds", "matched", "steps", "training tokens", "training FLOPs", "× reference", "FLOPs of one sleep", "tokens awake",
+        "FLOPs of a sequence", "FLOPs of a wake token",
         "state bytes", "cache bytes", "parameters",
     )
     return Table("Cost", headers, rows, (
-        "FLOPs are counted. One sleep: over the last window before the answer. A wake token: after all windows, times the passes made there. State and "
+        "FLOPs are counted. One sleep: over the last window before the answer. Tokens awake: of one sequence in windows that predict, padding and any chain "
+        "of thought among them. A sequence: all windows once, asleep and awake. A wake token: after all windows, times the passes made there. State and "
         "cache: of one sequence, fast weights and keys with values, at its end."
     ))
 
@@ -48,9 +51,10 @@ def _control(study: Study, name: str, spent: float) -> str:
 
 
 def accuracies(found: list[Outcome]) -> list[Table]:
-    """Exact accuracy, and accuracy per label where answers have several."""
+    """Exact accuracy, also after the model's own chain of thought where there is one, and accuracy per label where answers have several."""
     longer = any(row["tokens_graded"] > row["answers"] for outcome in found for row in outcome.rows if "tokens_graded" in row)
-    return [_accuracy(found, kind) for kind in ("exact", "label")[: 1 + longer]]
+    thinks = any("own_chain_exact_accuracy" in row for outcome in found for row in outcome.rows)
+    return [_accuracy(found, kind) for kind in ("exact", *["own_chain_exact"] * thinks, *["label"] * longer)]
 
 
 def _accuracy(found: list[Outcome], kind: str) -> Table:
@@ -63,9 +67,12 @@ def _accuracy(found: list[Outcome], kind: str) -> Table:
             rows.append((f"`{outcome.arm}`", str(outcome.seed), str(passes) + "*" * (passes == outcome.passes), *cells))
     for label, name in _guesses(found):
         told = [results.baselines(found, *place).get(name) for place in places]
-        rows.append((label, NOTHING, NOTHING, *[f"{score[kind]:.3f}" if score else NOTHING for score in told]))
+        rows.append((label, NOTHING, NOTHING, *[f"{score[kind.removeprefix('own_chain_')]:.3f}" if score else NOTHING for score in told]))
     heads = [where(*place).removeprefix("at ") for place in places]
-    title = {"exact": "Exact accuracy on held-out answers", "label": "Accuracy per label"}[kind]
+    title = {
+        "exact": "Exact accuracy on held-out answers", "own_chain_exact": "Exact accuracy after the model's own chain of thought",
+        "label": "Accuracy per label",
+    }[kind]
     return Table(title, ("arm", "seed", "test N", *heads), rows, (
         "± is half of Wilson's 95 % interval, answers, or labels, taken as independent. *: the N it was trained with."
     ))
@@ -111,7 +118,7 @@ def where(axis: str, value: Any) -> str:
 
 
 def _share(row: dict[str, Any] | None, kind: str) -> str:
-    if not row:
+    if not row or f"{kind}_accuracy" not in row:
         return NOTHING
     low, high = row[f"{kind}_interval"]
     return f"{row[f'{kind}_accuracy']:.3f} ±{(high - low) / 2:.3f}"

@@ -100,8 +100,8 @@ def collect(outcomes: Iterable[Outcome], spec: StudySpec, commands: list[str], f
 
 
 def score(outcomes: Iterable[Outcome], passes: int, axis: str = "all", value: Any = None, metric: str = "exact") -> Score | None:
-    """Accuracy of one arm's outcomes at a test-time N and a value of a difficulty; `metric` is exact or label."""
-    rows = [row for outcome in outcomes if (row := outcome.row(passes, axis, value))]
+    """Accuracy of one arm's outcomes at a test-time N and a value of a difficulty; `metric` is exact, label, own_chain_exact or own_chain_label."""
+    rows = [row for outcome in outcomes if (row := outcome.row(passes, axis, value)) and f"{metric}_accuracy" in row]
     if not rows:
         return None
     values = tuple(row[f"{metric}_accuracy"] for row in rows)

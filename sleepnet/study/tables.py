@@ -25,9 +25,11 @@ class Table:
 
 def tables(spec: StudySpec, found: list[Outcome]) -> list[Table]:
     """Exact accuracy, accuracy per label, cost, and what each arm changes."""
+    thinks = any("own_chain_exact_accuracy" in row for outcome in found for row in outcome.rows)
     return [
-        _accuracy(spec, found, "exact", "Exact accuracy on the test split"),
-        _accuracy(spec, found, "label", "Accuracy per label on the test split"),
+        _accuracy(spec, found, "exact", "Exact accuracy on the test split" + ", the chain of thought written right" * thinks),
+        *([_accuracy(spec, found, "own_chain_exact", "Exact accuracy on the test split, after the model's own chain of thought")] if thinks else []),
+        _accuracy(spec, found, "label", "Accuracy per label on the test split" + ", the chain of thought written right" * thinks),
         _cost(spec, found),
         _differences(spec, found),
     ]
@@ -83,7 +85,7 @@ def _accuracy(spec: StudySpec, found: list[Outcome], metric: str, title: str) ->
             rows.append((describe(spec, arm), NOTHING, "0", *[NOTHING] * len(places), NOTHING))
     for name in results.baselines(found):
         scores = [results.baselines(found, axis, value).get(name) for axis, value in places]
-        cells = [f"{score[metric]:.3f}" if score else NOTHING for score in scores]
+        cells = [f"{score[metric.removeprefix('own_chain_')]:.3f}" if score else NOTHING for score in scores]
         rows.append((f"baseline: {name.replace('_', ' ')}", NOTHING, NOTHING, *cells, NOTHING))
     heads = ["all" if axis == "all" else f"{axis} = {value}" for axis, value in places]
     note = (

@@ -82,6 +82,7 @@ def work(folder: Path) -> None:
         passes=config.eval.passes or (config.model.sleep.passes,),
         examples=config.eval.examples,
         batch_size=config.eval.batch_size,
+        own_chain=loaded.task.thinks and config.model.sleep.predict_passes == 1,
         keep_answers=True,
     )
     device = jax.devices()[0]

@@ -32,29 +32,43 @@ def batch(task: Rule110, key: tuple[int, int], index: np.ndarray) -> dict[str, A
         depths = np.broadcast_to(task.depths(key[1], index.astype(np.int64)), B).astype(np.uint64)
         steps += philox.multiply_high(words, depths).astype(np.int64)
     cells_BxSxC = _cells(task, _states(task, key, index))
-    seen = _history(task, cells_BxSxC.reshape(-1, task.width), task.wanted)
-    label_BxSxA = seen[np.repeat(steps, S), :, np.arange(B * S)].reshape(B, S, task.cells)
-
-    tokens = np.full((B, task.seq_len), PAD, np.int32)
-    rows = tokens[:, : task.context].reshape(B, S, task.unit)
+    tokens, targets = np.full((B, task.seq_len), PAD, np.int32), np.full((B, task.seq_len), PAD, np.int32)
+    answer = np.full((B, task.seq_len), -1, np.int32)
+    rows = np.empty((B, S, task.unit), np.int32)
     if task.ranged:
         rows[:, :, 0] = (task.first_depth + steps - least)[:, None]
     if task.named:
         rows[:, :, -task.width - 1] = task.query
     rows[:, :, -task.width :] = ZERO + cells_BxSxC
-    tokens[:, : task.context] = rows.reshape(B, -1)
-    tokens[:, task.asked] = task.query[:, None]
-    targets = np.full((B, task.seq_len), PAD, np.int32)
-    targets[:, task.asked] = ZERO + label_BxSxA.astype(np.int32)
-    answer = np.full((B, task.seq_len), -1, np.int32)
-    answer[:, task.asked] = np.arange(task.cells)
+    tokens[:, task.context - S * task.unit : task.context] = rows.reshape(B, -1)
+    if task.chain_of_thought:
+        chain_BxSxW = _chains(task, cells_BxSxC, steps)
+        targets[:, task.context :] = chain_BxSxW.reshape(B, -1)
+        tokens_BxSxW = np.where(chain_BxSxW == PAD, PAD, np.roll(chain_BxSxW, 1, axis=2))
+        tokens_BxSxW[:, :, 0] = task.query
+        tokens[:, task.context :] = tokens_BxSxW.reshape(B, -1)
+        asked_BxSxA = np.stack([task.asked(t) for t in range(task.step_range[1] + 1)])[steps]
+        answer[np.arange(B)[:, None, None], asked_BxSxA] = np.arange(task.cells)
+    else:
+        seen = _history(task, cells_BxSxC.reshape(-1, task.width), task.wanted)
+        label_BxSxA = seen[np.repeat(steps, S), :, np.arange(B * S)].reshape(B, S, task.cells)
+        asked = task.asked(0)
+        tokens[:, asked], targets[:, asked], answer[:, asked] = task.query[:, None], ZERO + label_BxSxA.astype(np.int32), np.arange(task.cells)
     return {
         "tokens": tokens,
         "targets": targets,
-        "loss_mask": answer >= 0,
+        "loss_mask": targets != PAD,
         "answer": answer,
         "difficulty": {"steps": np.repeat(steps[:, None], task.cells, 1).astype(np.int32)},
     }
+
+
+def _chains(task: Rule110, cells_BxSxC: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Returns the rows after 1, 2, … `steps` [B] steps as tokens, one after the other, padded: int32 [B, S, most · C]."""
+    B, S, C = cells_BxSxC.shape
+    seen = _history(task, cells_BxSxC.reshape(-1, C), np.arange(C))[1:]
+    chain_BxSxW = ZERO + seen.transpose(2, 0, 1).reshape(B, S, -1).astype(np.int32)
+    return np.where(np.arange(task.written) < steps[:, None, None] * C, chain_BxSxW, PAD)
 
 
 def _states(task: Rule110, key: tuple[int, int], index: np.ndarray) -> np.ndarray:

@@ -95,6 +95,7 @@ class Task(abc.ABC):
       window: L; windows are cut from position 0, the last may be shorter.
       predicts: one bool per window: True where it holds labels, False where it sleeps.
       answers: A.
+      added: arguments that came after the first release, with what was so before: at that value `spec` leaves them out, so hashes stay.
     """
 
     name: ClassVar[str]
@@ -102,6 +103,7 @@ class Task(abc.ABC):
     difficulty_axes: ClassVar[tuple[str, ...]]
     axis_words: ClassVar[Mapping[str, str]]
     pad: ClassVar[int] = PAD
+    added: ClassVar[Mapping[str, Any]] = {}
 
     vocab_size: int = dataclasses.field(init=False, repr=False, compare=False)
     seq_len: int = dataclasses.field(init=False, repr=False, compare=False)
@@ -148,6 +150,16 @@ class Task(abc.ABC):
         """Returns examples start … start + size - 1, stacked."""
         return self.batch_at(seed, split, np.arange(start, start + size))
 
+    @property
+    def thinks(self) -> bool:
+        """Whether a chain of thought stands between the query and the answer: labels whose tokens follow, so that a model can write its own."""
+        return bool(getattr(self, "chain_of_thought", False))
+
+    @property
+    def answer_marker(self) -> int | None:
+        """The token that ends a chain of thought and has the answer for its label, wherever it stands; None: the answer has its own place."""
+        return None
+
     def describe(self) -> str:
         """Returns the task in words: what it asks, its sizes and baselines, and one example, marked and explained."""
         from sleepnet.tasks.describe import describe
@@ -162,7 +174,8 @@ class Task(abc.ABC):
 
     def spec(self) -> dict[str, Any]:
         """Returns what determines every example of the task."""
-        return {"name": self.name, "version": self.version, "arguments": self.arguments}
+        told = {key: value for key, value in self.arguments.items() if key not in self.added or value != self.added[key]}
+        return {"name": self.name, "version": self.version, "arguments": told}
 
     @property
     def spec_hash(self) -> str:

@@ -4,6 +4,7 @@ The word problem of a finite group (Barrington; Merrill, Petty and Sabharwal, Th
 elements are written one token each; the label of the query `?` is their product g1·g2·…·gk, g1 applied first:
 
     PAD … PAD g1 g2 … gk | ?          T = context + 1, the context being whole windows of L that sleep
+    PAD … PAD g1 g2 … gk | ? g1·g2 …  `chain_of_thought=True`: the products on the way are written, each predicted at the token before it
     g1 g2 … gk                        `running=True`: what must be predicted at gi is g1·…·gi; nothing sleeps
 
 In S5 (all 120 permutations of five things) and A5 (its 60 even ones) the word problem is complete for NC¹: no fixed number
@@ -41,6 +42,7 @@ class Group(Task):
       group: "S5", "A5" or "Z60".
       length: k: a number, or (least, most), drawn uniformly per example. With `running` words have the most, and products of
         fewer than the least are learned but not graded.
+      chain_of_thought: write g1·g2, g1·g2·g3, … after the query, before the answer: learned, not graded. A word of k has k − 1 labels.
       running: ask for the product so far at every element instead of once after the sleep.
       length_rise: training examples before the largest k drawn grows by one, for each of the last growths up to `length[1]`;
         empty: the whole range throughout. A curriculum over the order of the training examples alone.
@@ -51,9 +53,11 @@ class Group(Task):
     version: ClassVar[int] = 1
     difficulty_axes: ClassVar[tuple[str, ...]] = ("k",)
     axis_words: ClassVar[Mapping[str, str]] = {"k": "k, elements of the word"}
+    added: ClassVar[Mapping[str, Any]] = {"chain_of_thought": False}
 
     group: str = "S5"
     length: int | tuple[int, int] = (2, 20)
+    chain_of_thought: bool = False
     running: bool = False
     length_rise: tuple[int, ...] = ()
     window: int | None = None
@@ -61,15 +65,18 @@ class Group(Task):
     def __post_init__(self) -> None:
         choice("group", self.group, _GROUPS)
         least, most = span("length", self.length, _SHORTEST)
-        require(isinstance(self.running, bool), f"running={self.running!r} must be True or False")
+        for key in ("running", "chain_of_thought"):
+            require(isinstance(getattr(self, key), bool), f"{key}={getattr(self, key)!r} must be True or False")
+        require(not (self.running and self.chain_of_thought), "chain_of_thought needs running=False: running words ask for every product already")
         rise = rising("length_rise", self.length_rise, most - least + 1)
         require(not (rise and self.running), "length_rise needs running=False: running words have all one length")
         window = whole("window", most if self.window is None else self.window, 1)
         windows = -(-most // window)
-        predicts = (True,) * windows if self.running else (False,) * windows + (True,)
+        tail = most - 1 if self.chain_of_thought else 1
+        predicts = (True,) * windows if self.running else (False,) * windows + (True,) * -(-tail // window)
         self._set(
             length=most if least == most else (least, most), length_rise=rise, window=window, predicts=predicts,
-            vocab_size=self._size + 2, seq_len=most if self.running else windows * window + 1,
+            vocab_size=self._size + 2, seq_len=most if self.running else windows * window + tail,
             answers=most - least + 1 if self.running else 1,
         )
         self._check_splits(self._size**least)
@@ -87,7 +94,7 @@ class Group(Task):
     @property
     def _context(self) -> int:
         """Tokens of the word, padding included."""
-        return self.seq_len - (not self.running)
+        return self.seq_len if self.running else self.predicts.count(False) * self.window
 
     @property
     def _query(self) -> int:
@@ -113,9 +120,10 @@ class Group(Task):
             answers, difficulty = [at - least for at in range(1, most + 1)], list(range(least, most + 1))
             tokens, targets, mask, answer = word, products, [True] * most, [max(a, -1) for a in answers]
         else:
-            context = self._context
-            tokens, targets = [-1] * (context - k) + word + [self._query - 1], [-1] * context + products[-1:]
-            mask, answer, difficulty = [False] * context + [True], [-1] * context + [0], [k]
+            context, said = self._context, products[1 if self.chain_of_thought else -1 :]
+            rest = [-1] * (self.seq_len - context - len(said))
+            tokens, targets = [-1] * (context - k) + word + [self._query - 1] + said[:-1] + rest, [-1] * context + said + rest
+            mask, answer, difficulty = [target >= 0 for target in targets], [-1] * (context + len(said) - 1) + [0] + rest, [k]
         return {
             "tokens": np.array(tokens, np.int32) + np.int32(1),
             "targets": np.array(targets, np.int32) + np.int32(1),
@@ -154,15 +162,18 @@ class Group(Task):
         # PAD multiplies as the neutral element
         table, product = np.pad(_table(self.group) + 1, (1, 0)), np.zeros(B, np.int64)
         table[0], table[:, 0] = np.arange(len(table)), np.arange(len(table))
+        product_BxK = np.empty((B, most), np.int64)
         for place in range(most):
-            product = table[product, word_BxK[:, place]]
-            if self.running:
-                targets[:, place] = product
+            product_BxK[:, place] = product = table[product, word_BxK[:, place]]
         if self.running:
+            targets[:] = product_BxK
             answer[:, least - 1 :] = np.arange(most - least + 1)
             k = np.broadcast_to(np.arange(least, most + 1), (B, self.answers))
         else:
-            tokens[:, -1], targets[:, -1], answer[:, -1] = self._query, product, 0
+            at = (most - k + 1 if self.chain_of_thought else np.full(B, most - 1))[:, None] + np.arange(self.seq_len - self._context)
+            said = np.where(at < most, np.take_along_axis(product_BxK, np.minimum(at, most - 1), 1), PAD)
+            tokens[:, self._context], tokens[:, self._context + 1 :] = self._query, np.where(at < most - 1, said, PAD)[:, :-1]
+            targets[:, self._context :], answer[:, self._context :] = said, np.where(at == most - 1, 0, -1)
         return {
             "tokens": tokens,
             "targets": targets,
@@ -187,18 +198,24 @@ class Group(Task):
         return draw_members(propose, len(index), key[1], most)[:, 0]
 
     def solve(self, tokens: np.ndarray) -> np.ndarray:
-        targets, at = [], list(range(5)) if self.group != "Z60" else 0
+        products, at = [], list(range(5)) if self.group != "Z60" else 0
         number = {self.token(token): token for token in range(self.vocab_size)}
-        for word in map(self.token, tokens.tolist()):
-            if word not in ("PAD", "?"):
-                # where each of five things lies, or what the sum is
-                at = (at + int(word)) % _CYCLIC if self.group == "Z60" else [int(word[place]) - 1 for place in at]
-            spelled = str(at) if self.group == "Z60" else "".join(str(place + 1) for place in at)
-            targets.append(number[spelled] if self.running or word == "?" else PAD)
-        return np.array(targets, np.int32)
+        for word in self._spelled(tokens):
+            # where each of five things lies, or what the sum is
+            at = (at + int(word)) % _CYCLIC if self.group == "Z60" else [int(word[place]) - 1 for place in at]
+            products.append(number[str(at) if self.group == "Z60" else "".join(str(place + 1) for place in at)])
+        said = products if self.running else products[1:] if self.chain_of_thought else products[-1:]
+        start = 0 if self.running else tokens.tolist().index(self._query)
+        return np.array([PAD] * start + said + [PAD] * (len(tokens) - start - len(said)), np.int32)
+
+    def _spelled(self, tokens: np.ndarray) -> list[str]:
+        """Returns the elements of the word, up to the query."""
+        before = itertools.takewhile(lambda token: token != self._query, tokens.tolist())
+        return [self.token(token) for token in before if token != PAD]
 
     def instances(self, tokens: np.ndarray) -> set[Hashable]:
-        return {tuple(token for token in tokens.tolist() if token not in (PAD, self._query))}
+        before = itertools.takewhile(lambda token: token != self._query, tokens.tolist())
+        return {tuple(token for token in before if token != PAD)}
 
     # What guessing scores.
 
@@ -241,12 +258,12 @@ class Group(Task):
         k = f"{most}" if least == most else f"k of {least} … {most}"
         return (
             f"A word of {k} random elements of {self.group}, {elements}, padded on the left; then one `?`, whose label is their "
-            f"product, the first applied first.{tell_rise(self.length_rise)}"
+            f"product, the first applied first{', after the products of the first two, three, … of them' * self.chain_of_thought}.{tell_rise(self.length_rise)}"
         )
 
     def narrate(self, example: Mapping[str, Any]) -> str:
-        word = [self.token(int(token)) for token in example["tokens"] if token not in (PAD, self._query)]
-        return f"{' · '.join(word)} = {self.token(int(example['targets'][-1]))}"
+        last = example["targets"][np.flatnonzero(example["loss_mask"])[-1]]
+        return f"{' · '.join(self._spelled(example['tokens']))} = {self.token(int(last))}"
 
 
 @functools.cache

@@ -150,6 +150,10 @@ class Gsm(Task):
         """Returns names to take: of a problem, or of plain fillers."""
         return Names(*(range(fillers * count, count + fillers * count) for count in (self.places, self.things, self.parts)))
 
+    @property
+    def answer_marker(self) -> int:
+        return self._vocabulary.tokens(ANSWER)[-1]
+
     def example(self, seed: int, split: str, index: int) -> dict[str, Any]:
         key, index = self._key(seed, split), whole("index", index, 0, philox.MASK64)
         size = die(philox.stream(key, index, _SIZE))

@@ -14,6 +14,11 @@ cell is no easier to tell than with one query; there are more labels to learn fr
 
     <t> 0 1 1 … | ? ? ? …                                                 L = width + 1, T = L + cells
     <t> #1 0 1 1 … | <t> #2 1 0 0 … | … | #1 #1 #1 … | #2 #2 #2 … | …     L = width + 2, T = (2·strings - 1)·L + cells
+
+With `chain_of_thought` the rows after 1, 2, … t steps are written after the query, each cell predicted at the token before it. Of the last
+row the cells asked for are graded. The rows before the query are padded on the left to whole windows, those after it on the right to the most steps:
+
+    PAD … PAD <t> 0 1 1 … | ? 1 1 1 … 1 0 1 … PAD …                       T = context + strings·hi·width
 """
 import collections
 import dataclasses
@@ -43,6 +48,7 @@ class Rule110(Task):
       boundary: "periodic", or "zero". With zeros Rule 110's first cell is absorbing: answering 1 is right almost always.
       cell: the cell that is asked for, or the first of them.
       cells: how many are asked for, counted to the right round the ring.
+      chain_of_thought: write the rows on the way after the query: learned, not graded. Of several rows each is told by its name.
       window: L; None: one row, with its name and t where they are written.
       steps_rise: training examples before the largest t drawn grows by one, for each of the last growths up to `steps[1]`;
         empty: the whole range throughout. A curriculum over the order of the training examples alone.
@@ -52,6 +58,7 @@ class Rule110(Task):
     version: ClassVar[int] = 1
     difficulty_axes: ClassVar[tuple[str, ...]] = ("steps",)
     axis_words: ClassVar[Mapping[str, str]] = {"steps": "t, steps of the automaton"}
+    added: ClassVar[Mapping[str, Any]] = {"chain_of_thought": False}
 
     rule: int = 110
     width: int = 24
@@ -60,6 +67,7 @@ class Rule110(Task):
     boundary: str = "periodic"
     cell: int = 0
     cells: int = 1
+    chain_of_thought: bool = False
     window: int | None = None
     steps_rise: tuple[int, ...] = ()
 
@@ -81,16 +89,20 @@ class Rule110(Task):
             steps = whole("steps", self.steps, 0)
         require(ranged or not self.steps_rise, f"steps_rise={self.steps_rise} needs a range of steps, such as steps=(1, {steps})")
         steps_rise = rising("steps_rise", self.steps_rise, steps[1] - steps[0] + 1 if ranged else 1)
+        require(isinstance(self.chain_of_thought, bool), f"chain_of_thought={self.chain_of_thought!r} must be True or False")
         self._set(steps=steps, steps_rise=steps_rise)
-        context, window = self.context, self.unit if self.window is None else whole("window", self.window, 1)
-        require(context % window == 0, f"window={window} must divide the {context} tokens before the queries")
-        key, queries = ("strings", self.strings) if self.cells == 1 else ("cells", self.cells)
-        require(queries <= window, f"{key}={queries} queries must fit into one window of {window} tokens")
+        window, rows = self.unit if self.window is None else whole("window", self.window, 1), self.strings * self.unit
+        if self.chain_of_thought:
+            require(self.step_range[0] > 0, f"steps={steps!r} with chain_of_thought=True must be at least 1: without a step no row is written")
+        else:
+            require(rows % window == 0, f"window={window} must divide the {rows} tokens before the queries")
+            key, queries = ("strings", self.strings) if self.cells == 1 else ("cells", self.cells)
+            require(queries <= window, f"{key}={queries} queries must fit into one window of {window} tokens")
         self._set(window=window)
+        length = self.context + self.strings * self.written if self.chain_of_thought else int(self.asked(0)[-1, -1]) + 1
         self._set(
-            answers=self.cells, seq_len=int(self.asked[-1, -1]) + 1,
-            vocab_size=self.first_depth + (steps[1] - steps[0] + 1 if ranged else 0),
-            predicts=(False,) * (context // window) + (True,) * (1 if self.cells == 1 else self.strings),
+            answers=self.cells, seq_len=length, vocab_size=self.first_depth + (steps[1] - steps[0] + 1 if ranged else 0),
+            predicts=tuple(start >= self.context for start in range(0, length, window)),
         )
         self._check_splits(2**self.width)
 
@@ -107,7 +119,7 @@ class Rule110(Task):
     @property
     def named(self) -> bool:
         """Whether rows have names, since the place in the window can't tell them apart."""
-        return self.cells > 1 and self.strings > 1
+        return self.strings > 1 and (self.cells > 1 or self.chain_of_thought)
 
     @property
     def unit(self) -> int:
@@ -116,8 +128,13 @@ class Rule110(Task):
 
     @property
     def context(self) -> int:
-        """Tokens before the queries."""
-        return self.strings * self.unit
+        """Tokens before the queries, whole windows."""
+        return -(-self.strings * self.unit // self.window) * self.window
+
+    @property
+    def written(self) -> int:
+        """Tokens of a row's chain of thought, padding included."""
+        return self.step_range[1] * self.width
 
     @property
     def query(self) -> np.ndarray:
@@ -129,9 +146,10 @@ class Rule110(Task):
         """The token of the least t."""
         return int(self.query[-1]) + 1
 
-    @property
-    def asked(self) -> np.ndarray:
-        """The positions of the queries, [strings, cells]."""
+    def asked(self, steps: int) -> np.ndarray:
+        """The positions of the labels that are graded after so many steps, [strings, cells]; without a chain of thought those of the queries."""
+        if self.chain_of_thought:
+            return self.context + self.written * np.arange(self.strings)[:, None] + (steps - 1) * self.width + self.wanted
         apart = 1 if self.cells == 1 else self.window
         return self.context + apart * np.arange(self.strings)[:, None] + np.arange(self.cells)
 
@@ -153,20 +171,27 @@ class Rule110(Task):
         steps = least + philox.below(next(philox.stream(key, index, DEPTH)), int(self.depths(key[1], index)))
         tokens = np.full(self.seq_len, PAD, np.int32)
         targets, answer = np.full(self.seq_len, PAD, np.int32), np.full(self.seq_len, -1, np.int32)
+        start, asked = self.context - self.strings * self.unit, self.asked(steps)
         for string in range(self.strings):
-            cells = self._state(key, index, string)
+            cells, chain = self._state(key, index, string), []
             head = [self.first_depth + steps - least] * self.ranged + [self.query[string]] * self.named
-            tokens[string * self.unit : (string + 1) * self.unit] = head + [ONE if cell else ZERO for cell in cells]
+            tokens[start + string * self.unit : start + (string + 1) * self.unit] = head + [ONE if cell else ZERO for cell in cells]
             for _ in range(steps):
                 cells = self._step(cells)
-            for group, position in enumerate(self.asked[string]):
-                tokens[position] = self.query[string]
-                targets[position] = ONE if cells[(self.cell + group) % self.width] else ZERO
+                chain += [ONE if cell else ZERO for cell in cells]
+            if self.chain_of_thought:
+                first = self.context + string * self.written
+                tokens[first : first + len(chain)] = [self.query[string], *chain[:-1]]
+                targets[first : first + len(chain)] = chain
+            for group, position in enumerate(asked[string]):
+                if not self.chain_of_thought:
+                    tokens[position] = self.query[string]
+                    targets[position] = ONE if cells[(self.cell + group) % self.width] else ZERO
                 answer[position] = group
         return {
             "tokens": tokens,
             "targets": targets,
-            "loss_mask": answer >= 0,
+            "loss_mask": targets != PAD,
             "answer": answer,
             "difficulty": {"steps": np.full(self.cells, steps, np.int32)},
         }
@@ -201,15 +226,19 @@ class Rule110(Task):
         words, targets = self._words(tokens), np.full(len(tokens), PAD, np.int32)
         steps = next((int(word[3:-1]) for word in words if word.startswith("<t=")), self.steps)
         rows = self._read_rows(words)
+        chains = [""] * len(rows)
         for i, row in enumerate(rows):
             for _ in range(steps):
                 around = f"{row[-1]}{row}{row[0]}" if self.boundary == "periodic" else f"0{row}0"
                 row = "".join(map(table.__getitem__, zip(around, around[1:], around[2:])))
+                chains[i] += row
             rows[i] = row
         asked = collections.Counter()  # how often each query stood further left
-        last_cell = max(t for t, word in enumerate(words) if word in "01")
-        for t in range(last_cell + 1, len(words)):
-            if words[t] != "PAD":
+        for t in range(self.context, len(words)):
+            if self.chain_of_thought and words[t][0] in "?#":
+                chain = chains[int(words[t].strip("?#") or 1) - 1]
+                targets[t : t + len(chain)] = [(ZERO, ONE)[int(cell)] for cell in chain]
+            elif not self.chain_of_thought and words[t] != "PAD":
                 row, cell = (asked[words[t]], 0) if self.cells == 1 else (int(words[t].strip("?#") or 1) - 1, asked[words[t]])
                 asked[words[t]] += 1
                 targets[t] = (ZERO, ONE)[int(rows[row][(self.cell + cell) % self.width])]
@@ -223,8 +252,8 @@ class Rule110(Task):
         return [self.token(token) for token in tokens.tolist()]
 
     def _read_rows(self, words: list[str]) -> list[str]:
-        """Returns the rows of cells."""
-        text = "".join(word for word in words if word in "01")
+        """Returns the first rows of cells."""
+        text = "".join(word for word in words[: self.context] if word in "01")
         return [text[a : a + self.width] for a in range(0, len(text), self.width)]
 
     def baselines(self) -> dict[str, Any]:
@@ -249,8 +278,11 @@ class Rule110(Task):
         if self.cells > 1:
             queries = f"then {self.cells} queries `?`"
             asked = f"The label of the i-th query is cell {self.cell} + i of its row, round the ring, i from 0,"
-        if self.named:
+        if self.named and not self.chain_of_thought:
             queries = f"row 1 named `#1` before it, then a window per row with its name as the query, {self.cells} times"
+        if self.chain_of_thought:
+            queries = f"then {'for each its name, ' if self.named else ''}a `{'#1' if self.named else '?'}` and the rows after 1, 2, … steps"
+            asked = f"Each cell written is the label of the token before it; {self.cells} of the last row, from cell {self.cell} on, are graded, which is"
         return (
             f"{self.strings} independent row{'s' * (self.strings > 1)} of {self.width} random cells, {queries}. {asked} after {steps} of rule {self.rule}, "
             f"with a {self.boundary} boundary. One step replaces each cell by bit 4·left + 2·centre + right of {self.rule}, from "
@@ -262,8 +294,9 @@ class Rule110(Task):
         after = f"after {steps} step{'s' * (steps != 1)}"
         what = f"its cell {self.cell} is" if self.cells == 1 else f"its {self.cells} cells from cell {self.cell} on are"
         lines = []
-        for string, positions in enumerate(self.asked):
-            row = example["tokens"][string * self.unit : (string + 1) * self.unit][-self.width :]
+        start = self.context - self.strings * self.unit
+        for string, positions in enumerate(self.asked(steps)):
+            row = example["tokens"][start + string * self.unit : start + (string + 1) * self.unit][-self.width :]
             cells, labels = ("".join(map(self.token, values)) for values in (row, example["targets"][positions]))
             lines.append(f"Row {string + 1} is {cells}; {after} {what} {labels}.")
         return "\n".join(lines)

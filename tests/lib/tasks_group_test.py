@@ -76,6 +76,33 @@ def test_running_products_agree_with_sympy(group):
         np.testing.assert_array_equal(task.solve(tokens), targets)
 
 
+@pytest.mark.parametrize("group", ["A5", "Z60"])
+def test_a_chain_of_thought_is_the_products_on_the_way(group):
+    task, plain = (tasks.get("group", group=group, length=(2, 6), window=3, chain_of_thought=chain) for chain in (True, False))
+    assert (task.seq_len, task.predicts, task.answers, task.thinks) == (6 + 5, (False, False, True, True), 1, True)
+    batch, without = task.batch(1, "test", 0, 60), plain.batch(1, "test", 0, 60)
+    np.testing.assert_array_equal(batch["tokens"][:, :6], without["tokens"][:, :6])
+    for tokens, targets, mask, answer, k in zip(*(batch[key] for key in ("tokens", "targets", "loss_mask", "answer")), batch["difficulty"]["k"][:, 0]):
+        word = [w for w in words(task, tokens[:6]) if w != "PAD"]
+        chain = [product(group, word[:n]) for n in range(2, k + 1)]
+        rest = ["PAD"] * (5 - len(chain))
+        assert words(task, targets[6:]) == chain + rest and words(task, tokens[6:]) == ["?", *chain[:-1]] + rest
+        assert mask.tolist() == [False] * 6 + [True] * (k - 1) + [False] * (6 - k)
+        assert np.flatnonzero(answer == 0).tolist() == [6 + k - 2] and (answer >= 0).sum() == 1
+        assert {tuple(map(task.token, instance)) for instance in task.instances(tokens)} == {tuple(word)}
+        assert task.narrate({"tokens": tokens, "targets": targets, "loss_mask": mask}) == f"{' · '.join(word)} = {chain[-1]}"
+    np.testing.assert_array_equal(batch["targets"][answer_at(batch)], without["targets"][:, -1])
+
+
+def answer_at(batch):
+    return np.arange(len(batch["answer"])), batch["answer"].argmax(axis=1)
+
+
+def test_a_task_without_its_chain_has_the_spec_it_had():
+    assert "chain_of_thought" not in tasks.get("group").spec()["arguments"]
+    assert tasks.get("group", chain_of_thought=True).spec_hash != tasks.get("group").spec_hash == "f5983c3803359cb3eb66e5eb4aafb2991bd0d220113376e1a7e0d4ed29a7d523"
+
+
 def test_layout():
     task = tasks.get("group")
     assert (task.seq_len, task.window, task.vocab_size, task.predicts, task.answers) == (21, 20, 122, (False, True), 1)
@@ -138,6 +165,8 @@ def test_baselines_are_what_the_guesses_score(group):
         ({"running": 1}, "running=1 must be True or False"),
         ({"running": True, "length_rise": (5,)}, "length_rise needs running=False"),
         ({"length": 5, "length_rise": (5,)}, "length_rise"),
+        ({"chain_of_thought": 1}, "chain_of_thought=1 must be True or False"),
+        ({"chain_of_thought": True, "running": True}, "chain_of_thought needs running=False"),
         ({"window": 0}, "window=0 must be a whole number"),
     ],
 )

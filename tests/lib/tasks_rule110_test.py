@@ -56,6 +56,29 @@ def test_all_cells_agree_with_cellpylib():
     assert ((batch["answer"] >= 0).sum(1) == 12).all() and (batch["loss_mask"] == (batch["answer"] >= 0)).all()
 
 
+@pytest.mark.parametrize("strings, window", [(1, 40), (3, None)])
+def test_a_chain_of_thought_is_the_rows_on_the_way(strings, window):
+    arguments = dict(width=9, strings=strings, steps=(1, 4), cell=7, cells=3)
+    task = tasks.get("rule110", **arguments, chain_of_thought=True, window=window)
+    unit = 9 + 1 + (strings > 1)
+    before = -(-strings * unit // task.window) * task.window
+    assert (task.seq_len, task.answers) == (before + strings * 36, 3) and task.predicts == tuple(a >= before for a in range(0, task.seq_len, task.window))
+    batch = task.batch(0, "train", 0, 40)
+    for tokens, targets, mask, answer, steps in zip(*(batch[key] for key in ("tokens", "targets", "loss_mask", "answer")), batch["difficulty"]["steps"][:, 0]):
+        said = np.full(task.seq_len, -1)
+        for string in range(strings):
+            *head, row = np.split(tokens[before - strings * unit :][string * unit : (string + 1) * unit], [unit - 9])
+            assert [task.token(int(t)) for t in head[0]] == [f"<t={steps}>"] + [f"#{string + 1}"] * (strings > 1)
+            rows = cellpylib.evolve((row - 1)[None], timesteps=int(steps) + 1, memoize=False, apply_rule=lambda n, c, t: cellpylib.nks_rule(n, 110))[1:]
+            at = before + 36 * string + np.arange(9 * steps)
+            assert (targets[at] - 1).tolist() == rows.ravel().tolist() and mask[at].all()
+            assert task.token(int(tokens[at[0]])) == (f"#{string + 1}" if strings > 1 else "?") and tokens[at[1:]].tolist() == targets[at[:-1]].tolist()
+            said[at[-9:][[7, 8, 0]]] = [0, 1, 2]
+        assert answer.tolist() == said.tolist() and mask.sum() == strings * 9 * steps
+        np.testing.assert_array_equal(task.solve(tokens)[mask], targets[mask])
+    assert "label of the token before it" in task.describe()
+
+
 @pytest.mark.parametrize("boundary", ["periodic", "zero"])
 def test_every_rule_from_its_definition(boundary):
     cells = np.random.Generator(np.random.Philox(0)).integers(0, 2, (70, 7), np.uint8)
