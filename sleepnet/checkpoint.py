@@ -9,7 +9,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,7 +21,7 @@ from flax import nnx
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as preservation
 
-from sleepnet import build, origin
+from sleepnet import build, orbax_log, origin
 from sleepnet.config import RunConfig, from_dict, to_dict
 from sleepnet.errors import UsageError
 from sleepnet.files import write_json
@@ -43,8 +43,11 @@ class Loaded:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict):
+            raise ValueError(f"{type(found).__name__} where a JSON object should be")
+        return found
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path} can't be read ({error}); the run's folder is damaged, or not a run's folder") from error
 
 
@@ -107,10 +110,15 @@ class Checkpoints:
       keep_period: multiples of it are kept besides; 0: none.
       keep_best: the one with the highest value of this metric is kept besides; "": none.
       create: make the folder.
+      failed: is told at once, in another thread, what `check` would raise.
     """
 
-    def __init__(self, workdir: Path, card: Mapping[str, Any] = MappingProxyType({}), *, keep: int | None = None, keep_period: int = 0, keep_best: str = "", create: bool = True):
+    def __init__(
+        self, workdir: Path, card: Mapping[str, Any] = MappingProxyType({}), *, keep: int | None = None, keep_period: int = 0, keep_best: str = "",
+        create: bool = True, failed: Callable[[Exception], None] = lambda error: None,
+    ):
         self.workdir, self.folder, self.card = workdir, workdir.absolute() / "checkpoints", dict(card)
+        self._failure, self._failed, self._listener = None, failed, orbax_log.Listener(self._note)
         policies = [preservation.LatestN(keep)]
         if keep_period:
             policies.append(preservation.EveryNSteps(keep_period))
@@ -200,6 +208,15 @@ class Checkpoints:
         self.manager.reload()
         return place
 
+    def _note(self, error: BaseException) -> None:
+        self._failure = self._translated(error)
+        self._failed(self._failure)
+
+    def check(self) -> None:
+        """Raises as `save`, if a save has failed since."""
+        if self._failure:
+            raise self._failure
+
     def wait(self) -> None:
         """Returns once everything is on disk; raises as `save`."""
         try:
@@ -212,12 +229,16 @@ class Checkpoints:
         return UsageError(self._full("a checkpoint could not be written")) if full else error
 
     def _full(self, what: str) -> str:
-        goes_on = f"the same command goes on from step {self.latest()}" if self.latest() is not None else "then run the same command again"
+        saved = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]  # the manager counts one that is being written
+        goes_on = f"the same command goes on from step {max(saved)}" if saved else "then run the same command again"
         return f"{self.folder}: no space left on the disk, {what}; free some space, {goes_on}"
 
     def close(self) -> None:
         """Waits and lets go of the folder."""
-        self.manager.close()
+        try:
+            self.manager.close()
+        finally:
+            self._listener.stop()
 
 
 def load_model(workdir: str | Path) -> Loaded:

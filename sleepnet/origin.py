@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+import tensorstore
 from jax.sharding import Mesh
 
 from sleepnet.config import RunConfig, from_dict, to_dict
@@ -87,25 +88,42 @@ def contents(folder: Path) -> Contents:
     for item in ITEMS:
         if not (folder / item).is_dir():
             raise Unusable(f"incomplete (there is no {item}/ in it)")
-    known = _json(folder / _METADATA)
+    known, _, _ = _json(folder / _METADATA), _json(folder / "data" / "metadata"), _json(folder / "state" / "_METADATA")
     metrics = _json(folder / "metrics" / "metrics") if (folder / "metrics").is_dir() else {}
     try:
+        _read_index(folder / "state")
         tree = ocp.StandardCheckpointer().metadata(folder / "state").item_metadata.tree
     except Exception as error:  # of many kinds, for a damaged file
         raise Unusable(f"truncated or damaged (state/: {first_line(error)})") from error
     return Contents(known.get("custom_metadata") or {}, metrics, tree, known["init_timestamp_nsecs"] / 1e9)
 
 
-def _json(path: Path) -> Any:
+def _read_index(state: Path) -> None:
+    """Reads where the arrays lie and their shapes, one at a time: where Orbax, which asks for all at once, is left with answers that nobody
+    waits for any more, tensorstore writes a traceback for each."""
+    if not (state / "manifest.ocdbt").is_file():
+        raise FileNotFoundError("there is no manifest.ocdbt in it")
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": {"driver": "file", "path": f"{state}/"}}).result()
+    for key in store.list().result():
+        if key.endswith(b".zarray"):
+            store.read(key).result()
+
+
+def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"{type(found).__name__} where a JSON object should be")
+        return found
     except (OSError, ValueError) as error:
         raise Unusable(f"truncated or damaged ({path.parent.name}/{path.name}: {first_line(error)})") from error
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, short."""
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    """What the first cause of an error says, short."""
+    while error.__cause__:
+        error = error.__cause__
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
 
 
 def check(found: Contents, mine: dict[str, Any], like: Any) -> None:

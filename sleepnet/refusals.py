@@ -109,8 +109,8 @@ def mesh(config: Any) -> None:
     """Of a MeshConfig."""
     sizes = {"mesh.data": config.data, "mesh.fsdp": config.fsdp, "mesh.tensor": config.tensor}
     for key, size in sizes.items():
-        if size != -1:
-            at_least(key, size, 1)
+        if size < 1 and size != -1:
+            raise UsageError(f"{key}={size} must be at least 1, or -1 for all devices that are left")
     if list(sizes.values()).count(-1) > 1:
         raise UsageError(f"{' and '.join(key for key, size in sizes.items() if size == -1)} are both -1: one axis can fill the mesh")
 
@@ -122,6 +122,8 @@ def run(config: Any) -> None:
     span = re.fullmatch(r"(\d+):(\d+)", config.profile)
     if config.profile and not (span and int(span[1]) < int(span[2])):
         raise UsageError(f"profile={config.profile!r} must be start:stop with start < stop, such as 100:105")
+    if span and int(span[1]) >= config.train.steps:
+        raise UsageError(f"profile={config.profile!r} begins behind the last step: train.steps={config.train.steps}, the first is 0")
     if not config.compile_cache:
         raise UsageError("compile_cache='' must be workdir, off, or a folder")
     asleep = config.train.random_passes or (config.model.sleep.passes,)

@@ -131,6 +131,8 @@ def main(argv: list[str]) -> None:
     del argv
     if FLAGS["config"].value is None:
         raise UsageError("--config is missing: python -m sleepnet.sharding --config=FILE [--devices=64 --config.mesh.fsdp=8]")
+    if FLAGS.devices < 0:
+        raise UsageError(f"--devices={FLAGS.devices} must be at least 1, or 0 for those of this machine")
     config = parse(FLAGS.config)
     mesh = meshes.abstract(config.mesh, FLAGS.devices or len(jax.devices()))
     check(config, mesh)

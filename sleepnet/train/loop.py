@@ -56,7 +56,9 @@ def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dic
     if (workdir / "result.json").exists():
         return json.loads((workdir / "result.json").read_text())
     keep = {key: getattr(config.train, key) for key in ("keep", "keep_period", "keep_best")}
-    checkpoints = checkpoint.Checkpoints(workdir, card, **keep)
+    # Of several processes the others wait for this one, and Orbax waits for them: only its thread can still act
+    failed = (lambda error: hosts.fail(str(error))) if hosts.several() else (lambda error: None)
+    checkpoints = checkpoint.Checkpoints(workdir, card, **keep, failed=failed)
     try:
         with compiled.cached(config.compile_cache, workdir), meshes.use(mesh), preempt.watch() as told:
             return _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
@@ -73,11 +75,14 @@ def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
     shardings = sharding.shardings(jax.eval_shape(begin, params), mesh)
     state, start, pending = jax.jit(begin, out_shardings=shardings)(params), 0, []
     if mesh.size > 1 and not quiet:
-        print(*(f"sharding: {line}" for line in sharding.uncut(state.params, mesh)), sep="\n", file=sys.stderr)
+        for line in sharding.uncut(state.params, mesh):
+            print(f"sharding: {line}", file=sys.stderr)
     found = _restored(config, checkpoints, state)
     if found:
         state, position = found
         start, pending = position["next_index"], position.get("pending", [])
+    if not quiet:
+        _say_where(workdir, start)
     step_once = make_step(graph, optimizer, task.predicts, task.answers, settings.accumulate)
     rows = sharding.rows(mesh, settings.batch_size)
     source = data.BatchSource(examples, seed=config.seed, batch_size=settings.batch_size, steps=settings.steps, rows=rows)
@@ -95,6 +100,7 @@ def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
 
     try:
         for step in range(start, settings.steps):
+            checkpoints.check()
             if told(step):
                 checkpoints.wait()
                 if step > (checkpoints.latest() or 0):
@@ -146,10 +152,19 @@ def _restored(config: RunConfig, checkpoints: checkpoint.Checkpoints, like: Any)
     """State and data position of the checkpoint to go on from, as `resume` says; None: from the beginning."""
     if config.resume == "latest-good":
         _, found, lines = checkpoints.restore_good(like)
-        print(*(f"resume=latest-good: {line}" for line in lines), sep="\n", end="\n" if lines else "", file=sys.stderr)
+        if hosts.primary():
+            print(*(f"resume=latest-good: {line}" for line in lines), sep="\n", end="\n" if lines else "", file=sys.stderr)
         return found
     latest = checkpoints.latest()
     return None if latest is None else checkpoints.restore(latest, like)
+
+
+def _say_where(workdir: Path, start: int) -> None:
+    """A line for whoever started the command again; none at the beginning."""
+    if start:
+        print(f"goes on from the checkpoint of step {start}", file=sys.stderr)
+    elif (workdir / "metrics.jsonl").exists():
+        print(f"{workdir / 'checkpoints'} holds no checkpoint: begins again at step 0", file=sys.stderr)
 
 
 def _all_passes(config: RunConfig) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import typing
 import pytest
 
 from sleepnet import config as configs
-from sleepnet.config import EvalConfig, ModelConfig, OptimConfig, RunConfig, SleepConfig, TaskConfig, TrainConfig, from_dict, parse, to_dict
+from sleepnet.config import EvalConfig, MeshConfig, ModelConfig, OptimConfig, RunConfig, SleepConfig, TaskConfig, TrainConfig, from_dict, parse, to_dict
 from sleepnet.errors import UsageError
 
 CLASSES = (SleepConfig, ModelConfig, TaskConfig, OptimConfig, TrainConfig, EvalConfig, RunConfig)
@@ -94,6 +94,8 @@ def test_resume_understands_its_earlier_names():
 
 REFUSED = [
     (RunConfig, {"profile": "5:5"}, "profile='5:5' must be start:stop with start < stop, such as 100:105"),
+    (RunConfig, {"profile": "99:105", "train": TrainConfig(steps=99)}, "profile='99:105' begins behind the last step: train.steps=99, the first is 0"),
+    (MeshConfig, {"tensor": 0}, "mesh.tensor=0 must be at least 1, or -1 for all devices that are left"),
     (RunConfig, {"profile": "5-9"}, "profile='5-9' must be start:stop"),
     (RunConfig, {"compile_cache": ""}, "compile_cache='' must be workdir, off, or a folder"),
     (TrainConfig, {"batch_size": 6, "accumulate": 4}, "train.batch_size=6 must be a multiple of train.accumulate=4"),

@@ -11,6 +11,7 @@ MODELS = "sleepnet.models"
 MAY = {
     "sleepnet.errors": (),
     "sleepnet.files": (),
+    "sleepnet.orbax_log": (),
     "sleepnet.state": (),
     "sleepnet.losses": (),
     "sleepnet.refusals": ("sleepnet.errors",),
@@ -28,7 +29,7 @@ MAY = {
     "sleepnet.build": ("sleepnet.config", "sleepnet.errors", MODELS, "sleepnet.tasks"),
     "sleepnet.sharding": ("sleepnet.build", "sleepnet.cli", "sleepnet.config", "sleepnet.errors", "sleepnet.mesh"),
     "sleepnet.origin": ("sleepnet.config", "sleepnet.tasks"),
-    "sleepnet.checkpoint": ("sleepnet.build", "sleepnet.config", "sleepnet.errors", "sleepnet.files", MODELS, "sleepnet.origin", "sleepnet.tasks"),
+    "sleepnet.checkpoint": ("sleepnet.build", "sleepnet.config", "sleepnet.errors", "sleepnet.files", MODELS, "sleepnet.orbax_log", "sleepnet.origin", "sleepnet.tasks"),
 }
 # everything but these
 MAY_NOT = {"sleepnet.eval": ("sleepnet.train", "sleepnet.study"), "sleepnet.train": ("sleepnet.study",), "sleepnet.study": ()}

@@ -224,6 +224,14 @@ def test_a_stopped_run_goes_on_bit_for_bit(whole, tmp_path, lost):
     assert {**results[0], "seconds": 0} == {**results[1], "seconds": 0}
 
 
+@pytest.mark.parametrize("lost, line", [((40,), "goes on from the checkpoint of step 30"), ((30, 40), "holds no checkpoint: begins again at step 0")])
+def test_a_stopped_run_says_where_it_goes_on(whole, tmp_path, capsys, lost, line):
+    train(CONFIG, copied(whole, tmp_path / "run", without=lost))
+    assert line in capsys.readouterr().err
+    train(CONFIG, tmp_path / "new")
+    assert "goes on" not in (said := capsys.readouterr().err) and "begins again" not in said
+
+
 def test_a_run_goes_on_from_the_newest_good_checkpoint_when_asked(whole, tmp_path, capsys):
     workdir = copied(whole, tmp_path / "run", without=())
     shutil.rmtree(workdir / "checkpoints/40/data")
