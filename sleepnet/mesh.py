@@ -4,7 +4,9 @@
 device, and outside `use`, everything here leaves arrays and functions as they are.
 """
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -52,8 +54,15 @@ def use(mesh: Mesh) -> contextlib.AbstractContextManager:
 
 
 def _current() -> AbstractMesh | None:
+    """The mesh in use, where it has devices among which arrays are still to be cut: within `over_data` a device has its own share of `data`."""
     mesh = jax.sharding.get_abstract_mesh()
-    return None if mesh.empty or mesh.size == 1 or tuple(mesh.axis_names) != AXES else mesh
+    return None if mesh.empty or tuple(mesh.axis_names) != AXES or ways(mesh, _free(mesh, AXES)) == 1 else mesh
+
+
+def _free(mesh: Mesh | AbstractMesh, axis: Axis) -> tuple[str, ...]:
+    """Those of the axes that are not a device's own already."""
+    names = () if axis is None else (axis,) if isinstance(axis, str) else axis
+    return tuple(name for name in names if name not in mesh.manual_axes)
 
 
 def ways(mesh: Mesh | AbstractMesh, axis: Axis) -> int:
@@ -64,7 +73,8 @@ def ways(mesh: Mesh | AbstractMesh, axis: Axis) -> int:
 
 def dividing(mesh: Mesh | AbstractMesh, shape: Sequence[int], axes: Sequence[Axis]) -> PartitionSpec:
     """`axes` as a spec for an array of `shape`, without those that do not divide their dimension."""
-    return PartitionSpec(*(axis if size % ways(mesh, axis) == 0 and ways(mesh, axis) > 1 else None for size, axis in zip(shape, axes, strict=True)))
+    free = [axis if isinstance(axis, str) and names else names for axis in axes for names in [_free(mesh, axis)]]
+    return PartitionSpec(*(axis if size % ways(mesh, axis) == 0 and ways(mesh, axis) > 1 else None for size, axis in zip(shape, free, strict=True)))
 
 
 def constrain(x: jax.Array, *axes: Axis) -> jax.Array:
@@ -73,6 +83,22 @@ def constrain(x: jax.Array, *axes: Axis) -> jax.Array:
     if mesh is None:
         return x
     return jax.lax.with_sharding_constraint(x, dividing(mesh, x.shape, axes) if axes else PartitionSpec())
+
+
+def gathered(kernel: jax.Array, axes: Sequence[Axis], stored: Sequence[Axis]) -> jax.Array:
+    """`constrain(kernel, *axes)` for a product, whose gradient goes back to where the parameter is `stored`.
+
+    The gradient of a constraint is constrained alike: it would be summed, and held, whole on every device of `fsdp`.
+    """
+    return kernel if _current() is None else _gathered(kernel, tuple(axes), tuple(stored))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gathered(kernel, axes, stored):
+    return constrain(kernel, *axes)
+
+
+_gathered.defvjp(lambda kernel, axes, stored: (_gathered(kernel, axes, stored), None), lambda axes, stored, _, g: (constrain(g, *stored),))
 
 
 def splits_heads() -> bool:
@@ -93,7 +119,25 @@ def over_batch_and_heads(rule: Callable) -> Callable:
         tokens, gates, state = (PartitionSpec(*axes) for axes in ((rows, None, columns, None), (rows, None, columns), (rows, columns, None, None)))
         local = lambda q, k, v, g, b, s: rule(q, k, v, log_decay=g, beta=b, initial_state=s)
         return jax.shard_map(
-            local, in_specs=(tokens, tokens, tokens, gates, gates, state), out_specs=(tokens, state), check_vma=False
+            local, in_specs=(tokens, tokens, tokens, gates, gates, state), out_specs=(tokens, state), axis_names=set(_free(mesh, AXES)), check_vma=False
         )(q_BxTxHxK, k_BxTxHxK, v_BxTxHxV, log_decay, beta, initial_state)
 
     return sharded
+
+
+def over_data(share: Callable[[Any, Any, Any], Any], params: Any, batch: Any, count: Any) -> Any:
+    """`share(params, batch, count)`, a pytree of sums over the rows of the batch: each `data` share of the rows for itself, then all summed, once.
+
+    Left to the compiler, a gradient would be summed over `data` within every loop of its backward pass: for each window that sleeps.
+
+    Args:
+      share: of the rows that it is given; `count` tells it of the whole batch.
+      params, count: whole on every `data` share.
+      batch: pytree of arrays, rows first.
+    """
+    mesh = _current()
+    if mesh is None or ways(mesh, _free(mesh, "data")) == 1:
+        return share(params, batch, count)
+    whole, rows = PartitionSpec(), PartitionSpec("data")
+    total = lambda *given: jax.lax.psum(share(*given), "data")
+    return jax.shard_map(total, in_specs=(whole, rows, whole), out_specs=whole, axis_names={"data"}, check_vma=False)(params, batch, count)

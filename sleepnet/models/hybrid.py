@@ -12,7 +12,7 @@ from flax import nnx
 
 from sleepnet import sleep as sleeping
 from sleepnet.config import ModelConfig
-from sleepnet.mesh import BATCH, constrain
+from sleepnet.mesh import BATCH, constrain, gathered
 from sleepnet.models.block import Block
 from sleepnet.models.linear import Linear
 from sleepnet.models.norms import RMSNorm
@@ -147,9 +147,9 @@ class Hybrid(nnx.Module):
 
     def _embed(self, tokens, first=0):
         """Embeddings of tokens that stand at `first` … of the window."""
-        hidden = constrain(self.embedding[...])[tokens]
+        hidden = _whole(self.embedding)[tokens]
         if self.config.window_positions:
-            hidden = hidden + jax.lax.dynamic_slice_in_dim(constrain(self.positions[...]), first, tokens.shape[1])[None]
+            hidden = hidden + jax.lax.dynamic_slice_in_dim(_whole(self.positions), first, tokens.shape[1])[None]
         return hidden.astype(jnp.dtype(self.config.dtype))
 
     def _read(self, tokens, fast_weights, survivors, passes, newest=None, causal=False, halt=0.0):
@@ -297,6 +297,10 @@ class Hybrid(nnx.Module):
         survivors = jax.tree.map(lambda a: a[:, :a.shape[1] - self.config.window], window.kv_cache)
         _, fast_weights, survivors, _ = self._read(window.tokens, state.fast_weights, survivors, passes, window.length, halt=halt)
         return self._open(fast_weights, survivors)
+
+
+def _whole(table: nnx.Param) -> jax.Array:
+    return gathered(table[...], (None, None), (None, "fsdp"))
 
 
 def _slots(cache: KvCache, first, count: int) -> KvCache:

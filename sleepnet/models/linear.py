@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sleepnet.mesh import Axis, constrain, splits_heads
+from sleepnet.mesh import Axis, gathered, splits_heads
 
 
 @jax.custom_vjp
@@ -30,14 +30,19 @@ matmul.defvjp(_forward, _backward)
 
 
 class Linear(nnx.Module):
-    """Weights ~ N(0, scale² / inputs). On a mesh, whatever way they are stored, the product is done with `axes` cut alone."""
+    """Weights ~ N(0, scale² / inputs). On a mesh the product is done with `axes` cut alone; stored, `fsdp` cuts the first of the others."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs, scale: float = 1.0, axes: tuple[Axis, Axis] = (None, "tensor")):
         self.kernel = nnx.Param(jax.random.normal(rngs.params(), (inputs, outputs), jnp.float32) * (scale * inputs**-0.5))
         self.axes = axes
 
+    def weights(self) -> jax.Array:
+        """The kernel, as a product takes it."""
+        first = self.axes.index(None)
+        return gathered(self.kernel[...], self.axes, (*self.axes[:first], "fsdp", *self.axes[first + 1 :]))
+
     def __call__(self, x: jax.Array) -> jax.Array:
-        return matmul(x, constrain(self.kernel[...], *self.axes).astype(x.dtype))
+        return matmul(x, self.weights().astype(x.dtype))
 
 
 def together(x: jax.Array, *layers: Linear) -> list[jax.Array]:
@@ -47,6 +52,6 @@ def together(x: jax.Array, *layers: Linear) -> list[jax.Array]:
     """
     if splits_heads():
         return [layer(x) for layer in layers]
-    kernels = [constrain(layer.kernel[...], *layer.axes) for layer in layers]
+    kernels = [layer.weights() for layer in layers]
     ends = [sum(kernel.shape[1] for kernel in kernels[:i]) for i in range(1, len(kernels))]
     return jnp.split(matmul(x, jnp.concatenate(kernels, axis=1).astype(x.dtype)), ends, axis=-1)

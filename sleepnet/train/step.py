@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 
 from sleepnet import losses
-from sleepnet.mesh import BATCH, constrain
+from sleepnet.mesh import BATCH, constrain, over_data
 
 Batch = Mapping[str, jax.Array]
 
@@ -57,18 +57,20 @@ def split(batch: Batch, parts: int) -> Batch:
 def gradients(graph: nnx.GraphDef, params: Any, batch: Batch, passes: int, predicts: tuple[bool, ...], answers: int, accumulate: int):
     """Loss, gradient and the right and the asked answers of a batch, computed in `accumulate` parts; equal to one part up to rounding."""
 
-    def of(params, batch, count=None):
+    def of(params, batch, count):
         value_and_grad = jax.value_and_grad(lambda params: loss_and_logits(graph, params, batch, passes, predicts, count), has_aux=True)
         (loss, logits), grads = value_and_grad(params)
         _, tokens, exact = losses.grade(logits, batch["targets"], batch["answer"], answers)
         return loss, grads, jnp.sum(exact.astype(jnp.int32)), jnp.sum((tokens > 0).astype(jnp.int32))
 
-    if accumulate == 1:
-        return of(params, batch)
-    count = jnp.sum(batch["loss_mask"].astype(jnp.float32))
-    parts = split(batch, accumulate)
-    zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(of, params, jax.tree.map(lambda x: x[0], parts), count))
-    return jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, of(params, part, count)), None), zeros, parts)[0]
+    def share(params, batch, count):
+        if accumulate == 1:
+            return of(params, batch, count)
+        parts = split(batch, accumulate)
+        zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(of, params, jax.tree.map(lambda x: x[0], parts), count))
+        return jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, of(params, part, count)), None), zeros, parts)[0]
+
+    return over_data(share, params, batch, jnp.sum(batch["loss_mask"].astype(jnp.float32)))
 
 
 def make_step(

@@ -5,6 +5,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -29,13 +30,14 @@ CONFIG = from_dict(RunConfig, {
     "train": {"steps": 8, "batch_size": 16, "log_every": 1, "save_every": 4, "eval_every": 0, "keep": 9},
     "eval": {"batch_size": 16},
 })
-MESHES = {"1": (1, 1, 1), "fsdp": (2, 2, 1), "cut": (1, 2, 2)}
+MESHES = {"1": (1, 1, 1), "data": (4, 1, 1), "fsdp": (2, 2, 1), "cut": (1, 2, 2)}
 
 
 def train(name: str, folder: Path) -> dict:
     """Trains on the first devices of a mesh's size; the losses, the validation accuracy and the final parameters."""
     data, fsdp, tensor = MESHES[name]
-    config = dataclasses.replace(CONFIG, mesh=MeshConfig(data, fsdp, tensor))
+    settings = dataclasses.replace(CONFIG.train, accumulate=2 if name == "data" else 1)
+    config = dataclasses.replace(CONFIG, mesh=MeshConfig(data, fsdp, tensor), train=settings)
     make = meshes.make
     loop.meshes.make = lambda mesh: make(mesh, jax.devices()[: data * fsdp * tensor])
     try:
@@ -93,11 +95,34 @@ def places() -> dict:
     }
 
 
+def sums_over_data() -> dict:
+    """Where a step whose windows of 8 tokens sleep one after the other, in a loop, sums over four devices: within loops, and anywhere."""
+    config = dataclasses.replace(CONFIG, task=dataclasses.replace(CONFIG.task, arguments={**CONFIG.task.arguments, "window": 8}))
+    task, mesh = build.task_of(config), meshes.make(MeshConfig(4, 1, 1))
+    assert task.predicts.count(False) > 1
+    graph, params = nnx.split(build.model_of(config, task), nnx.Param)
+    optimizer = loop.optim.optimizer(config.optim, 8)
+    whole = task.batch(0, "train", 0, 16)
+    batch = sharding.place(mesh, {key: whole[key] for key in ("tokens", "targets", "loss_mask", "answer")}, 16, sharding.rows(mesh, 16))
+    with meshes.use(mesh):
+        step = loop.make_step(graph, optimizer, task.predicts, task.answers)
+        text = step.lower(loop.init_state(nnx.to_pure_dict(params), optimizer), batch, 2).compile().as_text()
+    bodies, place, found = set(re.findall(r"body=%?([\w.\-]+)", text)), "", {"loops": len(re.findall(r" while\(", text)), "within": 0, "all": 0}
+    for line in text.splitlines():
+        head = re.match(r"(?:ENTRY )?%?([\w.\-]+) \(.*{$", line)
+        place = head[1] if head else place
+        if " all-reduce(" in line or " reduce-scatter(" in line:
+            found["all"] += 1
+            found["within"] += place in bodies
+    return found
+
+
 def main(folder: Path) -> None:
     """Everything, as one JSON object on the last line."""
     found = {"runs": {name: train(name, folder / name) for name in MESHES}}
     found["moved"] = moved(folder)
     found["places"] = places()
+    found["sums"] = sums_over_data()
     print(json.dumps(found))
 
 

@@ -30,7 +30,7 @@ def assert_same(run, reference, from_step=0):
         assert np.linalg.norm(run["params"][name] - values) <= 2e-3 * max(np.linalg.norm(values), 1e-3), name
 
 
-@pytest.mark.parametrize("mesh", ["fsdp", "cut"])
+@pytest.mark.parametrize("mesh", ["data", "fsdp", "cut"])
 def test_every_mesh_trains_the_same_model(found, mesh):
     assert_same(found["runs"][mesh], found["runs"]["1"])
 
@@ -43,6 +43,10 @@ def test_the_losses_are_not_alike_by_accident(found):
 @pytest.mark.parametrize("way", ["4 → 1", "fsdp → tensor"])
 def test_a_run_goes_on_on_another_mesh(found, way):
     assert_same(found["moved"][way], found["runs"]["1"])
+
+
+def test_gradients_are_summed_over_data_once_and_not_in_every_window(found):
+    assert found["sums"]["loops"] >= 2 and found["sums"]["within"] == 0 < found["sums"]["all"]
 
 
 def test_arrays_live_where_the_rules_say(found):

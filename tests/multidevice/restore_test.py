@@ -53,4 +53,4 @@ def test_a_damaged_checkpoint_is_one_line(found, folder):
     target.write_bytes(target.read_bytes()[:100])
     code, said, error = inspect(folder / "fsdp/checkpoints/2")
     assert (code, said) == (2, "") and error.count("\n") == 1
-    assert error.startswith(f"error: checkpoint {folder}/fsdp/checkpoints/2 is truncated or damaged (state/:")
+    assert error.startswith(f"error: checkpoint {folder}/fsdp/checkpoints/2 is truncated or damaged (state/_METADATA: ")
