@@ -1,7 +1,8 @@
 """What a TPU chip can do, and how long a compiled program needs on it at least.
 
-Peaks, HBM and the interconnect's bandwidth of v5e and v5p are what Google states (docs.cloud.google.com/tpu/docs/v5e and v5p-training, read in
-November 2026). Not checked against a source yet: v4, v6e, which axes are rings, and a hop's latency.
+Peaks, HBM, the interconnect's bandwidth and which axes are rings are what Google states (docs.cloud.google.com/tpu/docs/ v4, v5e, v5p-training and
+v6e, read in November 2026; of v6e also its older 1,640 GB/s of HBM and 3,584 Gbit/s of links are about). For v4 no bandwidth of a link is stated:
+its 24 TB/s through the middle of 16 × 16 × 16 chips are 47 GB/s through each of 512 links, one way. Not stated by anybody: a hop's latency.
 """
 import dataclasses
 import math
@@ -33,10 +34,10 @@ class Chip:
 
 
 CHIPS = {
-    "v4": Chip(275e12, 32 * 2**30, 1228e9, 300e9 / 6, 4),
+    "v4": Chip(275e12, 32 * 2**30, 1200e9, 24e12 / 512, 4),
     "v5e": Chip(197e12, 16 * 2**30, 819e9, 400e9 / 4 / 2, 16),
     "v5p": Chip(459e12, 95 * 2**30, 2765e9, 1200e9 / 6 / 2, 4),
-    "v6e": Chip(918e12, 32 * 2**30, 1640e9, 800e9 / 4 / 2, 16),
+    "v6e": Chip(918e12, 32 * 2**30, 1600e9, 800e9 / 4 / 2, 16),
 }
 
 

@@ -1,7 +1,8 @@
 r"""Fills the table and the weak-scaling curve of experiments/pod/ with what aot_tpu.py says of their rows.
 
-  python tools/aot_tpu_pod.py                # compiles the rows that table.json lacks, writes the table into README.md, weak_scaling.json and .png
-  python tools/aot_tpu_pod.py --only=v5p-64  # of the rows that are lacking, those whose name has this in it
+  python tools/aot_tpu_pod.py                # compiles the rows that table.json and weak_scaling.json lack, writes README.md's table and the picture
+  python tools/aot_tpu_pod.py --only=v5p-64  # of the rows that are lacking, those whose name or slice has this in it
+  python tools/aot_tpu_pod.py --only=16x16   # the same by its slice; of the curve as well
   python tools/aot_tpu_pod.py --only=none    # compiles nothing: writes the table and the picture anew
 
 Needs the extra `aot-tpu`. A row takes one to five minutes of one idle core, or more.
@@ -21,8 +22,7 @@ from sleepnet import cli
 POD = pathlib.Path(__file__).resolve().parents[1] / "experiments" / "pod"
 SLICES = {"v5e-16": "v5e:4x4", "v5p-64": "v5p:4x4x4", "v6e-256": "v6e:16x16"}
 BIG, SMALL, DEPO = "experiments/pod/hybrid_1b.py", "experiments/rule110_paper.py", "experiments/depo_paper.py"
-# The curve: a compiled row that is cut by sequences alone, and the side of a square of chips
-CURVE, SIDES = "rule110_paper train v5e-16", (1, 2, 4, 8, 16)
+SIDES, EACH = (1, 2, 4, 8, 16), 32  # of the curve: sides of a square of chips, sequences on each
 
 
 def rows() -> dict[str, tuple[str, str, list[str]]]:
@@ -34,7 +34,8 @@ def rows() -> dict[str, tuple[str, str, list[str]]]:
         found[f"rule110_paper train {name}"] = ("train", topology, [f"--config={SMALL}"])
         found[f"depo_paper train {name}"] = ("train", topology, [f"--config={DEPO}", *(["--config.train.batch_size=256"] if name == "v6e-256" else [])])
         for phase in ("sleep", "wake"):
-            found[f"hybrid_1b {phase} {name}"] = (phase, topology, [f"--config={BIG}"])
+            fewer = ["--config.train.batch_size=64"] if (phase, name) == ("sleep", "v5e-16") else []
+            found[f"hybrid_1b {phase} {name}"] = (phase, topology, [f"--config={BIG}", *fewer])
     return found
 
 
@@ -58,38 +59,43 @@ HEAD = """| run | phase | slice | GiB of HBM, used / there | TFLOPs, compiled / 
 |---|---|---|---|---|---|---|---|---|---|---|"""
 
 
-def weak_scaling(figures: dict[str, Any], topology: str) -> list[dict[str, Any]]:
-    """What a row's program needs on squares of 1 … 256 chips with as many sequences each.
-
-    Cut by sequences alone, a chip computes what it did, and its collectives go over all chips: their time is worked out, not compiled.
-
-    Raises:
-      ValueError: the row is cut otherwise.
-    """
-    if figures["mesh"]["data"] != figures["chips"]:
-        raise ValueError(f"mesh {figures['mesh']}: only a program cut by sequences alone is the same on other slices")
-    chip, _ = aot_tpu_chips.slice_of(topology)
-
-    def on(side):
-        spread = [row | {"chips": side**2, "extent": (side, side, 1)} for row in figures["collectives"] if side > 1]
-        return {"chips": side**2, **aot_tpu_chips.predict(figures | {"collectives": spread}, chip, (side, side))}
-
-    return [on(side) for side in SIDES]
+def weak_scaling() -> dict[str, tuple[str, str, list[str]]]:
+    """{chips: (phase, topology, arguments)} of one config on squares of 1 … 256 chips, with as many sequences each, cut by sequences alone."""
+    return {
+        str(side**2): ("train", f"v5e:{side}x{side}", [f"--config={SMALL}", f"--config.train.batch_size={EACH * side**2}"]) for side in SIDES
+    }
 
 
-def draw(curve: list[dict[str, Any]], path: pathlib.Path) -> None:
+def compiled(rows: dict[str, tuple[str, str, list[str]]], path: pathlib.Path, only: str) -> dict[str, Any]:
+    """The figures of the rows in `path`, after those that it lacks and whose name has `only` in it were compiled; predictions by today's facts."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    keep = lambda: path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    for name, (phase, topology, arguments) in rows.items():
+        if name not in found and only in f"{name} {topology}":
+            found[name] = {"arguments": arguments, "topology": topology, **aot_tpu.measured(arguments, topology, phase)}
+            print(aot_tpu.told(phase, topology, found[name]), flush=True)
+            keep()
+    for figures in found.values():
+        if "failed" not in figures:
+            figures["predicted"] = aot_tpu_chips.predict(figures, *aot_tpu_chips.slice_of(figures["topology"]))
+    keep()
+    return found
+
+
+def draw(curve: dict[str, Any], path: pathlib.Path) -> None:
     """Predicted time of a step by the number of chips, and what each part alone would take."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    counts = [point["chips"] for point in curve]
+    points = {int(chips): figures["predicted"] for chips, figures in curve.items() if "predicted" in figures}
+    counts = sorted(points)
     figure, axes = plt.subplots(figsize=(4.5, 3.2), layout="constrained")
     for key in ("step", "compute", "HBM", "interconnect"):
-        values = [1e3 * point[key] or float("nan") for point in curve]
+        values = [1e3 * points[count][key] or float("nan") for count in counts]
         axes.plot(counts, values, marker="o", linewidth=5 if key == "step" else 1, alpha=0.3 if key == "step" else 1, label="step, at least" if key == "step" else key)
-    axes.set(xscale="log", xlabel="v5e chips, 32 sequences each", ylabel="ms, predicted", xticks=counts, xticklabels=counts, ylim=(0, None))
+    axes.set(xscale="log", xlabel=f"v5e chips, {EACH} sequences each", ylabel="ms, predicted", xticks=counts, xticklabels=counts, ylim=(0, None))
     axes.minorticks_off()
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=80, metadata={"Software": None})
@@ -97,28 +103,21 @@ def draw(curve: list[dict[str, Any]], path: pathlib.Path) -> None:
 
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("only", "", "compile rows whose name has this in it alone", flag_values=FLAGS)
+flags.DEFINE_string("only", "", "compile rows whose name or slice has this in it alone", flag_values=FLAGS)
 
 
 def main(argv: list[str]) -> int:
     """Compiles what is lacking; every row is written as soon as it is there."""
     del argv
     os.chdir(POD.parents[1])  # the rows name config files from there
-    path = POD / "table.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    for name, (phase, topology, arguments) in rows().items():
-        if name not in found and FLAGS.only in name:
-            found[name] = {"arguments": arguments, "topology": topology, **aot_tpu.measured(arguments, topology, phase)}
-            print(aot_tpu.told(phase, topology, found[name]), flush=True)
-            path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    found = compiled(rows(), POD / "table.json", FLAGS.only)
     lines = [HEAD, *(line(name, found[name]) for name in rows() if name in found)]
     readme = POD / "README.md"
     text = readme.read_text(encoding="utf-8")
     text = re.sub(r"(?s)(<!-- table -->\n).*(<!-- end -->)", lambda match: match[1] + "\n".join(lines) + "\n" + match[2], text)
     readme.write_text(text, encoding="utf-8")
-    if "predicted" in found.get(CURVE, {}):
-        curve = weak_scaling(found[CURVE], SLICES[CURVE.split()[-1]])
-        (POD / "weak_scaling.json").write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
+    curve = compiled(weak_scaling(), POD / "weak_scaling.json", FLAGS.only)
+    if curve:
         draw(curve, POD / "weak_scaling.png")
     return 0
 

@@ -153,7 +153,7 @@ def test_a_collective_takes_what_its_links_allow():
 def test_the_slowest_part_bounds_the_step():
     chip = chips.CHIPS["v6e"]
     row = {"kind": "reduce-scatter", "chips": 2, "extent": (2, 1, 1), "bytes": 400e6}
-    figures = {"flops": 918e9, "flops_model": 459e9, "bytes": 3.28e9, "collectives": [row | {"count": 2}]}
+    figures = {"flops": 918e9, "flops_model": 459e9, "bytes": 3.2e9, "collectives": [row | {"count": 2}]}
     found = chips.predict(figures, chip, (2, 1))
     assert found["compute"] == pytest.approx(1e-3) and found["HBM"] == pytest.approx(2e-3)
     assert found["interconnect"] == pytest.approx(2 * (200e6 / 100e9 + 1e-6)) and found["bound"] == "interconnect"
@@ -174,8 +174,11 @@ Largest program allocations in hbm:
      Shape: f32[3,1024]{1,0}
 """
     found = hlo.shortage(message)
-    assert found["message"].startswith("RESOURCE_EXHAUSTED") and found["buffers"][0]["bytes"] == 12 * 2**30
+    assert found["message"] == "needs 20.00G of the 15.75G that the compiler has for it" and found["buffers"][0]["bytes"] == 12 * 2**30
     assert found["buffers"][0]["shape"] == "f32[3,1024]{1,0}" and "dot_general" in found["buffers"][0]["operator"] and len(found["buffers"]) == 2
+    worse = "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (38.35G) exceeds available HBM (15.75G)."
+    assert hlo.shortage(worse) == {"message": "needs 38.35G of the 15.75G that the compiler has for it", "buffers": []}
+    assert hlo.shortage("INTERNAL: other")["message"] == "INTERNAL: other"
     told = aot_tpu.told("train", "v5e:4x4", {"failed": found})
     assert "does not compile for v5e:4x4" in told and "12.00 GiB" in told
 
@@ -212,16 +215,34 @@ def test_the_search_puts_the_fastest_first_and_what_can_not_be_last(monkeypatch,
     capsys.readouterr()
 
 
-def test_weak_scaling_changes_what_the_links_do_alone():
-    row = {"kind": "all-reduce", "chips": 16, "extent": (4, 4, 1), "bytes": 160e6, "count": 1}
-    figures = {"flops": 197e9, "flops_model": 1e9, "bytes": 819e6, "collectives": [row], "chips": 16, "mesh": {"data": 16, "fsdp": 1, "tensor": 1}}
-    curve = pod.weak_scaling(figures, "v5e:4x4")
-    assert [point["chips"] for point in curve] == [1, 4, 16, 64, 256] and all(point["compute"] == point["HBM"] == 1e-3 for point in curve)
-    # nothing alone, lines of 1 and 3 hops twice, rings of 8 hops twice
-    expected = [0.0, 2 * (120e6 / 100e9 + 2e-6), 2 * (150e6 / 100e9 + 6e-6), 2 * (157.5e6 / 100e9 + 14e-6), 2 * (159.375e6 / 200e9 + 16e-6)]
-    assert [point["interconnect"] for point in curve] == pytest.approx(expected)
-    with pytest.raises(ValueError, match="cut by sequences alone"):
-        pod.weak_scaling(figures | {"mesh": {"data": 4, "fsdp": 4, "tensor": 1}}, "v5e:4x4")
+def test_the_committed_curve_is_of_one_program_on_more_and_more_chips():
+    curve, wanted = json.loads((pod.POD / "weak_scaling.json").read_text()), pod.weak_scaling()
+    assert list(curve) == list(wanted) == ["1", "4", "16", "64", "256"]
+    for chips_there, figures in curve.items():
+        assert (figures["topology"], figures["arguments"]) == wanted[chips_there][1:] and figures["chips"] == int(chips_there) == figures["mesh"]["data"]
+        assert figures["predicted"] == chips.predict(figures, *chips.slice_of(figures["topology"]))
+        assert figures["flops_model"] == curve["1"]["flops_model"], "each chip has as much to do"
+
+
+def test_only_what_is_lacking_is_compiled_and_kept_at_once(tmp_path, monkeypatch, capsys):
+    """Predictions follow the facts of today, whenever a row was compiled."""
+    figures = {
+        "flops": 197e9, "flops_model": 1e9, "flops_compiler": 1, "kernel_flops": 0, "bytes": 819e6, "collectives": [], "unknown_loops": 0, "chips": 1, "mesh": {},
+        "memory": {"argument": 1, "temp": 1, "generated_code": 1}, "peak_bytes": 3, "compile_s": 1, "trace_s": 1,
+    }
+    asked = []
+
+    def measured(arguments, topology, phase):
+        asked.append((arguments, topology, phase))
+        return figures | {"predicted": chips.predict(figures, *chips.slice_of(topology))}
+
+    monkeypatch.setattr(aot_tpu, "measured", measured)
+    rows, path = {name: ("train", f"v5e:{name}", [f"--config={name}"]) for name in ("1x1", "2x2", "4x4")}, tmp_path / "rows.json"
+    path.write_text(json.dumps({"1x1": figures | {"topology": "v5e:1x1", "arguments": ["--config=1x1"], "predicted": {"step": 9}}}))
+    found = pod.compiled(rows, path, "2x2")
+    assert asked == [(["--config=2x2"], "v5e:2x2", "train")] and list(found) == ["1x1", "2x2"] and json.loads(path.read_text()) == found
+    assert found["1x1"]["predicted"]["step"] == pytest.approx(1e-3)
+    capsys.readouterr()
 
 
 def test_the_committed_table_is_what_the_tool_would_say_of_its_figures():
