@@ -140,4 +140,5 @@ def over_data(share: Callable[[Any, Any, Any], Any], params: Any, batch: Any, co
         return share(params, batch, count)
     whole, rows = PartitionSpec(), PartitionSpec("data")
     total = lambda *given: jax.lax.psum(share(*given), "data")
-    return jax.shard_map(total, in_specs=(whole, rows, whole), out_specs=whole, axis_names={"data"}, check_vma=False)(params, batch, count)
+    names = {"data", *(axis for axis in AXES if mesh.shape[axis] == 1)}  # Pallas kernels want no axis left to the compiler, of one device neither
+    return jax.shard_map(total, in_specs=(whole, rows, whole), out_specs=whole, axis_names=names, check_vma=False)(params, batch, count)

@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.slow
-
 ROOT, SCRIPT, STEPS = Path(__file__).parents[2], Path(__file__).with_name("processes_run.py"), 30
 CONFIG = """
 from sleepnet.config import default
