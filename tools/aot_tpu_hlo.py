@@ -98,8 +98,8 @@ class _Reader:
             if not fused and one.opcode not in _FREE and not one.opcode.endswith(("-done", "-update")):
                 self.bytes += times * self.traffic(one, scope)
             kind = one.opcode.removesuffix("-start")
-            channel = match[0] if (match := re.search(r"channel_id=\d+", one.rest)) else one.name
-            if kind in _COLLECTIVES and channel not in begun:  # its start, steps and end can be in several fusions
+            channel = match[0] if fused and (match := re.search(r"channel_id=\d+", one.rest)) else one.name
+            if kind in _COLLECTIVES and channel not in begun:  # in fusions its start, steps and end can be several; outside a channel can be used again
                 begun.add(channel)
                 arrays = [array for other in one.operands if other in scope.instructions for array in scope.instructions[other].arrays]
                 if kind == "all-reduce" and "all-reduce-scatter" in name:

@@ -98,6 +98,14 @@ def test_a_collective_in_several_fusions_is_one():
     assert hlo.read(text, PLANE)["collectives"] == hlo.read(HLO, PLANE)["collectives"]
 
 
+def test_collectives_that_share_a_channel_are_each_counted():
+    """All sums of a `shard_map` have channel 1."""
+    end = HLO.index("  ROOT %all-gather.1")
+    sums = "".join(f"  %sum.{i} = f32[16,32]{{1,0}} all-reduce(%end), channel_id=2, replica_groups=[4,4]<=[16], to_apply=%sum\n" for i in (1, 2))
+    found = hlo.read(HLO[:end] + sums + HLO[end:], PLANE)["collectives"]
+    assert {"kind": "all-reduce", "chips": 4, "extent": (4, 1, 1), "bytes": 16 * 32 * 4, "count": 2} in found and len(found) == 3
+
+
 def test_what_xla_makes_of_a_scan_is_read():
     """Not our text: XLA's, for the machine that runs the test."""
     step = lambda x, w: (jnp.tanh(jnp.dot(x, w)), jnp.einsum("ij,kj->ik", x, w))
