@@ -1,6 +1,6 @@
-r"""Fills the table and the weak-scaling curve of experiments/pod/ with what aot_tpu.py says of their rows.
+r"""Fills the tables and the weak-scaling curve of experiments/pod/ with what aot_tpu.py says of their rows.
 
-  python tools/aot_tpu_pod.py                # compiles the rows that table.json and weak_scaling.json lack, writes README.md's table and the picture
+  python tools/aot_tpu_pod.py                # compiles the rows that table.json, memory.json and weak_scaling.json lack, writes README.md's tables and the picture
   python tools/aot_tpu_pod.py --only=v5p-64  # of the rows that are lacking, those whose name or slice has this in it
   python tools/aot_tpu_pod.py --only=16x16   # the same by its slice; of the curve as well
   python tools/aot_tpu_pod.py --only=none    # compiles nothing: writes the table and the picture anew
@@ -22,6 +22,7 @@ from sleepnet import cli
 POD = pathlib.Path(__file__).resolve().parents[1] / "experiments" / "pod"
 SLICES = {"v5e-16": "v5e:4x4", "v5p-64": "v5p:4x4x4", "v6e-256": "v6e:16x16"}
 BIG, SMALL, DEPO = "experiments/pod/hybrid_1b.py", "experiments/rule110_paper.py", "experiments/depo_paper.py"
+POLICIES, PASSES = ("none", "pass", "chunk", "named"), (1, 2, 4, 8)  # of the table of memory
 SIDES, EACH = (1, 2, 4, 8, 16), 32  # of the curve: sides of a square of chips, sequences on each
 
 
@@ -64,6 +65,27 @@ def weak_scaling() -> dict[str, tuple[str, str, list[str]]]:
     return {
         str(side**2): ("train", f"v5e:{side}x{side}", [f"--config={SMALL}", f"--config.train.batch_size={EACH * side**2}"]) for side in SIDES
     }
+
+
+def memory() -> dict[str, tuple[str, str, list[str]]]:
+    """{policy and N: (phase, topology, arguments)} of one config under each policy of recomputing."""
+    chosen = lambda policy, n: [f"--config={SMALL}", f"--config.model.remat={policy}", f"--config.model.sleep.passes={n}"]
+    return {f"remat={policy} N={n}": ("train", SLICES["v5e-16"], chosen(policy, n)) for policy in POLICIES for n in PASSES}
+
+
+def memory_table(found: dict[str, Any]) -> list[str]:
+    """Temporaries of one chip and the predicted time, policies down and N across."""
+    lines = ["| model.remat | " + " | ".join(f"N = {n}" for n in PASSES) + " |", "|---" * (len(PASSES) + 1) + "|"]
+    for policy in POLICIES:
+        there = [found.get(f"remat={policy} N={n}") for n in PASSES]
+        cells = [f"{f['memory']['temp'] / 2**20:,.0f} MiB, {1e3 * f['predicted']['step']:.1f} ms" if f and "predicted" in f else "–" for f in there]
+        lines.append(f"| {policy} | {' | '.join(cells)} |")
+    return lines
+
+
+def put(text: str, name: str, lines: list[str]) -> str:
+    """The page with these lines between its marks."""
+    return re.sub(rf"(?s)(<!-- {name} -->\n).*?(<!-- end -->)", lambda match: match[1] + "\n".join(lines) + "\n" + match[2], text)
 
 
 def compiled(rows: dict[str, tuple[str, str, list[str]]], path: pathlib.Path, only: str) -> dict[str, Any]:
@@ -113,9 +135,8 @@ def main(argv: list[str]) -> int:
     found = compiled(rows(), POD / "table.json", FLAGS.only)
     lines = [HEAD, *(line(name, found[name]) for name in rows() if name in found)]
     readme = POD / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    text = re.sub(r"(?s)(<!-- table -->\n).*(<!-- end -->)", lambda match: match[1] + "\n".join(lines) + "\n" + match[2], text)
-    readme.write_text(text, encoding="utf-8")
+    text = put(readme.read_text(encoding="utf-8"), "table", lines)
+    readme.write_text(put(text, "memory", memory_table(compiled(memory(), POD / "memory.json", FLAGS.only))), encoding="utf-8")
     curve = compiled(weak_scaling(), POD / "weak_scaling.json", FLAGS.only)
     if curve:
         draw(curve, POD / "weak_scaling.png")
