@@ -22,7 +22,7 @@ from sleepnet import cli
 POD = pathlib.Path(__file__).resolve().parents[1] / "experiments" / "pod"
 SLICES = {"v5e-16": "v5e:4x4", "v5p-64": "v5p:4x4x4", "v6e-256": "v6e:16x16"}
 BIG, SMALL, DEPO = "experiments/pod/hybrid_1b.py", "experiments/rule110_paper.py", "experiments/depo_paper.py"
-POLICIES, PASSES = ("none", "pass", "chunk", "named"), (1, 2, 4, 8)  # of the table of memory
+POLICIES, PASSES = ("none", "pass", "chunk", "named", "offload"), (1, 2, 4, 8)  # of the table of memory
 SIDES, EACH = (1, 2, 4, 8, 16), 32  # of the curve: sides of a square of chips, sequences on each
 
 
@@ -30,8 +30,8 @@ def rows() -> dict[str, tuple[str, str, list[str]]]:
     """{name: (phase, topology, arguments)}."""
     found = {}
     for name, topology in SLICES.items():
-        accumulate = ["--config.train.accumulate=16"] if name == "v5e-16" else []
-        found[f"hybrid_1b train {name}"] = ("train", topology, [f"--config={BIG}", *accumulate])
+        small = ["--config.mesh.fsdp=4", "--config.mesh.tensor=4", "--config.train.accumulate=64"] if name == "v5e-16" else []
+        found[f"hybrid_1b train {name}"] = ("train", topology, [f"--config={BIG}", *small])
         found[f"rule110_paper train {name}"] = ("train", topology, [f"--config={SMALL}"])
         found[f"depo_paper train {name}"] = ("train", topology, [f"--config={DEPO}", *(["--config.train.batch_size=256"] if name == "v6e-256" else [])])
         for phase in ("sleep", "wake"):
