@@ -78,7 +78,7 @@ def rule_of(name: str) -> str | None:
 
 def test_the_sources_are_found():
     assert {"sleepnet.sleep", "sleepnet.models.hybrid", "sleepnet.train.loop", "sleepnet_kernels.dispatch"} <= GRAPH.keys()
-    assert "sleepnet.sleep" in GRAPH["sleepnet.models.hybrid"]
+    assert "sleepnet.sleep" in GRAPH["sleepnet.models.window"]
     assert "sleepnet_kernels.gated_delta_rule" in GRAPH["sleepnet.models.fast_weight"]
     assert "sleepnet.tasks" in GRAPH["sleepnet.models.zoo"]
 

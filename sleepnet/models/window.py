@@ -1,0 +1,141 @@
+"""The stack of attention and fast-weight blocks, and how it reads one window: N passes over it, then the eviction."""
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sleepnet import sleep as sleeping
+from sleepnet.config import ModelConfig
+from sleepnet.mesh import BATCH, constrain, gathered
+from sleepnet.models.block import Block
+from sleepnet.models.linear import Linear
+from sleepnet.models.norms import RMSNorm
+from sleepnet.state import FastWeights, KvCache
+
+_NAMES = ("chunk_states", "chunk_inverses")  # what the rules keep of their walk over the chunks
+_KEPT = {
+    "named": jax.checkpoint_policies.save_only_these_names(*_NAMES),
+    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=(), names_which_can_be_offloaded=_NAMES, offload_src="device", offload_dst="pinned_host"
+    ),
+}
+PAD = 0  # in every task: never attended to, never written
+
+
+class WindowReader(nnx.Module):
+    """Embedding, blocks and head. Holds parameters only.
+
+    Letters: B batch, T tokens, L window, D width, V vocabulary.
+    """
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        if config.vocab_size < 1 or config.window < 1:
+            raise ValueError(f"vocab_size={config.vocab_size} and window={config.window} must be known before a model is built")
+        self.config = config
+        self.embedding = nnx.Param(jax.random.normal(rngs.params(), (config.vocab_size, config.width), jnp.float32))
+        if config.window_positions:
+            self.positions = nnx.Param(jax.random.normal(rngs.params(), (config.window, config.width), jnp.float32) * 0.5)
+        self.blocks = nnx.List([Block(kind, config, rngs) for kind in config.pattern])
+        self.loop_gain = nnx.Param(jnp.full((config.width,), config.loop_gain, jnp.float32))
+        self.final_norm = RMSNorm(config.width)
+        self.head = Linear(config.width, config.vocab_size, rngs=rngs, axes=(None, None))
+
+    def _logits(self, hidden):
+        return self.head(self.final_norm(hidden)).astype(jnp.float32)
+
+    def _no_logits(self, tokens):
+        return jnp.zeros((*tokens.shape, self.config.vocab_size), jnp.float32)
+
+    def _begin(self, batch_size: int) -> tuple[FastWeights, KvCache]:
+        """S = 0 and nothing to attend to."""
+        config = self.config
+        cache = KvCache.empty(
+            batch_size, config.survivors, config.pattern.count("A"), config.heads, config.head_dim, jnp.dtype(config.dtype)
+        )
+        return FastWeights.zeros(batch_size, (config.state_shape,) * config.pattern.count("G")), cache
+
+    def _embed(self, tokens, first=0):
+        """Embeddings of tokens that stand at `first` … of the window."""
+        hidden = _whole(self.embedding)[tokens]
+        if self.config.window_positions:
+            hidden = hidden + jax.lax.dynamic_slice_in_dim(_whole(self.positions), first, tokens.shape[1])[None]
+        return hidden.astype(jnp.dtype(self.config.dtype))
+
+    def _read(self, tokens, fast_weights, survivors, passes, newest=None, causal=False, halt=0.0):
+        """Reads one window `passes` times; `causal` where it predicts.
+
+        A pass that began with the S of the pass before would have read the whole window, the answers included: where
+        something is predicted, every pass begins with the window's first S.
+
+        Returns hidden [B, T, D] of the last pass, S, the KV entries that outlive the window, which ends `newest` tokens in (None: T), and the
+        passes of each sequence, which `halt` may end early.
+        """
+        config = self.config
+        rules = dataclasses.replace(config.sleep, reset_fast_weights=True) if causal else config.sleep
+        rules = dataclasses.replace(rules, remat=config.recomputed == "pass")
+        graph, params = nnx.split(self, nnx.Param)
+        start, stop = config.loop
+        valid = tokens != PAD
+        blank = KvCache.empty(*tokens.shape, len(survivors.keys), config.heads, config.head_dim, jnp.dtype(config.dtype))
+        cache = survivors.append(blank)
+        context = (valid, cache.keys, cache.values, jnp.concatenate([survivors.valid, valid], axis=1))
+
+        def span(first, last):
+            def block_pass(weights, hidden, fast_weights):
+                params, (valid, keys, values, seen) = weights
+                hidden, fast_weights, _, cache = nnx.merge(graph, params)._advance(
+                    first, last, hidden, fast_weights, None, KvCache(keys, values, seen), valid, survivors.valid.shape[1]
+                )
+                return hidden, fast_weights, (cache.keys, cache.values)
+            return block_pass
+
+        hidden = self._embed(tokens)
+        hidden, fast_weights, entries = span(0, start)((params, context), hidden, fast_weights)
+        context = (valid, *entries, context[3])
+        block_pass = jax.checkpoint(span(start, stop), policy=_KEPT[config.recomputed]) if config.recomputed in _KEPT else span(start, stop)
+        loop = (block_pass, (params, context), hidden, fast_weights, self.loop_gain[...])
+        if halt and passes > 1:
+            hidden, fast_weights, entries, used = sleeping.run_until(*loop, most=passes, tolerance=halt, config=rules)
+        else:
+            hidden, fast_weights, entries = sleeping.run_passes(*loop, passes=passes, config=rules)
+            used = jnp.full((tokens.shape[0],), passes, jnp.int32)
+        context = (valid, *entries, context[3])
+        hidden, fast_weights, entries = span(stop, len(config.pattern))((params, context), hidden, fast_weights)
+        cache = KvCache(*entries, context[3])
+        newest = tokens.shape[1] if newest is None else newest
+        return hidden, fast_weights, self._evict(cache, newest), used
+
+    def _evict(self, cache: KvCache, newest) -> KvCache:
+        """The slots that outlive a window which ends `newest` tokens in."""
+        return cache if self.config.full_cache else _slots(cache, newest, self.config.survivors)
+
+    def _advance(self, first, last, hidden, fast_weights, tails, cache, valid, slot):
+        """Runs blocks first … last − 1 once over T new tokens that stand at `slot` of the cache.
+
+        Returns hidden, fast weights, convolution tails and the cache with the blocks' keys and values written.
+        """
+        pattern = self.config.pattern
+        states, keys, values = list(fast_weights.layers), list(cache.keys), list(cache.values)
+        tails = [None] * len(states) if tails is None else list(tails)
+        for index in range(first, last):
+            block, layer = self.blocks[index], pattern[:index].count(pattern[index])
+            x = block.mixer_norm(hidden)
+            if pattern[index] == "A":
+                q, k, v = block.mixer.project(x, slot)
+                keys[layer] = jax.lax.dynamic_update_slice_in_dim(keys[layer], k, slot, axis=1)
+                values[layer] = jax.lax.dynamic_update_slice_in_dim(values[layer], v, slot, axis=1)
+                mixed = block.mixer.read(q, keys[layer], values[layer], cache.valid, slot)
+            else:
+                mixed, states[layer], tails[layer] = block.mixer(x, valid, states[layer], tails[layer])
+            hidden = constrain(block.feed(hidden + mixed), BATCH, None, None)
+        return hidden, FastWeights(tuple(states)), tuple(tails), KvCache(tuple(keys), tuple(values), cache.valid)
+
+
+def _whole(table: nnx.Param) -> jax.Array:
+    return gathered(table[...], (None, None), (None, "fsdp"))
+
+
+def _slots(cache: KvCache, first, count: int) -> KvCache:
+    """`count` slots from `first` on."""
+    return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, first, count, axis=1), cache)
