@@ -63,7 +63,7 @@ def measured(arguments: list[str], topology: str, phase: str, hlo: str = "") -> 
     if "failed" in figures:
         return figures
     if figures["peak_bytes"] > chip.hbm:
-        return figures | {"failed": {"message": f"needs {figures['peak_bytes'] / GIB:.1f} GiB of {chip.hbm / GIB:.0f} GiB", "buffers": []}}
+        return figures | {"failed": {"message": f"needs {figures['peak_bytes'] / GIB:.1f} of {chip.hbm / GIB:.0f} GiB: {_parts(figures['memory'])}", "buffers": []}}
     return figures | {"predicted": aot_tpu_chips.predict(figures, chip, sides)}
 
 
@@ -106,17 +106,20 @@ def _ranked(sizes: tuple[int, int, int], figures: dict[str, Any]) -> str:
     return f"{name:30} {1e3 * p['step']:10.4g} ms, bound by {p['bound']}, {100 * p['share']:.0f} % of peak, {figures['peak_bytes'] / GIB:.2f} GiB"
 
 
+def _parts(memory: dict[str, int]) -> str:
+    return ", ".join(f"{words} {memory[key] / GIB:.2f}" for key, words in (("argument", "arguments"), ("temp", "temporary"), ("generated_code", "code")))
+
+
 def told(phase: str, topology: str, figures: dict[str, Any]) -> str:
     """The figures of a phase, for a reader."""
     chip, _ = aot_tpu_chips.slice_of(topology)
     if "failed" in figures:
         largest = [f"  {b['bytes'] / GIB:8.2f} GiB  {b['shape']}  {b['operator']}" for b in figures["failed"]["buffers"]]
         return "\n".join([f"{phase} does not compile for {topology}: {figures['failed']['message']}", *largest])
-    m, p, giga = figures["memory"], figures["predicted"], lambda x: f"{x / 1e9:.4g}"
+    p, giga = figures["predicted"], lambda x: f"{x / 1e9:.4g}"
     lines = [
         f"{phase} on {topology}, {figures['chips']} chips, " + " ".join(f"{axis}={size}" for axis, size in figures["mesh"].items()),
-        f"  memory       {figures['peak_bytes'] / GIB:.2f} of {chip.hbm / GIB:.0f} GiB a chip: arguments {m['argument'] / GIB:.2f}, temporary {m['temp'] / GIB:.2f}, "
-        f"code {m['generated_code'] / GIB:.2f}",
+        f"  memory       {figures['peak_bytes'] / GIB:.2f} of {chip.hbm / GIB:.0f} GiB a chip: {_parts(figures['memory'])}",
         f"  GFLOPs       {giga(figures['flops'])} a chip, of them {giga(figures['kernel_flops'])} in kernels; the model's own {giga(figures['flops_model'])}; "
         f"by the compiler, loops once, {giga(figures['flops_compiler'])}",
         f"  HBM          {giga(figures['bytes'])} GB a chip" + (f"; {figures['unknown_loops']} loops of unknown length counted once" if figures["unknown_loops"] else ""),
