@@ -54,15 +54,9 @@ def use(mesh: Mesh) -> contextlib.AbstractContextManager:
 
 
 def _current() -> AbstractMesh | None:
-    """The mesh in use, where it has devices among which arrays are still to be cut: within `over_data` a device has its own share of `data`."""
+    """The mesh in use, where it cuts arrays: within `over_data` each device has its own."""
     mesh = jax.sharding.get_abstract_mesh()
-    return None if mesh.empty or tuple(mesh.axis_names) != AXES or ways(mesh, _free(mesh, AXES)) == 1 else mesh
-
-
-def _free(mesh: Mesh | AbstractMesh, axis: Axis) -> tuple[str, ...]:
-    """Those of the axes that are not a device's own already."""
-    names = () if axis is None else (axis,) if isinstance(axis, str) else axis
-    return tuple(name for name in names if name not in mesh.manual_axes)
+    return None if mesh.empty or mesh.size == 1 or tuple(mesh.axis_names) != AXES or mesh.manual_axes else mesh
 
 
 def ways(mesh: Mesh | AbstractMesh, axis: Axis) -> int:
@@ -73,8 +67,7 @@ def ways(mesh: Mesh | AbstractMesh, axis: Axis) -> int:
 
 def dividing(mesh: Mesh | AbstractMesh, shape: Sequence[int], axes: Sequence[Axis]) -> PartitionSpec:
     """`axes` as a spec for an array of `shape`, without those that do not divide their dimension."""
-    free = [axis if isinstance(axis, str) and names else names for axis in axes for names in [_free(mesh, axis)]]
-    return PartitionSpec(*(axis if size % ways(mesh, axis) == 0 and ways(mesh, axis) > 1 else None for size, axis in zip(shape, free, strict=True)))
+    return PartitionSpec(*(axis if size % ways(mesh, axis) == 0 and ways(mesh, axis) > 1 else None for size, axis in zip(shape, axes, strict=True)))
 
 
 def constrain(x: jax.Array, *axes: Axis) -> jax.Array:
@@ -119,26 +112,27 @@ def over_batch_and_heads(rule: Callable) -> Callable:
         tokens, gates, state = (PartitionSpec(*axes) for axes in ((rows, None, columns, None), (rows, None, columns), (rows, columns, None, None)))
         local = lambda q, k, v, g, b, s: rule(q, k, v, log_decay=g, beta=b, initial_state=s)
         return jax.shard_map(
-            local, in_specs=(tokens, tokens, tokens, gates, gates, state), out_specs=(tokens, state), axis_names=set(_free(mesh, AXES)), check_vma=False
+            local, in_specs=(tokens, tokens, tokens, gates, gates, state), out_specs=(tokens, state), check_vma=False
         )(q_BxTxHxK, k_BxTxHxK, v_BxTxHxV, log_decay, beta, initial_state)
 
     return sharded
 
 
 def over_data(share: Callable[[Any, Any, Any], Any], params: Any, batch: Any, count: Any) -> Any:
-    """`share(params, batch, count)`, a pytree of sums over the rows of the batch: each `data` share of the rows for itself, then all summed, once.
+    """`share(params, batch, count)`, a pytree of float32 sums over the rows of the batch: each device's rows for itself, then all summed, once.
 
-    Left to the compiler, a gradient would be summed over `data` within every loop of its backward pass: for each window that sleeps.
+    Left to the compiler, a gradient is summed over `data` within every loop of its backward pass: for each window that sleeps. So it still is on
+    a mesh that cuts parameters as well, where sums over `data` and sums over `fsdp` would have no order between them: XLA's simulated CPU
+    devices, a few threads for all of them, then wait for each other.
 
     Args:
       share: of the rows that it is given; `count` tells it of the whole batch.
-      params, count: whole on every `data` share.
+      params, count: whole on every device.
       batch: pytree of arrays, rows first.
     """
     mesh = _current()
-    if mesh is None or ways(mesh, _free(mesh, "data")) == 1:
+    if mesh is None or mesh.shape["data"] < mesh.size:
         return share(params, batch, count)
     whole, rows = PartitionSpec(), PartitionSpec("data")
-    total = lambda *given: jax.lax.psum(share(*given), "data")
-    names = {"data", *(axis for axis in AXES if mesh.shape[axis] == 1)}  # Pallas kernels want no axis left to the compiler, of one device neither
-    return jax.shard_map(total, in_specs=(whole, rows, whole), out_specs=whole, axis_names=names, check_vma=False)(params, batch, count)
+    total = lambda *given: jax.lax.psum(share(*given), "data")  # of one dtype, so one sum
+    return jax.shard_map(total, in_specs=(whole, rows, whole), out_specs=whole, check_vma=False)(params, batch, count)

@@ -61,7 +61,7 @@ def gradients(graph: nnx.GraphDef, params: Any, batch: Batch, passes: int, predi
         value_and_grad = jax.value_and_grad(lambda params: loss_and_logits(graph, params, batch, passes, predicts, count), has_aux=True)
         (loss, logits), grads = value_and_grad(params)
         _, tokens, exact = losses.grade(logits, batch["targets"], batch["answer"], answers)
-        return loss, grads, jnp.sum(exact.astype(jnp.int32)), jnp.sum((tokens > 0).astype(jnp.int32))
+        return loss, grads, jnp.sum(exact.astype(jnp.float32)), jnp.sum((tokens > 0).astype(jnp.float32))  # exact below 2^24 answers
 
     def share(params, batch, count):
         if accumulate == 1:
@@ -70,7 +70,8 @@ def gradients(graph: nnx.GraphDef, params: Any, batch: Batch, passes: int, predi
         zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(of, params, jax.tree.map(lambda x: x[0], parts), count))
         return jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, of(params, part, count)), None), zeros, parts)[0]
 
-    return over_data(share, params, batch, jnp.sum(batch["loss_mask"].astype(jnp.float32)))
+    loss, grads, exact, answered = over_data(share, params, batch, jnp.sum(batch["loss_mask"].astype(jnp.float32)))
+    return loss, grads, exact.astype(jnp.int32), answered.astype(jnp.int32)
 
 
 def make_step(
