@@ -121,9 +121,8 @@ def over_batch_and_heads(rule: Callable) -> Callable:
 def over_data(share: Callable[[Any, Any, Any], Any], params: Any, batch: Any, count: Any) -> Any:
     """`share(params, batch, count)`, a pytree of float32 sums over the rows of the batch: each device's rows for itself, then all summed, once.
 
-    Left to the compiler, a gradient is summed over `data` within every loop of its backward pass: for each window that sleeps. So it still is on
-    a mesh that cuts parameters as well, where sums over `data` and sums over `fsdp` would have no order between them: XLA's simulated CPU
-    devices, a few threads for all of them, then wait for each other.
+    Left to the compiler, a gradient is summed over `data` within every loop of its backward pass: for each window that sleeps. On a mesh that cuts
+    parameters as well it is left to the compiler nevertheless.
 
     Args:
       share: of the rows that it is given; `count` tells it of the whole batch.

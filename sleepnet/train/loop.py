@@ -19,6 +19,8 @@ from sleepnet.train.metrics import Metrics, Seconds
 from sleepnet.train.step import first_bad_tensor, init_state, make_step
 from sleepnet.train.trace import Trace
 
+_AHEAD = 2  # steps that may be on their way at once: with more, simulated CPU devices run out of threads and wait for each other
+
 
 def passes_at(config: RunConfig, step: int) -> int:
     """N of a step: `model.sleep.passes`, or one of `train.random_passes`, drawn by (seed, step) alone."""
@@ -116,6 +118,7 @@ def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
             trace.after(step, numbers)
             spent += costs[passes]
             pending.append(numbers)
+            jax.block_until_ready(pending[-1 - _AHEAD : -_AHEAD])
             done, rank = step + 1, {}
             if done % settings.log_every == 0 or done % settings.save_every == 0 or done == settings.steps:
                 see()

@@ -129,6 +129,28 @@ def test_a_line_says_where_its_seconds_went(whole):
     assert spent <= rows[-1]["seconds"] + 0.1 and spent >= train_rows[-1]["seconds"] - 0.5
 
 
+def test_no_more_than_two_steps_are_on_their_way(tmp_path, monkeypatch):
+    """A step's numbers are waited for before the third step after it is sent, however seldom a line is written."""
+    sent, waited, real = [], set(), loop.make_step
+
+    def make_step(*arguments):
+        step = real(*arguments)
+
+        def one(state, batch, passes):
+            assert len(sent) < 3 or id(sent[-3]) in waited
+            state, numbers = step(state, batch, passes)
+            sent.append(numbers)
+            return state, numbers
+
+        return one
+
+    monkeypatch.setattr(loop, "make_step", make_step)
+    monkeypatch.setattr(loop.jax, "block_until_ready", lambda tree: waited.update(id(leaf) for leaf in tree) if isinstance(tree, list) else tree)
+    settings = dataclasses.replace(CONFIG.train, steps=10, log_every=10, save_every=10, eval_every=0)
+    train(dataclasses.replace(CONFIG, train=settings), tmp_path / "run", quiet=True)
+    assert len(sent) == 10
+
+
 def test_waiting_for_slow_input_is_seen(whole, tmp_path, monkeypatch, capsys):
     def share(workdir):
         train(CONFIG, workdir)
