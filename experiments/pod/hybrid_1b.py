@@ -1,7 +1,7 @@
 """A hybrid of 1.3 B weights on GSM-Infinite-style problems: 6 blocks, D = 4,096, 32 heads of 128, L = 2,048, N = 4, 1 M tokens a step.
 
 Command:   python -m sleepnet.train --config=experiments/pod/hybrid_1b.py --workdir=DIR --coordinator=auto
-Hardware:  meant for a TPU slice of 16 chips or more (with 16, train.accumulate=16); its step was neither compiled for one nor run yet
+Hardware:  a TPU slice of 64 chips or more; on 16 of v5e with mesh.fsdp=4 mesh.tensor=4 train.accumulate=64. Compiled ahead of time (README.md), never run
 Score:     not trained yet
 Choices:   the widths of a 7 B transformer and few blocks: a sleep loops them N times, and what is compiled grows with their number. Activations
            in bfloat16; weights, fast weights and the optimiser in float32. The mesh cuts weights over all chips; each pass is recomputed
