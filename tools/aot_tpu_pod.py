@@ -69,7 +69,7 @@ def weak_scaling() -> dict[str, tuple[str, str, list[str]]]:
 
 def memory() -> dict[str, tuple[str, str, list[str]]]:
     """{policy and N: (phase, topology, arguments)} of one config under each policy of recomputing."""
-    chosen = lambda policy, n: [f"--config={SMALL}", f"--config.model.remat={policy}", f"--config.model.sleep.passes={n}"]
+    chosen = lambda policy, n: [f"--config={SMALL}", "--config.model.sleep.remat=False", f"--config.model.remat={policy}", f"--config.model.sleep.passes={n}"]
     return {f"remat={policy} N={n}": ("train", SLICES["v5e-16"], chosen(policy, n)) for policy in POLICIES for n in PASSES}
 
 
