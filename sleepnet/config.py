@@ -54,7 +54,7 @@ class ModelConfig:
     loop_gain: float = 0.5  # initial gain of the normalised hidden state between passes
     dtype: str = "float32"  # of activations; weights, fast weights and norms stay float32
     # what the backward pass computes again instead of keeping it: none; pass (each pass of the loop); chunk (each window, all its passes at
-    # once); named (each pass, but not the walk over the rule's chunks: its states and inverses are kept); offload (the same, kept in the host's memory)
+    # once); named (each pass, but not the walk over the rule's chunks: its states and inverses are kept)
     remat: str = "none"
     sleep: SleepConfig = dataclasses.field(default_factory=SleepConfig)
 

@@ -51,7 +51,7 @@ def model(config: Any) -> None:
     choice("model.conv", config.conv, ("fixed", "dynamic"))
     choice("model.decay_start", config.decay_start, ("windows", "mamba2"))
     choice("model.dtype", config.dtype, ("float32", "bfloat16"))
-    choice("model.remat", config.remat, ("none", "pass", "chunk", "named", "offload"))
+    choice("model.remat", config.remat, ("none", "pass", "chunk", "named"))
     if config.sleep.remat and config.remat not in ("none", "pass"):
         raise UsageError(f"model.remat={config.remat!r} and model.sleep.remat=True, which is model.remat='pass': set the latter to False")
     if not 0 < config.beta_max <= 2:

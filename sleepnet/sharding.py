@@ -96,7 +96,7 @@ def check(config: RunConfig, mesh: Mesh | AbstractMesh) -> None:
     """Sees that the run fits on the mesh.
 
     Raises:
-      UsageError: a batch or heads that are not divided evenly, or `model.remat=offload` without memory of the host to offload to.
+      UsageError: a batch or heads that are not divided evenly.
     """
     parts = meshes.ways(mesh, BATCH)
     if config.train.batch_size % parts:
@@ -105,10 +105,6 @@ def check(config: RunConfig, mesh: Mesh | AbstractMesh) -> None:
         raise UsageError(
             f"train.batch_size={config.train.batch_size} must be a multiple of train.accumulate={config.train.accumulate} times mesh.data × mesh.fsdp = {parts}"
         )
-    if config.model.remat == "offload" and isinstance(mesh, Mesh):
-        kinds = sorted(memory.kind for memory in mesh.devices.flat[0].addressable_memories())
-        if "pinned_host" not in kinds:
-            raise UsageError(f"model.remat='offload' needs devices with pinned_host memory, {mesh.devices.flat[0].device_kind} has {', '.join(kinds)}: set model.remat=named")
     if config.model.heads % mesh.shape["tensor"]:
         raise UsageError(f"model.heads={config.model.heads} must be a multiple of mesh.tensor={mesh.shape['tensor']}")
 

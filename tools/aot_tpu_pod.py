@@ -22,7 +22,7 @@ from sleepnet import cli
 POD = pathlib.Path(__file__).resolve().parents[1] / "experiments" / "pod"
 SLICES = {"v5e-16": "v5e:4x4", "v5p-64": "v5p:4x4x4", "v6e-256": "v6e:16x16"}
 BIG, SMALL, DEPO = "experiments/pod/hybrid_1b.py", "experiments/rule110_paper.py", "experiments/depo_paper.py"
-POLICIES, PASSES = ("none", "pass", "chunk", "named", "offload"), (1, 2, 4, 8)  # of the table of memory
+POLICIES, PASSES = ("none", "pass", "chunk", "named"), (1, 2, 4, 8)  # of the table of memory
 SIDES, EACH = (1, 2, 4, 8, 16), 32  # of the curve: sides of a square of chips, sequences on each
 
 

@@ -127,13 +127,13 @@ def _loop_rounds(config: ModelConfig, passes: int) -> int:
     """Forward and backward of `passes` passes, in units of one forward pass.
 
     full: N + 2N. last: N + 2k, no gradient enters the passes before. implicit: N, one more to linearise, and 2 for each of
-    N pulls through it. `remat` repeats every pass, or every pull, that a gradient goes through (`named` and `offload` all of it but the walk over the rule's
+    N pulls through it. `remat` repeats every pass, or every pull, that a gradient goes through (`named` all of it but the walk over the rule's
     chunks, which is counted nevertheless); `remat=chunk` repeats all N.
     """
     sleep = config.sleep
     pulled = min(sleep.gradient_passes, passes) if sleep.gradient == "last" else passes
     linearise = sleep.gradient == "implicit" and passes > 1
-    again = {"none": 0, "pass": pulled, "named": pulled, "offload": pulled, "chunk": passes}[config.recomputed]
+    again = {"none": 0, "pass": pulled, "named": pulled, "chunk": passes}[config.recomputed]
     return passes + linearise + 2 * pulled + again
 
 

@@ -13,13 +13,7 @@ from sleepnet.models.linear import Linear
 from sleepnet.models.norms import RMSNorm
 from sleepnet.state import FastWeights, KvCache
 
-_NAMES = ("chunk_states", "chunk_inverses")  # what the rules keep of their walk over the chunks
-_KEPT = {
-    "named": jax.checkpoint_policies.save_only_these_names(*_NAMES),
-    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
-        names_which_can_be_saved=(), names_which_can_be_offloaded=_NAMES, offload_src="device", offload_dst="pinned_host"
-    ),
-}
+_KEPT = jax.checkpoint_policies.save_only_these_names("chunk_states", "chunk_inverses")  # what the rules keep of their walk over the chunks
 PAD = 0  # in every task: never attended to, never written
 
 
@@ -93,7 +87,7 @@ class WindowReader(nnx.Module):
         hidden = self._embed(tokens)
         hidden, fast_weights, entries = span(0, start)((params, context), hidden, fast_weights)
         context = (valid, *entries, context[3])
-        block_pass = jax.checkpoint(span(start, stop), policy=_KEPT[config.recomputed]) if config.recomputed in _KEPT else span(start, stop)
+        block_pass = jax.checkpoint(span(start, stop), policy=_KEPT) if config.recomputed == "named" else span(start, stop)
         loop = (block_pass, (params, context), hidden, fast_weights, self.loop_gain[...])
         if halt and passes > 1:
             hidden, fast_weights, entries, used = sleeping.run_until(*loop, most=passes, tolerance=halt, config=rules)

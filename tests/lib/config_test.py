@@ -99,7 +99,7 @@ REFUSED = [
     (RunConfig, {"profile": "5-9"}, "profile='5-9' must be start:stop"),
     (RunConfig, {"compile_cache": ""}, "compile_cache='' must be workdir, off, or a folder"),
     (TrainConfig, {"batch_size": 6, "accumulate": 4}, "train.batch_size=6 must be a multiple of train.accumulate=4"),
-    (ModelConfig, {"remat": "all"}, "model.remat='all' is not one of none, pass, chunk, named, offload"),
+    (ModelConfig, {"remat": "all"}, "model.remat='all' is not one of none, pass, chunk, named"),
     (ModelConfig, {"remat": "chunk", "sleep": SleepConfig(remat=True)}, "model.remat='chunk' and model.sleep.remat=True, which is model.remat='pass'"),
     (RunConfig, {"resume": "newest"}, "resume='newest' is not one of latest, latest-good, never"),
     (TrainConfig, {"keep_best": "loss"}, "train.keep_best='loss' is not one of "),

@@ -1,6 +1,5 @@
 """Meshes and sharding rules without devices: sizes, specs by name, what is refused."""
 import dataclasses
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -46,15 +45,6 @@ def test_impossible_axes_are_refused():
 def test_a_run_that_does_not_divide_is_refused(config, message):
     with pytest.raises(UsageError, match=message):
         sharding.check(config, meshes.abstract(MeshConfig(fsdp=2, tensor=2), 8))
-
-
-def test_offloading_asks_for_memory_of_the_host(monkeypatch):
-    config, mesh = RunConfig(model=ModelConfig(remat="offload")), meshes.make(MeshConfig(), jax.devices()[:1])
-    sharding.check(config, mesh)
-    monkeypatch.setattr(sharding, "Mesh", SimpleNamespace)
-    device = SimpleNamespace(addressable_memories=lambda: [SimpleNamespace(kind="device")], device_kind="toy")
-    with pytest.raises(UsageError, match="model.remat='offload' needs devices with pinned_host memory, toy has device: set model.remat=named"):
-        sharding.check(config, SimpleNamespace(devices=np.array([device]), shape={"data": 1, "fsdp": 1, "tensor": 1}))
 
 
 def parameters(name="paper_rule110"):
