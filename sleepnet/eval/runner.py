@@ -4,6 +4,7 @@ Letters: B examples of a batch, E of the evaluation, T tokens of an example, A a
 """
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -151,7 +152,7 @@ def _rows(
     counts: Sequence[np.ndarray],
     axes: Mapping[str, np.ndarray],
     baselines: Mapping[str, Any],
-    means: Mapping[str, np.ndarray],
+    means: Mapping[str, np.ndarray] = MappingProxyType({}),
     keep_answers: bool = False,
 ) -> Iterator[Row]:
     """Rows of one N; `counts` as `_grade` and `own_chain.grade` return them, `axes` are [E, A], `means` [E] are told as means over the answers."""
