@@ -49,6 +49,18 @@ def product_flops(one: Instruction, left: Array, right: Array) -> int:
     return total
 
 
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+def _device_ids(text: str) -> np.ndarray:
+    """The devices of `[4,2]T(1,0)`, counted over 4 × 2 and transposed, or of `0,2,1,3`, one by one."""
+    if match := re.match(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
+        ids = np.arange(math.prod(_numbers(match[1]))).reshape(_numbers(match[1]))
+        return ids.transpose(_numbers(match[2])) if match[2] else ids
+    return np.array(_numbers(text))
+
+
 def group_of(rest: str, devices: int) -> list[int]:
     """The first group of devices that a collective spans, from its attributes."""
     if match := re.search(r"source_target_pairs=\{(.*?)\}\}", rest):
@@ -56,20 +68,20 @@ def group_of(rest: str, devices: int) -> list[int]:
         return next((pair for pair in pairs if pair[0] != pair[1]), pairs[0][:1])  # to itself a chip sends nothing
     if match := re.search(r"replica_groups=\{\{([\d,]+)\}", rest):
         return [int(n) for n in match[1].split(",")]
-    if match := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", rest):
-        shape, source = ([int(n) for n in match[i].split(",")] for i in (1, 2))
-        ids = np.arange(math.prod(source)).reshape(source)
-        return (ids.transpose([int(n) for n in match[3].split(",")]) if match[3] else ids).reshape(shape)[0].tolist()
-    if match := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", rest):
+    if match := re.search(r"replica_groups=\[([\d,]+)\]<=(\[[\d,]+\]\S*)", rest):
+        return _device_ids(match[2]).reshape(_numbers(match[1]))[0].tolist()
+    if match := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((\S+)\))?\s*\{([^}]*)\}", rest):
         sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", match[1])}
-        ids = np.arange(math.prod(sizes.values())).reshape(*sizes.values())
-        for name, before, size in re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", match[2]):
+        ids = _device_ids(match[2] or f"[{math.prod(sizes.values())}]").reshape(*sizes.values())
+        for name, before, size in re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", match[3]):
             axis = list(sizes).index(name)
             if before:  # a part of the axis: (parts before, size)
                 step = sizes[name] // (int(before) * int(size))
                 ids = np.take(ids, np.arange(int(size)) * step, axis=axis)
             sizes[name] = -1
         return ids[tuple(slice(None) if size == -1 else slice(0, 1) for size in sizes.values())].ravel().tolist()
+    if match := re.search(r"replica_groups=(?!\{\})(.*)", rest):
+        raise ValueError(f"a collective's groups are written in a way this tool does not read: {match[1][:120]}")
     return list(range(devices))
 
 

@@ -138,6 +138,9 @@ def test_products_count_what_is_multiplied(attributes, flops):
         ("replica_groups=mesh['axis_0'=4,'axis_1'=2,'axis_2'=2] {'axis_0','axis_2'}", [0, 1, 4, 5, 8, 9, 12, 13]),
         ("replica_groups=mesh['axis_0'=16] {'axis_0':(1)4}", [0, 4, 8, 12]),
         ("replica_groups=mesh['axis_0'=16] {'axis_0':(4)4}", [0, 1, 2, 3]),
+        ("replica_groups=mesh['axis_0'=4,'axis_1'=1,'axis_2'=4], device_ids=([4,4]T(1,0)) {'axis_0'}, use_global_device_ids=true", [0, 1, 2, 3]),
+        ("replica_groups=mesh['axis_0'=4,'axis_1'=1,'axis_2'=4], device_ids=([4,4]T(1,0)) {'axis_2'}, use_global_device_ids=true", [0, 4, 8, 12]),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=2], device_ids=(3,1,2,0) {'axis_0'}", [3, 2]),
         ("source_target_pairs={{3,1},{1,3}}", [3, 1]),
         ("source_target_pairs={{0,0},{1,2},{2,1}}, channel_id=5", [1, 2]),
         ("source_target_pairs={{0,0},{1,1}}", [0]),
@@ -146,6 +149,11 @@ def test_products_count_what_is_multiplied(attributes, flops):
 )
 def test_groups_of_chips(attributes, group):
     assert hlo.group_of(attributes, 16) == group
+
+
+def test_groups_that_cannot_be_read_are_not_taken_for_all_chips():
+    with pytest.raises(ValueError, match="written in a way this tool does not read: @grid"):
+        hlo.group_of("replica_groups=@grid {'x'}, use_global_device_ids=true", 16)
 
 
 def test_a_collective_takes_what_its_links_allow():
