@@ -125,6 +125,21 @@ def test_sigterm_to_one_stops_all_and_they_go_on_bit_for_bit(folder, one):
     assert lines(folder / "term") == one
 
 
+def test_a_run_goes_on_in_fewer_processes(folder, one):
+    """Four, then two, then one: the same steps, each once."""
+    for count, until in ((4, 8), (2, 16)):
+        processes = start(folder, "fewer", count, seconds=0.25)
+        reached(folder / "fewer", until, processes)
+        processes[-1].send_signal(signal.SIGTERM)
+        codes = ended(processes)
+        assert [code for code, _, _ in codes] == [0] * count and "preempted at step" in codes[0][1], codes
+    assert max(int(path.name) for path in (folder / "fewer/checkpoints").iterdir() if path.name.isdigit()) < STEPS
+    assert ended(start(folder, "fewer", 1))[0][0] == 0
+    assert [(row["step"], row["split"]) for row in lines(folder / "fewer")] == [(row["step"], row["split"]) for row in one]
+    losses = [[row["loss"] for row in rows if row["split"] == "train"] for rows in (lines(folder / "fewer"), one)]
+    np.testing.assert_allclose(*losses, rtol=2e-4)
+
+
 def test_the_others_end_within_a_minute_when_one_dies(folder):
     processes = start(folder, "dead", 2, seconds=0.5)
     reached(folder / "dead", 6, processes)
