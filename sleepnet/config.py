@@ -9,7 +9,7 @@ from typing import Any
 
 import ml_collections
 
-from sleepnet import refusals
+from sleepnet import refusals, rules
 from sleepnet.errors import UsageError, nearest
 
 
@@ -45,7 +45,7 @@ class ModelConfig:
     mlp_width: int = 128  # of the gated MLP; 0: none
     conv_width: int = 4  # W of the short convolution in a fast-weight block
     conv: str = "fixed"  # its taps: fixed (over q, k and v), or dynamic (each token makes its own, over v alone; Jet)
-    rule: str = "gated_delta"  # fast-weight rule: delta, hebbian; with a decay gated_delta, gated_hebbian, kda (per key channel), momentum (Titans)
+    rule: str = "gated_delta"  # fast-weight rule, one of sleepnet.rules or your own as "module:NAME"
     beta_max: float = 1.0  # write strength lies in (0, beta_max); 2 lets the delta rules turn a key's value round (negative eigenvalues)
     decay_start: str = "windows"  # what heads forget before training: windows (little in a window), or mamba2; read by rules that decay
     rope_theta: float = 10000.0
@@ -70,7 +70,7 @@ class ModelConfig:
     @property
     def state_shape(self) -> tuple[int, int, int]:
         """(H, K, V) of a block's fast weights; a momentum lies below its S."""
-        return self.heads, self.head_dim * (2 if self.rule == "momentum" else 1), self.head_dim
+        return self.heads, self.head_dim * (2 if rules.get(self.rule).momentum else 1), self.head_dim
 
     @property
     def conv_channels(self) -> int:

@@ -5,11 +5,11 @@ The dataclasses of `sleepnet.config` call these as they are built, so that nothi
 import re
 from typing import Any
 
+from sleepnet import rules
 from sleepnet.errors import UsageError
 
 # keys that fast-weight blocks alone read, and what they say by default
 _OF_FAST_WEIGHTS = {"rule": "gated_delta", "beta_max": 1.0, "conv": "fixed", "decay_start": "windows"}
-_HEBBIAN, _UNDECAYED = ("hebbian", "gated_hebbian"), ("hebbian", "delta")
 
 
 def choice(key: str, value: str, choices: tuple[str, ...]) -> None:
@@ -47,7 +47,7 @@ def model(config: Any) -> None:
     if config.head_dim % 2:
         raise UsageError(f"model.head_dim={config.head_dim} must be even: RoPE turns pairs of channels")
     at_least("model.mlp_width", config.mlp_width, 0)
-    choice("model.rule", config.rule, ("hebbian", "delta", "gated_hebbian", "gated_delta", "kda", "momentum"))
+    rules.get(config.rule)
     choice("model.conv", config.conv, ("fixed", "dynamic"))
     choice("model.decay_start", config.decay_start, ("windows", "mamba2"))
     choice("model.dtype", config.dtype, ("float32", "bfloat16"))
@@ -154,12 +154,12 @@ def _memory(model: Any, asleep: int) -> None:
 
 
 def _rule(model: Any) -> None:
-    if model.beta_max > 1 and model.rule in _HEBBIAN:
+    if model.beta_max > 1 and not rules.get(model.rule).overwrites:
         raise UsageError(
             f"model.beta_max={model.beta_max} with model.rule={model.rule!r}, which never takes a value away: it would only write more; set it to 1.0, "
             f"or use a delta rule"
         )
-    if model.decay_start != "windows" and model.rule in _UNDECAYED:
+    if model.decay_start != "windows" and not rules.get(model.rule).decays:
         raise UsageError(f"model.decay_start={model.decay_start!r} with model.rule={model.rule!r}, which does not decay: leave it at 'windows'")
 
 

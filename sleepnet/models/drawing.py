@@ -29,7 +29,7 @@ def _block(config: ModelConfig, index: int, kind: str) -> str:
     if kind == "A":
         kept = _EVICTIONS[config.sleep.eviction].format(kept=config.survivors, window=config.window)
         return f"{index + 1:2} A  attention, {H} × {D}{mlp}: KV cache, {kept}"
-    return f"{index + 1:2} G  {config.rule}, {H} × {D}{mlp}: S [{H}, {D}, {D}] float32, from window to window"
+    return f"{index + 1:2} G  {config.rule}, {H} × {D}{mlp}: S {list(config.state_shape)} float32, from window to window"
 
 
 def _loop(config: ModelConfig) -> str:

@@ -1,71 +1,58 @@
 """The SSM block's mixer: short convolution, gates, fast-weight rule (Gated DeltaNet; Yang et al., arXiv 2412.06464)."""
-import dataclasses
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
-from sleepnet_kernels import causal_conv1d, delta_rule, delta_step, gated_delta_rule, gated_delta_step, gated_hebbian_rule
-from sleepnet_kernels import gated_hebbian_step, hebbian_rule, hebbian_step, kda_rule, kda_step, momentum_rule, momentum_step
+from sleepnet_kernels import causal_conv1d
 
+from sleepnet import rules
 from sleepnet.config import ModelConfig
 from sleepnet.mesh import BATCH, constrain, over_batch_and_heads
 from sleepnet.models.dynamic_conv import DynamicConv
 from sleepnet.models.linear import Linear, together
 from sleepnet.models.norms import l2_norm, rms_norm
+from sleepnet.rules import Rule
 
 
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """A fast-weight rule as a mixer calls it: `f(q, k, v, log_decay=, beta=, initial_state=)`.
+def _called(rule: Rule, function: Callable) -> Callable:
+    """`function` with the gates that the rule takes; a momentum's come as log_decay [..., 3]: log_decay, log_momentum, applied."""
 
-    Attributes:
-      window: over T tokens.
-      token: over one, without the axis T; for decoding.
-      decays: what has a decay of its own: "head", "channel" (each key channel of each head), or "" for nothing; log_decay is None then.
-      momentum: S has a momentum below it; log_decay ends in an axis of three: log_decay, log_momentum and how much of it is applied.
-    """
-
-    window: Callable
-    token: Callable
-    decays: str
-    momentum: bool = False
-
-
-def _undecayed(rule: Callable) -> Callable:
-    return lambda q, k, v, *, log_decay, beta, initial_state: rule(q, k, v, beta=beta, initial_state=initial_state)
-
-
-def _with_momentum(rule: Callable) -> Callable:
     def call(q, k, v, *, log_decay, beta, initial_state):
-        log_decay, log_momentum, applied = (log_decay[..., i] for i in range(3))
-        return rule(q, k, v, log_decay=log_decay, log_momentum=log_momentum, beta=beta, applied=applied, initial_state=initial_state)
+        if rule.momentum:
+            log_decay, log_momentum, applied = (log_decay[..., i] for i in range(3))
+            return function(q, k, v, log_decay=log_decay, log_momentum=log_momentum, beta=beta, applied=applied, initial_state=initial_state)
+        decays = {"log_decay": log_decay} if rule.decays else {}
+        return function(q, k, v, **decays, beta=beta, initial_state=initial_state)
 
     return call
 
 
-RULES = {
-    "hebbian": Rule(_undecayed(hebbian_rule), _undecayed(hebbian_step), ""),
-    "delta": Rule(_undecayed(delta_rule), _undecayed(delta_step), ""),
-    "gated_hebbian": Rule(gated_hebbian_rule, gated_hebbian_step, "head"),
-    "gated_delta": Rule(gated_delta_rule, gated_delta_step, "head"),
-    "kda": Rule(kda_rule, kda_step, "channel"),
-    "momentum": Rule(_with_momentum(momentum_rule), _with_momentum(momentum_step), "head", momentum=True),
-}
-
-
 def rule_of(name: str, tokens: int) -> Callable:
-    """The rule for so many tokens; decoding takes one at a time, for which there is a form without chunks."""
-    if tokens > 1:
-        return RULES[name].window
+    """`f(q, k, v, log_decay=, beta=, initial_state=)` for so many tokens; decoding takes one at a time, for which there is a form without chunks.
 
-    def one_token(q, k, v, *, log_decay, beta, initial_state):
-        q, k, v, log_decay, beta = jax.tree.map(lambda x: x[:, 0], (q, k, v, log_decay, beta))
-        read, state = RULES[name].token(q, k, v, log_decay=log_decay, beta=beta, initial_state=initial_state)
-        return read[:, None], state
+    Raises:
+      ValueError: what a rule returned is not shaped as it must be.
+    """
+    rule = rules.get(name)
+    single = tokens == 1 and rule.token is not None
+    where = rule.token if single else rule.window
+    function = _called(rule, rules.find(where) if isinstance(where, str) else where)
 
-    return one_token
+    def call(q, k, v, *, log_decay, beta, initial_state):
+        given = (q, k, v, log_decay, beta)
+        q_, k_, v_, log_decay, beta = jax.tree.map(lambda x: x[:, 0], given) if single else given
+        read, state = function(q_, k_, v_, log_decay=log_decay, beta=beta, initial_state=initial_state)
+        read = read[:, None] if single else read
+        if read.shape != v.shape or (state.shape, state.dtype) != (initial_state.shape, initial_state.dtype):
+            raise ValueError(
+                f"model.rule={name!r} returned {read.dtype}{list(read.shape)} and {state.dtype}{list(state.shape)}; it must return what it read, "
+                f"{list(v.shape)}, and the state, {initial_state.dtype}{list(initial_state.shape)}"
+            )
+        return read, state
+
+    return call
 
 
 def decay_start(config: ModelConfig, rngs: nnx.Rngs) -> tuple[jax.Array, jax.Array]:
@@ -95,14 +82,14 @@ class FastWeightMixer(nnx.Module):
         inner = config.heads * config.head_dim
         make = lambda outputs: Linear(config.width, outputs, rngs=rngs)
         self.q, self.k, self.v, self.gate = make(inner), make(inner), make(inner), make(inner)
-        decays = RULES[config.rule].decays
+        decays = rules.get(config.rule).decays
         if decays == "channel":
             self.decay_in = Linear(config.width, config.head_dim, rngs=rngs, axes=(None, None))
             self.decay = Linear(config.head_dim, inner, rngs=rngs)
         elif decays:
             self.decay = make(config.heads)
         self.beta = make(config.heads)
-        if RULES[config.rule].momentum:
+        if rules.get(config.rule).momentum:
             self.momentum = make(config.heads)
         self.out = Linear(inner, config.width, rngs=rngs, scale=config.output_scale, axes=("tensor", None))
         if config.conv == "dynamic":
@@ -148,7 +135,7 @@ class FastWeightMixer(nnx.Module):
         q, k = l2_norm(q), l2_norm(k)
         k, v = (jnp.where(mask_BxTx1[..., None], a, jnp.zeros_like(a)) for a in (k, v))
         log_decay = self._log_decay(*step, mask_BxTx1) if step else None
-        if RULES[self.config.rule].momentum:
+        if rules.get(self.config.rule).momentum:
             log_momentum = jnp.where(mask_BxTx1, jax.nn.log_sigmoid(self.momentum(x_BxTxD).astype(jnp.float32)), 0.0)
             applied = jnp.broadcast_to(mask_BxTx1, log_decay.shape).astype(jnp.float32)
             log_decay = jnp.stack([log_decay, log_momentum, applied], axis=-1)

@@ -11,20 +11,15 @@ All counts are for one sequence.
 import math
 from collections.abc import Sequence
 
+from sleepnet import rules
 from sleepnet.config import ModelConfig, SleepConfig
-
-# FLOPs of one token at one entry of S (decay 1, read q·S 2, write k ⊗ v 2, the delta rule's k·S 2, momentum 3), and what gates it has
-_RULE = {
-    "hebbian": (4, ""), "delta": (6, ""), "gated_hebbian": (5, "head"), "gated_delta": (7, "head"), "kda": (7, "channel"),
-    "momentum": (10, "momentum"),
-}
-
 
 def _gates(config: ModelConfig) -> tuple[int, int]:
     """Weights of the projections to beta and to the decays (by channel: of rank head_dim), and of the decays' rates and biases."""
     D, H, d = config.width, config.heads, config.head_dim
-    decays = {"": (0, 0), "head": (D * H, 2 * H), "channel": (D * d + d * H * d, H + H * d), "momentum": (2 * D * H, 2 * H)}
-    projections, others = decays[_RULE[config.rule][1]]
+    counts = {"": (0, 0), "head": (D * H, 2 * H), "channel": (D * d + d * H * d, H + H * d), "momentum": (2 * D * H, 2 * H)}
+    rule = rules.get(config.rule)
+    projections, others = counts["momentum" if rule.momentum else rule.decays]
     return D * H + projections, others
 
 
@@ -55,7 +50,7 @@ def _block_flops(config: ModelConfig, kind: str, tokens: int, context: int) -> i
         return tokens * (2 * 4 * D * I + 2 * 2 * context * I + mlp)
     projections = 2 * (5 * D * I + _gates(config)[0])
     convolution = 2 * (config.conv_width * config.conv_channels + (_taps(config) if config.conv == "dynamic" else 0))
-    return tokens * (projections + convolution + _RULE[config.rule][0] * I * config.head_dim + mlp)
+    return tokens * (projections + convolution + rules.get(config.rule).flops * I * config.head_dim + mlp)
 
 
 def head_flops(config: ModelConfig, tokens: int) -> int:

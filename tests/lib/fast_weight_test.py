@@ -6,7 +6,8 @@ import pytest
 from flax import nnx
 
 from sleepnet.config import ModelConfig
-from sleepnet.models.fast_weight import RULES, FastWeightMixer
+from sleepnet.models.fast_weight import FastWeightMixer
+from sleepnet.rules import RULES
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

@@ -14,8 +14,9 @@ MAY = {
     "sleepnet.orbax_log": (),
     "sleepnet.state": (),
     "sleepnet.losses": (),
-    "sleepnet.refusals": ("sleepnet.errors",),
-    "sleepnet.config": ("sleepnet.errors", "sleepnet.refusals"),
+    "sleepnet.rules": ("sleepnet.errors",),
+    "sleepnet.refusals": ("sleepnet.errors", "sleepnet.rules"),
+    "sleepnet.config": ("sleepnet.errors", "sleepnet.refusals", "sleepnet.rules"),
     "sleepnet.presets": ("sleepnet.config",),
     "sleepnet.cli": ("sleepnet.errors",),
     "sleepnet.sleep": ("sleepnet.config", "sleepnet.state"),
@@ -23,7 +24,7 @@ MAY = {
     "sleepnet.tasks": ("sleepnet.cli", "sleepnet.errors"),
     "sleepnet.data": ("sleepnet.errors", "sleepnet.tasks"),
     "sleepnet.mesh": ("sleepnet.config", "sleepnet.errors"),
-    MODELS: ("sleepnet.config", "sleepnet.errors", "sleepnet.mesh", "sleepnet.sleep", "sleepnet.state"),
+    MODELS: ("sleepnet.config", "sleepnet.errors", "sleepnet.mesh", "sleepnet.rules", "sleepnet.sleep", "sleepnet.state"),
     "sleepnet.models.zoo": ("sleepnet.config", "sleepnet.errors", "sleepnet.files", MODELS, "sleepnet.tasks"),
     f"{MODELS}.__main__": ("sleepnet.errors", MODELS, f"{MODELS}.zoo"),
     "sleepnet.build": ("sleepnet.config", "sleepnet.errors", MODELS, "sleepnet.tasks"),
@@ -79,7 +80,7 @@ def rule_of(name: str) -> str | None:
 def test_the_sources_are_found():
     assert {"sleepnet.sleep", "sleepnet.models.hybrid", "sleepnet.train.loop", "sleepnet_kernels.dispatch"} <= GRAPH.keys()
     assert "sleepnet.sleep" in GRAPH["sleepnet.models.window"]
-    assert "sleepnet_kernels.gated_delta_rule" in GRAPH["sleepnet.models.fast_weight"]
+    assert "sleepnet_kernels.causal_conv1d" in GRAPH["sleepnet.models.fast_weight"]
     assert "sleepnet.tasks" in GRAPH["sleepnet.models.zoo"]
 
 
