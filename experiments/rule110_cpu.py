@@ -6,7 +6,8 @@ second was written over the first (see README.md).
 Command:   python -m sleepnet.study --config=experiments/rule110_cpu.py
 Hardware:  two CPU cores
 Wall time: 20 to 30 minutes on two busy cores
-Score:     t = 6, per cell, seeds 0, 1: N = 8 .986, .692, N = 1 with as much compute .944, .935; N = 4 .691, .694, N = 1 with as much compute .823, .823; chance .5
+Score:     t = 6, per cell, seeds 0, 1, 2: N = 8 .986, .692, .663, N = 1 with as much compute .944, .935, .996; seeds 0, 1: N = 4 .691, .694, N = 1 with as much
+           compute .823, .823; chance .5
 """
 from sleepnet.study.pair import pair
 
