@@ -60,7 +60,9 @@ def find(where: str) -> Any:
 
 @functools.cache
 def _elsewhere(name: str) -> Rule:
-    module = name.partition(":")[0]
+    module, _, attribute = name.partition(":")
+    if not (module and attribute):
+        raise UsageError(f"model.rule={name!r} must be a rule's name, or 'module:NAME'")
     try:
         rule = find(name)
     except ModuleNotFoundError as error:
@@ -68,7 +70,7 @@ def _elsewhere(name: str) -> Rule:
             raise
         raise UsageError(f"model.rule={name!r}: no module {error.name}; run where it can be imported: from its folder, or with that in PYTHONPATH") from None
     except AttributeError:
-        raise UsageError(f"model.rule={name!r}: the module {module} has no {name.partition(':')[2]!r}") from None
+        raise UsageError(f"model.rule={name!r}: the module {module} has no {attribute!r}") from None
     if not isinstance(rule, Rule):
         raise UsageError(f"model.rule={name!r} is a {type(rule).__name__}, not a sleepnet.rules.Rule")
     return rule

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from sleepnet import rules
 from sleepnet.config import ModelConfig, SleepConfig
 
+
 def _gates(config: ModelConfig) -> tuple[int, int]:
     """Weights of the projections to beta and to the decays (by channel: of rank head_dim), and of the decays' rates and biases."""
     D, H, d = config.width, config.heads, config.head_dim
