@@ -6,7 +6,7 @@ are given a number alone for 700 steps, then for those one, two and three copies
 Command:   python -m sleepnet.study --config=experiments/variables_cpu.py
 Hardware:  two CPU cores, a core an arm
 Wall time: about 16 minutes an arm by its FLOPs, at 19 GFLOP/s a core; 22 and 14 on busy cores
-Score:     0 … 3 copies: N = 4 .966 .741 .635 .530, N = 1 with as much compute 1.000 .272 .257 .252; own number or a guess .250 (seed 0)
+Score:     three copies, seeds 0, 1, 2: N = 4 .530 .982 .931, N = 1 with as much compute .252 .990 .238; own number or a guess .250
 """
 from sleepnet.study.pair import pair
 
