@@ -5,7 +5,7 @@ Depth by log₂ k. Training starts with k ≤ 2 and lets k grow by one from step
 Command:   python -m sleepnet.study --config=experiments/khop_cpu.py
 Hardware:  two CPU cores, a core an arm
 Wall time: about 10 minutes an arm by its FLOPs, at 19 GFLOP/s a core; 18 and 6 on busy cores
-Score:     k = 6, seeds 0, 1: N = 4 .440, .406, N = 1 with as much compute .611, .522; guesses .287
+Score:     k = 6, seeds 0, 1, 2: N = 4 .440, .406, .357, N = 1 with as much compute .611, .522, .591; guesses .287
 """
 from sleepnet.study.pair import pair
 
