@@ -22,33 +22,40 @@ class Rule:
 
     Attributes:
       window: the rule over T tokens, a function or where one is: "module:function".
+      flops: FLOPs of one token at one entry of S, of which controls of equal compute are made: a decay is 1, to read q·S 2, to write k ⊗ v 2, the
+        delta rule's k·S 2.
       token: the same over one token, without the axis T, for decoding; None: `window` with T = 1.
       decays: what has a decay of its own: "head", "channel" (each key channel of each head: log_decay is [B, T, H, K]), or "" for nothing, and
         then the rule takes no log_decay.
-      flops: FLOPs of one token at one entry of S: a decay is 1, to read q·S 2, to write k ⊗ v 2, the delta rule's k·S 2.
       overwrites: whether a write takes away what its key held; else beta beyond 1 would only write more.
       momentum: S has a momentum below it ([B, H, 2 K, V] together), and the rule takes `log_momentum` and `applied` besides, [B, T, H] each.
     """
 
     window: Callable | str
+    flops: int
     token: Callable | str | None = None
     decays: str = "head"
-    flops: int = 7
     overwrites: bool = True
     momentum: bool = False
 
     def __post_init__(self):
         if self.decays not in ("head", "channel", ""):
             raise ValueError(f"decays={self.decays!r} is not one of 'head', 'channel', ''")
+        if self.momentum and self.decays != "head":
+            raise ValueError(f"momentum=True with decays={self.decays!r}: a momentum has one decay a head, as its S has; set decays to 'head'")
+
+
+def _kernel(name: str, flops: int, **more: Any) -> Rule:
+    return Rule(f"sleepnet_kernels:{name}_rule", flops, token=f"sleepnet_kernels:{name}_step", **more)
 
 
 RULES = {
-    "hebbian": Rule("sleepnet_kernels:hebbian_rule", "sleepnet_kernels:hebbian_step", decays="", flops=4, overwrites=False),
-    "delta": Rule("sleepnet_kernels:delta_rule", "sleepnet_kernels:delta_step", decays="", flops=6),
-    "gated_hebbian": Rule("sleepnet_kernels:gated_hebbian_rule", "sleepnet_kernels:gated_hebbian_step", flops=5, overwrites=False),
-    "gated_delta": Rule("sleepnet_kernels:gated_delta_rule", "sleepnet_kernels:gated_delta_step"),
-    "kda": Rule("sleepnet_kernels:kda_rule", "sleepnet_kernels:kda_step", decays="channel"),
-    "momentum": Rule("sleepnet_kernels:momentum_rule", "sleepnet_kernels:momentum_step", flops=10, momentum=True),
+    "hebbian": _kernel("hebbian", 4, decays="", overwrites=False),
+    "delta": _kernel("delta", 6, decays=""),
+    "gated_hebbian": _kernel("gated_hebbian", 5, overwrites=False),
+    "gated_delta": _kernel("gated_delta", 7),
+    "kda": _kernel("kda", 7, decays="channel"),
+    "momentum": _kernel("momentum", 10, momentum=True),
 }
 
 

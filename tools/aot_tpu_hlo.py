@@ -67,7 +67,7 @@ def group_of(rest: str, devices: int) -> list[int]:
         pairs = [[int(n) for n in pair] for pair in re.findall(r"(\d+),(\d+)", match[1])]
         return next((pair for pair in pairs if pair[0] != pair[1]), pairs[0][:1])  # to itself a chip sends nothing
     if match := re.search(r"replica_groups=\{\{([\d,]+)\}", rest):
-        return [int(n) for n in match[1].split(",")]
+        return _numbers(match[1])
     if match := re.search(r"replica_groups=\[([\d,]+)\]<=(\[[\d,]+\]\S*)", rest):
         return _device_ids(match[2]).reshape(_numbers(match[1]))[0].tolist()
     if match := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((\S+)\))?\s*\{([^}]*)\}", rest):

@@ -13,10 +13,9 @@ from sleepnet.mesh import BATCH, constrain, over_batch_and_heads
 from sleepnet.models.dynamic_conv import DynamicConv
 from sleepnet.models.linear import Linear, together
 from sleepnet.models.norms import l2_norm, rms_norm
-from sleepnet.rules import Rule
 
 
-def _called(rule: Rule, function: Callable) -> Callable:
+def _called(rule: rules.Rule, function: Callable) -> Callable:
     """`function` with the gates that the rule takes; a momentum's come as log_decay [..., 3]: log_decay, log_momentum, applied."""
 
     def call(q, k, v, *, log_decay, beta, initial_state):

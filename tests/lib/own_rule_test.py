@@ -34,7 +34,7 @@ def serial(q, k, v, *, log_decay, beta, initial_state):
 def forgetful(q, k, v, *, beta, initial_state):
     return v, initial_state.astype(jnp.bfloat16)
 
-SERIAL = Rule(window=serial)
+SERIAL = Rule(window=serial, flops=7)
 FORGETFUL = Rule(window=forgetful, decays="", flops=1, overwrites=False)
 NUMBER = 3
 '''
@@ -102,5 +102,9 @@ def test_what_a_module_lacks_is_its_own_error():
 def test_every_rule_says_where_its_functions_are():
     for rule in rules.RULES.values():
         assert all(callable(rules.find(where)) for where in (rule.window, rule.token))
-    with pytest.raises(ValueError, match="decays='heads' is not one of"):
-        rules.Rule(window="x:y", decays="heads")
+
+
+@pytest.mark.parametrize("more, message", [({"decays": "heads"}, "decays='heads' is not one of"), ({"decays": "channel", "momentum": True}, "set decays to 'head'")])
+def test_a_rule_that_cannot_be_is_refused(more, message):
+    with pytest.raises(ValueError, match=message):
+        rules.Rule(window="x:y", flops=1, **more)
