@@ -70,30 +70,20 @@ def run_passes(
     Raises:
       ValueError: passes < 1.
     """
-    if passes < 1:
+    counted = isinstance(passes, int)
+    if counted and passes < 1:
         raise ValueError(f"passes={passes}: a window needs at least one pass")
     if config.remat:
         block_pass = jax.checkpoint(block_pass)
-
-    def step(bundle, carry):
-        """A pass that is not the first: (h, S) → (h, S), and the KV entries."""
-        weights, gain, embedding, start = bundle
-        hidden, current = carry
-        hidden, current, entries = block_pass(
-            weights, between_passes(hidden, embedding, gain, config), start if config.reset_fast_weights else current
-        )
-        return (hidden, current), entries
-
     bundle = (weights, gain, embedding, fast_weights)
-    first = lambda bundle: block_pass(bundle[0], bundle[2], bundle[3])
-    if config.gradient == "implicit" and passes > 1:
-        return _implicit(first, step, bundle, passes, config)
-    free = passes - config.gradient_passes if config.gradient == "last" else 0
+    if config.gradient == "implicit" and counted and passes > 1:
+        return _implicit(block_pass, bundle, passes, config)
+    free = passes - config.gradient_passes if config.gradient == "last" and counted else 0
     if free <= 0:
-        return _unroll(first, step, bundle, passes)
-    constant, _ = _unroll_carry(first, step, jax.lax.stop_gradient(bundle), free)
+        return _from_the_first(block_pass, bundle, passes, config)
+    *constant, _ = _from_the_first(block_pass, jax.lax.stop_gradient(bundle), free, config)
     straight = lambda value, through: through + jax.lax.stop_gradient(value - through)
-    return _continue(step, bundle, jax.tree.map(straight, constant, (embedding, fast_weights)), passes - free)
+    return _loop(block_pass, bundle, jax.tree.map(straight, tuple(constant), (embedding, fast_weights)), passes - free, config)
 
 
 def run_until(
@@ -123,20 +113,20 @@ def run_until(
     Raises:
       ValueError: most < 1, or a tolerance that is not positive.
     """
-    if most < 1 or not tolerance > 0:
+    if isinstance(most, int) and isinstance(tolerance, float) and (most < 1 or not tolerance > 0):
         raise ValueError(f"most={most} must be at least 1 and tolerance={tolerance} positive")
-    hidden, current, entries = block_pass(weights, embedding, fast_weights)
+    bundle = (weights, gain, embedding, fast_weights)
     row = lambda chosen, leaf: chosen.reshape(-1, *[1] * (leaf.ndim - 1))
 
     def step(carry):
-        hidden, current, entries, awake, used = carry
-        new = block_pass(weights, between_passes(hidden, embedding, gain, config), fast_weights if config.reset_fast_weights else current)
-        kept = jax.tree.map(lambda a, b: jnp.where(row(awake, a), a, b), new, (hidden, current, entries))
-        return *kept, awake & ~settled(new[1], current, tolerance), used + awake.astype(jnp.int32)
+        out, awake, used = carry
+        new = _one_pass(block_pass, bundle, out[:2], jnp.max(used) == 0, config)
+        kept = jax.tree.map(lambda a, b: jnp.where(row(awake, a), a, b), new, out)
+        return kept, awake & ~((used > 0) & settled(new[1], out[1], tolerance)), used + awake.astype(jnp.int32)
 
-    batch = hidden.shape[0]
-    carry = (hidden, current, entries, jnp.ones((batch,), bool), jnp.ones((batch,), jnp.int32))
-    hidden, current, entries, _, used = jax.lax.while_loop(lambda carry: jnp.any(carry[3]) & (jnp.max(carry[4]) < most), step, carry)
+    batch = embedding.shape[0]
+    carry = (_before(block_pass, bundle, (embedding, fast_weights)), jnp.ones((batch,), bool), jnp.zeros((batch,), jnp.int32))
+    (hidden, current, entries), _, used = jax.lax.while_loop(lambda carry: jnp.any(carry[1]) & (jnp.max(carry[2]) < most), step, carry)
     return hidden, current, entries, used
 
 
@@ -147,30 +137,42 @@ def settled(new: FastWeights, old: FastWeights, tolerance: float) -> jax.Array:
     return change < tolerance**2 * square(new.layers)
 
 
-def _unroll_carry(first, step, bundle, passes):
-    """(h, S) after `passes` passes, and the KV entries of the last."""
-    hidden, fast_weights, entries = first(bundle)
-    if passes == 1:
-        return (hidden, fast_weights), entries
-    hidden, fast_weights, entries = _continue(step, bundle, (hidden, fast_weights), passes - 1)
-    return (hidden, fast_weights), entries
+def _one_pass(block_pass, bundle, carry, first, config):
+    """One pass over a window from (h, S); `first`: a bool or a value, whether it is the window's first, which reads the embedding."""
+    (weights, gain, embedding, start), (hidden, current) = bundle, carry
+    if config.carry == "reinject":  # else h is the embedding before the first pass
+        again = between_passes(hidden, embedding, gain, config)
+        hidden = again if first is False else jnp.where(first, embedding, again)
+    return block_pass(weights, hidden, start if config.reset_fast_weights else current)
 
 
-def _unroll(first, step, bundle, passes):
-    (hidden, fast_weights), entries = _unroll_carry(first, step, bundle, passes)
-    return hidden, fast_weights, entries
+def _before(block_pass, bundle, carry):
+    """(h, S, entries) before any pass has written an entry."""
+    entries = jax.eval_shape(block_pass, bundle[0], *carry)[2]
+    return *carry, jax.tree.map(lambda entry: jnp.zeros(entry.shape, entry.dtype), entries)
 
 
-def _continue(step, bundle, carry, passes):
-    """`passes` further passes; the last stands outside the scan, since only its KV entries are wanted."""
-    if passes > 1:
-        carry, _ = jax.lax.scan(lambda c, _: (step(bundle, c)[0], None), carry, length=passes - 1)
-    (hidden, fast_weights), entries = step(bundle, carry)
-    return hidden, fast_weights, entries
+def _from_the_first(block_pass, bundle, passes, config):
+    """All passes over a window."""
+    if isinstance(passes, int) and passes == 1:
+        return block_pass(bundle[0], *bundle[2:])
+    return _loop(block_pass, bundle, bundle[2:], passes, config, begins=True)
 
 
-def _implicit(first, step, bundle, passes, config):
-    """`_unroll` whose backward pass linearises every pass at the last one; see `run_passes`."""
+def _loop(block_pass, bundle, carry, passes, config, begins=False):
+    """`passes` passes from (h, S) on as one loop, so that one pass is compiled however many run; the first of the window among them if it `begins`."""
+    if isinstance(passes, int) and passes == 1 and not begins:
+        return _one_pass(block_pass, bundle, carry, False, config)
+    step = lambda carry, first: _one_pass(block_pass, bundle, carry[:2], first if begins else False, config)
+    carry = _before(block_pass, bundle, carry)
+    if isinstance(passes, int):
+        return jax.lax.scan(lambda carry, first: (step(carry, first), None), carry, jnp.arange(passes) == 0)[0]
+    return jax.lax.fori_loop(0, passes, lambda i, carry: step(carry, i == 0), carry)
+
+
+def _implicit(block_pass, bundle, passes, config):
+    """All passes, with a backward pass that linearises every one at the last; see `run_passes`."""
+    step = lambda bundle, carry: _one_pass(block_pass, bundle, carry, False, config)
     leaves, tree = jax.tree.flatten(bundle)
     is_float = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
     floats = [leaf for leaf, yes in zip(leaves, is_float) if yes]
@@ -182,7 +184,7 @@ def _implicit(first, step, bundle, passes, config):
 
     @jax.custom_vjp
     def solve(floats, others):
-        return _unroll(first, step, join(floats, others), passes)
+        return _from_the_first(block_pass, join(floats, others), passes, config)
 
     def forward(floats, others):
         out = solve(floats, others)
@@ -192,11 +194,11 @@ def _implicit(first, step, bundle, passes, config):
         floats, others, end = residuals
         _, pull = jax.vjp(lambda floats, end: step(join(floats, others), end), floats, end)
         silent = jax.tree.map(jnp.zeros_like, cotangents[2])
-        total, g_end = pull((cotangents[:2], cotangents[2]))
+        total, g_end = pull(cotangents)
 
         def term(carry, _):
             total, g_end = carry
-            g_floats, g_end = pull((g_end, silent))
+            g_floats, g_end = pull((*g_end, silent))
             return (jax.tree.map(jnp.add, total, g_floats), g_end), None
 
         (total, (g_hidden, g_fast_weights)), _ = jax.lax.scan(term, (total, g_end), length=passes - 1)

@@ -7,6 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from flax import nnx
 
 from sleepnet.models.window import PAD, WindowReader
@@ -56,23 +57,14 @@ class Hybrid(WindowReader):
         size, start, logits, used = self.config.window, 0, [], jnp.zeros((batch_size,), jnp.int32)
         fast_weights, survivors = self._begin(batch_size)
         while start < length:
-            run = _equal_windows(predicts[start // size:], length - start, size)
-            if run == 1 or predicts[start // size] or self.config.full_cache:  # a cache that grows has no fixed shape to scan over
-                run = 1
-                chunk = tokens[:, start:start + size]
-                if predicts[start // size]:
-                    count = self.config.sleep.predict_passes
-                    hidden, fast_weights, survivors, _ = self._reader(count, causal=True)(chunk, fast_weights, survivors)
-                    logits.append(self._logits(hidden))
-                else:
-                    _, fast_weights, survivors, more = self._reader(passes, halt=halt)(chunk, fast_weights, survivors)
-                    logits.append(self._no_logits(chunk))
-                    used = used + more
-            else:
-                chunk = tokens[:, start:start + run * size]
-                fast_weights, survivors, more = self._scan_sleep(chunk, fast_weights, survivors, passes, halt)
-                logits.append(self._no_logits(chunk))
-                used = used + more
+            predicting = predicts[start // size]
+            # a cache that grows has no fixed shape to scan over
+            run = 1 if self.config.full_cache else _alike(predicts[start // size:], length - start, size)
+            chunk = tokens[:, start:start + run * size]
+            count, ends = (self.config.sleep.predict_passes, 0.0) if predicting else (passes, halt)
+            hidden, fast_weights, survivors, more = self._read_run(chunk, fast_weights, survivors, run, count, predicting, ends)
+            logits.append(self._logits(hidden) if predicting else self._no_logits(chunk))
+            used = used if predicting else used + more
             start += run * size
         return jnp.concatenate(logits, axis=1), used
 
@@ -95,18 +87,20 @@ class Hybrid(WindowReader):
             raise ValueError(f"predicts has {len(predicts)} entries, but {length} tokens are {windows} windows of {self.config.window}")
         return tuple(bool(value) for value in predicts)
 
-    def _scan_sleep(self, tokens, fast_weights, survivors, passes, halt):
-        """Several whole windows that sleep, one after the other, compiled once."""
-        size = self.config.window
+    def _read_run(self, tokens, fast_weights, survivors, run, passes, predicting, halt):
+        """`run` windows that all sleep, or all predict, one after the other and compiled once; as `_read`, with hidden None where they sleep."""
+        if run == 1:
+            hidden, *kept, used = self._reader(passes, predicting, halt)(tokens, fast_weights, survivors)
+            return hidden if predicting else None, *kept, used
         graph, params = nnx.split(self, nnx.Param)
-        chunks = jnp.stack(jnp.split(tokens, tokens.shape[1] // size, axis=1))
+        chunks = jnp.stack(jnp.split(tokens, run, axis=1))
 
         def body(carry, chunk):
-            _, *carry, used = nnx.merge(graph, params)._reader(passes, halt=halt)(chunk, *carry)
-            return tuple(carry), used
+            hidden, *carry, used = nnx.merge(graph, params)._reader(passes, predicting, halt)(chunk, *carry)
+            return tuple(carry), (hidden if predicting else None, used)
 
-        carry, used = jax.lax.scan(body, (fast_weights, survivors), chunks)
-        return *carry, jnp.sum(used, axis=0)
+        kept, (hidden, used) = jax.lax.scan(body, (fast_weights, survivors), chunks)
+        return hidden if hidden is None else rearrange(hidden, "w b t d -> b (w t) d"), *kept, jnp.sum(used, axis=0)
 
     # Streaming
 
@@ -186,9 +180,9 @@ class Hybrid(WindowReader):
         return self._open(fast_weights, survivors)
 
 
-def _equal_windows(predicts: tuple[bool, ...], left: int, size: int) -> int:
-    """How many whole windows from here on sleep, at least 1."""
+def _alike(predicts: tuple[bool, ...], left: int, size: int) -> int:
+    """How many whole windows from here on do what the first does, at least 1."""
     count = 0
-    while count < len(predicts) and not predicts[count] and (count + 1) * size <= left:
+    while count < len(predicts) and predicts[count] == predicts[0] and (count + 1) * size <= left:
         count += 1
     return max(count, 1)

@@ -70,6 +70,7 @@ class WindowReader(nnx.Module):
         rules = dataclasses.replace(rules, remat=config.recomputed == "pass")
         graph, params = nnx.split(self, nnx.Param)
         start, stop = config.loop
+        keeps = config.sleep.eviction != "hard"  # else no entry outlives the window, and none is carried through the loop
         valid = tokens != PAD
         blank = KvCache.empty(*tokens.shape, len(survivors.keys), config.heads, config.head_dim, jnp.dtype(config.dtype))
         cache = survivors.append(blank)
@@ -81,22 +82,25 @@ class WindowReader(nnx.Module):
                 hidden, fast_weights, _, cache = nnx.merge(graph, params)._advance(
                     first, last, hidden, fast_weights, None, KvCache(keys, values, seen), valid, survivors.valid.shape[1]
                 )
-                return hidden, fast_weights, (cache.keys, cache.values)
+                return hidden, fast_weights, (cache.keys, cache.values) if keeps else ()
             return block_pass
+
+        def after(context, entries):
+            return (valid, *(entries or context[1:3]), context[3])
 
         hidden = self._embed(tokens)
         hidden, fast_weights, entries = span(0, start)((params, context), hidden, fast_weights)
-        context = (valid, *entries, context[3])
+        context = after(context, entries)
         block_pass = jax.checkpoint(span(start, stop), policy=_KEPT) if config.recomputed == "named" else span(start, stop)
         loop = (block_pass, (params, context), hidden, fast_weights, self.loop_gain[...])
-        if halt and passes > 1:
+        if not (isinstance(halt, float) and halt == 0.0):
             hidden, fast_weights, entries, used = sleeping.run_until(*loop, most=passes, tolerance=halt, config=rules)
         else:
             hidden, fast_weights, entries = sleeping.run_passes(*loop, passes=passes, config=rules)
             used = jnp.full((tokens.shape[0],), passes, jnp.int32)
-        context = (valid, *entries, context[3])
+        context = after(context, entries)
         hidden, fast_weights, entries = span(stop, len(config.pattern))((params, context), hidden, fast_weights)
-        cache = KvCache(*entries, context[3])
+        cache = KvCache(*after(context, entries)[1:])
         newest = tokens.shape[1] if newest is None else newest
         return hidden, fast_weights, self._evict(cache, newest), used
 
