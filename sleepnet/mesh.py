@@ -53,6 +53,12 @@ def use(mesh: Mesh) -> contextlib.AbstractContextManager:
     return jax.set_mesh(mesh) if mesh.size > 1 else contextlib.nullcontext()
 
 
+def platform() -> str:
+    """What is traced for: the devices of the mesh in use, which need not be there, else this process's."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def _current() -> AbstractMesh | None:
     """The mesh in use, where it cuts arrays: within `over_data` each device has its own."""
     mesh = jax.sharding.get_abstract_mesh()

@@ -11,10 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from sleepnet.config import SleepConfig
+from sleepnet.mesh import platform
 from sleepnet.state import FastWeights
 
 Entries = tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]
 BlockPass = Callable[[Any, jax.Array, FastWeights], tuple[jax.Array, FastWeights, Entries]]
+
+# On a CPU up to this many passes are unrolled, which compiles faster than a loop: equal kernels are compiled once, and nothing is stacked for the gradient
+UNROLLED_PASSES = 8
 
 
 def between_passes(hidden: jax.Array, embedding: jax.Array, gain: jax.Array, config: SleepConfig) -> jax.Array:
@@ -43,12 +47,12 @@ def run_passes(
     fast_weights: FastWeights,
     gain: jax.Array,
     *,
-    passes: int,
+    passes: int | jax.Array,
     config: SleepConfig,
 ) -> tuple[jax.Array, FastWeights, Entries]:
     """Runs `passes` passes over one window: h and S go from pass to pass, cumulatively.
 
-    Gradients follow `config.gradient`:
+    Of a value of `passes` one program does for every N, and has no gradient. Else gradients follow `config.gradient`:
       full      through every pass.
       last      through the last `config.gradient_passes`; the values of the passes before enter as constants, and the
                 gradient reaches what came before the window as if those passes had left S and h alone.
@@ -61,7 +65,7 @@ def run_passes(
       embedding: [B, T, D] input of the first pass.
       fast_weights: S at the window's start.
       gain: [D], see `between_passes`.
-      passes: N ≥ 1.
+      passes: N ≥ 1, an int or an int32 scalar.
       config: carry, gradient, remat, reset_fast_weights.
 
     Returns:
@@ -70,20 +74,28 @@ def run_passes(
     Raises:
       ValueError: passes < 1.
     """
-    counted = isinstance(passes, int)
-    if counted and passes < 1:
+    if not isinstance(passes, int):
+        return _counted(block_pass, (weights, gain, embedding, fast_weights), passes, config)
+    if passes < 1:
         raise ValueError(f"passes={passes}: a window needs at least one pass")
     if config.remat:
         block_pass = jax.checkpoint(block_pass)
+
+    def step(bundle, carry):
+        """A pass that is not the first: (h, S) → (h, S), and the KV entries."""
+        hidden, current, entries = _one_more(block_pass, bundle, *carry, config)
+        return (hidden, current), entries
+
     bundle = (weights, gain, embedding, fast_weights)
-    if config.gradient == "implicit" and counted and passes > 1:
-        return _implicit(block_pass, bundle, passes, config)
-    free = passes - config.gradient_passes if config.gradient == "last" and counted else 0
+    first = lambda bundle: block_pass(bundle[0], bundle[2], bundle[3])
+    if config.gradient == "implicit" and passes > 1:
+        return _implicit(first, step, bundle, passes, config)
+    free = passes - config.gradient_passes if config.gradient == "last" else 0
     if free <= 0:
-        return _from_the_first(block_pass, bundle, passes, config)
-    *constant, _ = _from_the_first(block_pass, jax.lax.stop_gradient(bundle), free, config)
+        return _unroll(first, step, bundle, passes)
+    constant, _ = _unroll_carry(first, step, jax.lax.stop_gradient(bundle), free)
     straight = lambda value, through: through + jax.lax.stop_gradient(value - through)
-    return _loop(block_pass, bundle, jax.tree.map(straight, tuple(constant), (embedding, fast_weights)), passes - free, config)
+    return _continue(step, bundle, jax.tree.map(straight, constant, (embedding, fast_weights)), passes - free)
 
 
 def run_until(
@@ -93,39 +105,38 @@ def run_until(
     fast_weights: FastWeights,
     gain: jax.Array,
     *,
-    most: int,
-    tolerance: float,
+    most: int | jax.Array,
+    tolerance: float | jax.Array,
     config: SleepConfig,
 ) -> tuple[jax.Array, FastWeights, Entries, jax.Array]:
     """As `run_passes`, but a sequence sleeps no longer once S has settled: at test time, there are no gradients.
 
-    Sequence b makes passes 1, 2, … until ‖S_j − S_{j−1}‖ < tolerance · ‖S_j‖, norms over all layers and heads of b, or j = `most`. It keeps the
-    h and S of its last pass, so what it does hangs on no other sequence of the batch; the program ends when all have stopped.
+    Sequence b makes passes 1, 2, … until ‖S_j − S_{j−1}‖ < tolerance · ‖S_j‖ for a j > 1, norms over all layers and heads of b, or j = `most`. It
+    keeps the h and S of its last pass, so what it does hangs on no other sequence of the batch; the program ends when all have stopped.
 
     Args:
       block_pass, weights, embedding, fast_weights, gain, config: as in `run_passes`; every leaf that a pass writes has the batch in front.
-      most: bound on the passes, at least 1.
+      most: bound on the passes, at least 1; it and the tolerance may be values, of which one program serves all.
       tolerance: positive.
 
     Returns:
       hidden, fast weights, KV entries of the last pass, and the passes that each sequence made: int32 [B].
 
     Raises:
-      ValueError: most < 1, or a tolerance that is not positive.
+      ValueError: most < 1, or a tolerance that is not positive, where they are no values.
     """
-    if isinstance(most, int) and isinstance(tolerance, float) and (most < 1 or not tolerance > 0):
+    if isinstance(most, int) and most < 1 or isinstance(tolerance, float) and not tolerance > 0:
         raise ValueError(f"most={most} must be at least 1 and tolerance={tolerance} positive")
-    bundle = (weights, gain, embedding, fast_weights)
+    bundle, batch = (weights, gain, embedding, fast_weights), embedding.shape[0]
     row = lambda chosen, leaf: chosen.reshape(-1, *[1] * (leaf.ndim - 1))
 
     def step(carry):
         out, awake, used = carry
-        new = _one_pass(block_pass, bundle, out[:2], jnp.max(used) == 0, config)
+        new = _any_pass(block_pass, bundle, out, jnp.max(used) == 0, config)
         kept = jax.tree.map(lambda a, b: jnp.where(row(awake, a), a, b), new, out)
         return kept, awake & ~((used > 0) & settled(new[1], out[1], tolerance)), used + awake.astype(jnp.int32)
 
-    batch = embedding.shape[0]
-    carry = (_before(block_pass, bundle, (embedding, fast_weights)), jnp.ones((batch,), bool), jnp.zeros((batch,), jnp.int32))
+    carry = (_before(block_pass, bundle), jnp.ones((batch,), bool), jnp.zeros((batch,), jnp.int32))
     (hidden, current, entries), _, used = jax.lax.while_loop(lambda carry: jnp.any(carry[1]) & (jnp.max(carry[2]) < most), step, carry)
     return hidden, current, entries, used
 
@@ -137,42 +148,56 @@ def settled(new: FastWeights, old: FastWeights, tolerance: float) -> jax.Array:
     return change < tolerance**2 * square(new.layers)
 
 
-def _one_pass(block_pass, bundle, carry, first, config):
-    """One pass over a window from (h, S); `first`: a bool or a value, whether it is the window's first, which reads the embedding."""
-    (weights, gain, embedding, start), (hidden, current) = bundle, carry
-    if config.carry == "reinject":  # else h is the embedding before the first pass
-        again = between_passes(hidden, embedding, gain, config)
-        hidden = again if first is False else jnp.where(first, embedding, again)
-    return block_pass(weights, hidden, start if config.reset_fast_weights else current)
+def _one_more(block_pass, bundle, hidden, current, config):
+    """A pass that is not the first, from (h, S)."""
+    weights, gain, embedding, start = bundle
+    return block_pass(weights, between_passes(hidden, embedding, gain, config), start if config.reset_fast_weights else current)
 
 
-def _before(block_pass, bundle, carry):
-    """(h, S, entries) before any pass has written an entry."""
-    entries = jax.eval_shape(block_pass, bundle[0], *carry)[2]
-    return *carry, jax.tree.map(lambda entry: jnp.zeros(entry.shape, entry.dtype), entries)
+def _any_pass(block_pass, bundle, out, first, config):
+    """A pass from what the last one left; `first` is a value: the window's first reads the embedding and the first S, which `_before` puts there."""
+    _, gain, embedding, _ = bundle
+    hidden = out[0] if config.carry == "hidden" else jnp.where(first, embedding, between_passes(out[0], embedding, gain, config))
+    return block_pass(bundle[0], hidden, bundle[3] if config.reset_fast_weights else out[1])
 
 
-def _from_the_first(block_pass, bundle, passes, config):
-    """All passes over a window."""
-    if isinstance(passes, int) and passes == 1:
-        return block_pass(bundle[0], *bundle[2:])
-    return _loop(block_pass, bundle, bundle[2:], passes, config, begins=True)
+def _before(block_pass, bundle):
+    """(h, S, entries) before the first pass; of a pass's entries there are none yet."""
+    weights, _, embedding, start = bundle
+    blank = lambda entry: jnp.zeros(entry.shape, entry.dtype)
+    return embedding, start, jax.tree.map(blank, jax.eval_shape(block_pass, weights, embedding, start)[2])
 
 
-def _loop(block_pass, bundle, carry, passes, config, begins=False):
-    """`passes` passes from (h, S) on as one loop, so that one pass is compiled however many run; the first of the window among them if it `begins`."""
-    if isinstance(passes, int) and passes == 1 and not begins:
-        return _one_pass(block_pass, bundle, carry, False, config)
-    step = lambda carry, first: _one_pass(block_pass, bundle, carry[:2], first if begins else False, config)
-    carry = _before(block_pass, bundle, carry)
-    if isinstance(passes, int):
-        return jax.lax.scan(lambda carry, first: (step(carry, first), None), carry, jnp.arange(passes) == 0)[0]
-    return jax.lax.fori_loop(0, passes, lambda i, carry: step(carry, i == 0), carry)
+def _counted(block_pass, bundle, passes, config):
+    """A value of passes as one loop, so that one pass is compiled."""
+    return jax.lax.fori_loop(0, passes, lambda i, out: _any_pass(block_pass, bundle, out, i == 0, config), _before(block_pass, bundle))
 
 
-def _implicit(block_pass, bundle, passes, config):
-    """All passes, with a backward pass that linearises every one at the last; see `run_passes`."""
-    step = lambda bundle, carry: _one_pass(block_pass, bundle, carry, False, config)
+def _unroll_carry(first, step, bundle, passes):
+    """(h, S) after `passes` passes, and the KV entries of the last."""
+    hidden, fast_weights, entries = first(bundle)
+    if passes == 1:
+        return (hidden, fast_weights), entries
+    hidden, fast_weights, entries = _continue(step, bundle, (hidden, fast_weights), passes - 1)
+    return (hidden, fast_weights), entries
+
+
+def _unroll(first, step, bundle, passes):
+    (hidden, fast_weights), entries = _unroll_carry(first, step, bundle, passes)
+    return hidden, fast_weights, entries
+
+
+def _continue(step, bundle, carry, passes):
+    """`passes` further passes; the last stands outside the scan, since only its KV entries are wanted."""
+    if passes > 1:
+        unroll = platform() == "cpu" and passes < UNROLLED_PASSES
+        carry, _ = jax.lax.scan(lambda c, _: (step(bundle, c)[0], None), carry, length=passes - 1, unroll=unroll)
+    (hidden, fast_weights), entries = step(bundle, carry)
+    return hidden, fast_weights, entries
+
+
+def _implicit(first, step, bundle, passes, config):
+    """`_unroll` whose backward pass linearises every pass at the last one; see `run_passes`."""
     leaves, tree = jax.tree.flatten(bundle)
     is_float = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
     floats = [leaf for leaf, yes in zip(leaves, is_float) if yes]
@@ -184,7 +209,7 @@ def _implicit(block_pass, bundle, passes, config):
 
     @jax.custom_vjp
     def solve(floats, others):
-        return _from_the_first(block_pass, join(floats, others), passes, config)
+        return _unroll(first, step, join(floats, others), passes)
 
     def forward(floats, others):
         out = solve(floats, others)
@@ -194,11 +219,11 @@ def _implicit(block_pass, bundle, passes, config):
         floats, others, end = residuals
         _, pull = jax.vjp(lambda floats, end: step(join(floats, others), end), floats, end)
         silent = jax.tree.map(jnp.zeros_like, cotangents[2])
-        total, g_end = pull(cotangents)
+        total, g_end = pull((cotangents[:2], cotangents[2]))
 
         def term(carry, _):
             total, g_end = carry
-            g_floats, g_end = pull((*g_end, silent))
+            g_floats, g_end = pull((g_end, silent))
             return (jax.tree.map(jnp.add, total, g_floats), g_end), None
 
         (total, (g_hidden, g_fast_weights)), _ = jax.lax.scan(term, (total, g_end), length=passes - 1)

@@ -34,7 +34,7 @@ def written(tokens_BxT: jax.Array, targets_BxT: jax.Array, loss_mask_BxT: jax.Ar
     return jnp.pad((label_BxT != PAD) & (tokens_BxT[:, 1:] == label_BxT), ((0, 0), (1, 0)))
 
 
-def write(model: nnx.Module, tokens_BxT: jax.Array, own_BxT: jax.Array, *, passes: int, predicts: Sequence[bool], halt: float = 0.0) -> tuple[jax.Array, jax.Array]:
+def write(model: nnx.Module, tokens_BxT: jax.Array, own_BxT: jax.Array, *, passes: int | jax.Array, predicts: Sequence[bool], halt: float | jax.Array | None = 0.0) -> tuple[jax.Array, jax.Array]:
     """Reads the tokens in the streaming form, a token of `own_BxT` replaced by what was predicted at the token before it.
 
     Args:
@@ -70,7 +70,7 @@ def write(model: nnx.Module, tokens_BxT: jax.Array, own_BxT: jax.Array, *, passe
     return jnp.concatenate(read, axis=1), jnp.concatenate(predicted, axis=1)
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "passes", "predicts", "answers", "marker", "halt"))
+@functools.partial(jax.jit, static_argnames=("graph", "predicts", "answers", "marker"))
 def grade(graph, params, tokens_BxT, targets_BxT, loss_mask_BxT, answer_BxT, *, passes, predicts, answers, marker, halt):
     """[B, A] int32 each: right tokens, and whether all are right, after the model's own chain.
 

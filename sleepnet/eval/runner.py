@@ -83,11 +83,11 @@ def evaluate(
         arrays = tuple(batch[key] for key in ("tokens", "targets", "loss_mask", "answer"))
         # of several processes, each has the whole batch
         arrays = jax.device_put(arrays) if jax.process_count() == 1 else arrays
-        static = dict(predicts=task.predicts, answers=task.answers, halt=halt)
-        pending = {count: _grade(graph, params, arrays[0], arrays[1], arrays[3], passes=count, **static) for count in graded}
+        told = dict(predicts=task.predicts, answers=task.answers, halt=np.float32(halt) if halt else None)
+        pending = {count: _grade(graph, params, arrays[0], arrays[1], arrays[3], passes=np.int32(count), **told) for count in graded}
         if own_chain:
-            write = functools.partial(own.grade, graph, params, *arrays, marker=task.answer_marker, **static)
-            pending = {count: (*values, *write(passes=count)) for count, values in pending.items()}
+            write = functools.partial(own.grade, graph, params, *arrays, marker=task.answer_marker, **told)
+            pending = {count: (*values, *write(passes=np.int32(count))) for count, values in pending.items()}
             awake.append((batch["tokens"] != PAD)[:valid, np.repeat(task.predicts, task.window)[: task.seq_len]].sum(axis=1))
         for count, values in jax.device_get(pending).items():
             graded[count].append([value[:valid] for value in values])
@@ -132,15 +132,12 @@ def _batches(task: Task, seed: int, split: str, examples: int, batch_size: int) 
         yield stop, stop - start, task.batch_at(seed, split, np.minimum(np.arange(start, start + batch_size), examples - 1))
 
 
-# At module level and by a static graph: another evaluation of the same model compiles nothing
-@functools.partial(jax.jit, static_argnames=("graph", "passes", "predicts", "answers", "halt"))
+# At module level, by a static graph and with N as a value: another evaluation of the same model compiles nothing, nor does another N
+@functools.partial(jax.jit, static_argnames=("graph", "predicts", "answers"))
 def _grade(graph, params, tokens_BxT, targets_BxT, answer_BxT, *, passes, predicts, answers, halt):
     """[B, A] int32 each: right tokens, tokens, whether all are right, tokens with a logit that is no number; and passes asleep, [B]."""
     model = nnx.merge(graph, params)
-    if halt:
-        logits_BxTxV, used_B = model.forward_until(tokens_BxT, passes=passes, predicts=predicts, halt=halt)
-    else:
-        logits_BxTxV, used_B = model.forward(tokens_BxT, passes=passes, predicts=predicts), jnp.zeros(tokens_BxT.shape[:1], jnp.int32)
+    logits_BxTxV, used_B = model.forward_until(tokens_BxT, passes=passes, predicts=predicts, halt=halt)
     finite_BxT = jnp.all(jnp.isfinite(logits_BxTxV), axis=-1)
     targets_BxT = jnp.where(finite_BxT, targets_BxT, -1)  # argmax takes NaN for the largest: it must not hit by chance
     right, tokens, exact = losses.grade(logits_BxTxV, targets_BxT, answer_BxT, answers)

@@ -23,14 +23,14 @@ class Hybrid(WindowReader):
     # Whole sequences
 
     def forward(
-        self, tokens: jax.Array, loss_mask=None, *, passes: int | None = None, predicts: tuple[bool, ...] | None = None
+        self, tokens: jax.Array, loss_mask=None, *, passes: int | jax.Array | None = None, predicts: tuple[bool, ...] | None = None
     ) -> jax.Array:
         """Algorithm 1: reads the windows in turn, sleeping over those without labels.
 
         Args:
           tokens: [B, T] int32; PAD is 0.
           loss_mask: [B, T] bool, concrete; True where something is predicted. Not needed where `predicts` is given.
-          passes: N of windows that sleep; `config.sleep.passes` if None.
+          passes: N of windows that sleep; `config.sleep.passes` if None. Of an int32 scalar one program serves every N, without gradients.
           predicts: one bool a window, static: does it hold labels? Needed under `jit`, where a mask has no values.
 
         Returns:
@@ -42,7 +42,8 @@ class Hybrid(WindowReader):
         return self.forward_until(tokens, loss_mask, passes=passes, predicts=predicts)[0]
 
     def forward_until(
-        self, tokens: jax.Array, loss_mask=None, *, passes: int | None = None, predicts: tuple[bool, ...] | None = None, halt: float = 0.0
+        self, tokens: jax.Array, loss_mask=None, *, passes: int | jax.Array | None = None, predicts: tuple[bool, ...] | None = None,
+        halt: float | jax.Array | None = 0.0,
     ) -> tuple[jax.Array, jax.Array]:
         """`forward` in which a sequence's sleep may end before its N-th pass: once S has settled to within `halt`, see `sleep.run_until`.
 
@@ -58,17 +59,18 @@ class Hybrid(WindowReader):
         fast_weights, survivors = self._begin(batch_size)
         while start < length:
             predicting = predicts[start // size]
-            # a cache that grows has no fixed shape to scan over
-            run = 1 if self.config.full_cache else _alike(predicts[start // size:], length - start, size)
+            # a cache that grows has no fixed shape to scan over, and a gradient through a scan over predictions would stack all that it keeps
+            alone = self.config.full_cache or predicting and isinstance(passes, int)
+            run = 1 if alone else _alike(predicts[start // size:], length - start, size)
             chunk = tokens[:, start:start + run * size]
-            count, ends = (self.config.sleep.predict_passes, 0.0) if predicting else (passes, halt)
+            count, ends = (self.config.sleep.predict_passes, None) if predicting else (passes, halt)
             hidden, fast_weights, survivors, more = self._read_run(chunk, fast_weights, survivors, run, count, predicting, ends)
             logits.append(self._logits(hidden) if predicting else self._no_logits(chunk))
             used = used if predicting else used + more
             start += run * size
         return jnp.concatenate(logits, axis=1), used
 
-    def _reader(self, passes, causal=False, halt=0.0):
+    def _reader(self, passes, causal, halt):
         """`_read` of (tokens, fast weights, survivors); computed again in the backward pass if that is the policy."""
         if self.config.recomputed != "chunk":
             return functools.partial(self._read, passes=passes, causal=causal, halt=halt)
@@ -154,15 +156,15 @@ class Hybrid(WindowReader):
         )
         return self._logits(hidden), State(state.fast_weights, window)
 
-    def sleep(self, state: State, passes: int | None = None, *, halt: float = 0.0) -> State:
+    def sleep(self, state: State, passes: int | jax.Array | None = None, *, halt: float | jax.Array | None = 0.0) -> State:
         """Ends the window: N passes fold its tokens into the fast weights, the rest is cleared.
 
         One pass keeps what `wake` has already written, so a window that predicted ends with `passes=1`.
 
         Args:
           state: any state; a window that is not full sleeps over what it has.
-          passes: N ≥ 1, static; `config.sleep.passes` if None.
-          halt: a sequence's sleep ends before its N-th pass once S has settled to within this share; 0: never.
+          passes: N ≥ 1; `config.sleep.passes` if None. Of an int32 scalar one program serves every N, without gradients.
+          halt: a sequence's sleep ends before its N-th pass once S has settled to within this share; 0 or None: never.
 
         Returns:
           A state with new fast weights, an empty window, and the survivors of the eviction in the KV cache. Without evictions the cache has L
@@ -173,11 +175,13 @@ class Hybrid(WindowReader):
         """
         passes = self.config.sleep.passes if passes is None else passes
         window = state.window
-        if passes == 1:
-            return self._open(window.fast_weights, self._evict(window.kv_cache, window.length))
+        awake = window.fast_weights, self._evict(window.kv_cache, window.length)
+        counted = isinstance(passes, int)
+        if counted and passes == 1:
+            return self._open(*awake)
         survivors = jax.tree.map(lambda a: a[:, :a.shape[1] - self.config.window], window.kv_cache)
-        _, fast_weights, survivors, _ = self._read(window.tokens, state.fast_weights, survivors, passes, window.length, halt=halt)
-        return self._open(fast_weights, survivors)
+        _, *asleep, _ = self._read(window.tokens, state.fast_weights, survivors, passes, window.length, halt=halt)
+        return self._open(*(asleep if counted else jax.tree.map(lambda one, more: jnp.where(passes == 1, one, more), awake, tuple(asleep))))
 
 
 def _alike(predicts: tuple[bool, ...], left: int, size: int) -> int:

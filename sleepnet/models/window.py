@@ -56,7 +56,7 @@ class WindowReader(nnx.Module):
             hidden = hidden + jax.lax.dynamic_slice_in_dim(_whole(self.positions), first, tokens.shape[1])[None]
         return hidden.astype(jnp.dtype(self.config.dtype))
 
-    def _read(self, tokens, fast_weights, survivors, passes, newest=None, causal=False, halt=0.0):
+    def _read(self, tokens, fast_weights, survivors, passes, newest=None, causal=False, halt=None):
         """Reads one window `passes` times; `causal` where it predicts.
 
         A pass that began with the S of the pass before would have read the whole window, the answers included: where
@@ -93,7 +93,7 @@ class WindowReader(nnx.Module):
         context = after(context, entries)
         block_pass = jax.checkpoint(span(start, stop), policy=_KEPT) if config.recomputed == "named" else span(start, stop)
         loop = (block_pass, (params, context), hidden, fast_weights, self.loop_gain[...])
-        if not (isinstance(halt, float) and halt == 0.0):
+        if halt is not None and not (isinstance(halt, float) and halt == 0.0):
             hidden, fast_weights, entries, used = sleeping.run_until(*loop, most=passes, tolerance=halt, config=rules)
         else:
             hidden, fast_weights, entries = sleeping.run_passes(*loop, passes=passes, config=rules)

@@ -125,10 +125,11 @@ def create(name: str, seed: int = 0, **overrides: Any) -> Hybrid:
     Raises:
       UsageError: no such model or key, or a trained model whose shapes the overrides change.
     """
-    model = Hybrid(config_of(name, **overrides), nnx.Rngs(seed))
+    config = config_of(name, **overrides)
+    make = lambda: Hybrid(config, nnx.Rngs(seed))
     if not has_checkpoint(name):
-        return model
-    graph, state = nnx.split(model, nnx.Param)
+        return make()
+    graph, state = nnx.split(nnx.eval_shape(make), nnx.Param)
     saved = load_file(CHECKPOINTS / name / "weights.safetensors")
     flat, tree = jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(state))
     fresh = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in flat}

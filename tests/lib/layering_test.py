@@ -19,7 +19,7 @@ MAY = {
     "sleepnet.config": ("sleepnet.errors", "sleepnet.refusals", "sleepnet.rules"),
     "sleepnet.presets": ("sleepnet.config",),
     "sleepnet.cli": ("sleepnet.errors",),
-    "sleepnet.sleep": ("sleepnet.config", "sleepnet.state"),
+    "sleepnet.sleep": ("sleepnet.config", "sleepnet.mesh", "sleepnet.state"),
     "sleepnet.optim": ("sleepnet.config",),
     "sleepnet.tasks": ("sleepnet.cli", "sleepnet.errors"),
     "sleepnet.data": ("sleepnet.errors", "sleepnet.tasks"),
