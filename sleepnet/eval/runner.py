@@ -57,7 +57,7 @@ def evaluate(
     Rows of one axis split the same answers by that axis alone.
 
     Args:
-      model: has `config` (a ModelConfig) and `forward(tokens, passes=N, predicts=…)`; parameters and hashable values only.
+      model: has `config` (a ModelConfig) and `forward(tokens, passes=N, predicts=…)`, N an int32 scalar; parameters and hashable values only.
       task: what it is graded on.
       passes: N, each ≥ 1.
       examples: E ≥ 1.
@@ -137,7 +137,10 @@ def _batches(task: Task, seed: int, split: str, examples: int, batch_size: int) 
 def _grade(graph, params, tokens_BxT, targets_BxT, answer_BxT, *, passes, predicts, answers, halt):
     """[B, A] int32 each: right tokens, tokens, whether all are right, tokens with a logit that is no number; and passes asleep, [B]."""
     model = nnx.merge(graph, params)
-    logits_BxTxV, used_B = model.forward_until(tokens_BxT, passes=passes, predicts=predicts, halt=halt)
+    if halt is None:
+        logits_BxTxV, used_B = model.forward(tokens_BxT, passes=passes, predicts=predicts), jnp.zeros(tokens_BxT.shape[:1], jnp.int32)
+    else:
+        logits_BxTxV, used_B = model.forward_until(tokens_BxT, passes=passes, predicts=predicts, halt=halt)
     finite_BxT = jnp.all(jnp.isfinite(logits_BxTxV), axis=-1)
     targets_BxT = jnp.where(finite_BxT, targets_BxT, -1)  # argmax takes NaN for the largest: it must not hit by chance
     right, tokens, exact = losses.grade(logits_BxTxV, targets_BxT, answer_BxT, answers)

@@ -133,6 +133,18 @@ def test_forward_is_algorithm_1(case):
     assert not got[:, asleep].any()
 
 
+@pytest.mark.parametrize("case", ["AG", "AGAG_sliding_middle"])
+def test_a_value_of_n_does_for_every_n(case):
+    """One program; a sleep from a state as well, one pass of which leaves what `wake` has written."""
+    of = runner(case)
+    forward, sleep = jax.jit(of.apply, static_argnums=3), jax.jit(of.apply_sleep)
+    _, state = of.wake(TOKENS[:, :L], of.model.init_state(len(TOKENS)))
+    for passes in (1, of.config.sleep.passes):
+        np.testing.assert_allclose(forward(of.params, TOKENS, np.int32(passes), LAYOUT), of.forward(TOKENS, passes), atol=2e-5)
+        jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-6), sleep(of.params, state, np.int32(passes)), of.sleep(state, passes))
+    assert forward._cache_size() == sleep._cache_size() == 1
+
+
 @each_case
 def test_waking_token_by_token_and_sleeping_is_forward(case):
     """A window read in uneven pieces, ended by N passes where it sleeps and by one where it predicted."""

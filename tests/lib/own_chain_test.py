@@ -103,7 +103,7 @@ def runner_row(table, at):
     """(right with the chain given, right with its own) of one example."""
     graph, params = nnx.split(Follows(GROUP, table), nnx.Param)
     arrays = [jnp.asarray(GROUP.batch(0, "test", at, 1)[key]) for key in ("tokens", "targets", "loss_mask", "answer")]
-    shared = dict(passes=1, predicts=GROUP.predicts, answers=1, halt=0.0)
+    shared = dict(passes=1, predicts=GROUP.predicts, answers=1, halt=None)
     given = runner._grade(graph, params, *arrays[:2], arrays[3], **shared)
     return int(given[2][0, 0]), int(own_chain.grade(graph, params, *arrays, marker=None, **shared)[1][0, 0])
 
@@ -122,7 +122,7 @@ def test_a_marked_answer_is_what_follows_the_first_marker():
             told[int(token[1:])] = said
         graph, params = nnx.split(Follows(GSM, told), nnx.Param)
         arrays = [jnp.asarray(example[key])[None] for key in ("tokens", "targets", "loss_mask", "answer")]
-        return int(own_chain.grade(graph, params, *arrays, passes=1, predicts=GSM.predicts, answers=1, marker=marker, halt=0.0)[1][0, 0])
+        return int(own_chain.grade(graph, params, *arrays, passes=1, predicts=GSM.predicts, answers=1, marker=marker, halt=None)[1][0, 0])
 
     assert right(**{f"t{begin}": marker, f"t{marker}": answer}) == 1  # a chain of no sentence
     assert right(**{f"t{begin}": spare, f"t{spare}": marker, f"t{marker}": answer}) == 1

@@ -10,7 +10,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from sleepnet.config import SleepConfig
-from sleepnet.sleep import run_passes, run_until, settled
+from sleepnet.sleep import UNROLLED_PASSES, run_passes, run_until, settled
 from sleepnet.state import FastWeights
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -84,6 +84,25 @@ def test_values_are_those_of_a_plain_loop(loop, gradient):
     config = SleepConfig(gradient=gradient, gradient_passes=2, **loop)
     for passes in (1, 4):
         assert_close(ours(config, passes, *ARGUMENTS), plain(config, passes, *ARGUMENTS), rtol=1e-6)
+
+
+@loops
+def test_a_value_of_n_is_a_loop_of_as_many_passes(loop):
+    config = SleepConfig(**loop)
+    counted = jax.jit(lambda passes: ours(config, passes, *ARGUMENTS))
+    for passes in (1, 2, 5):
+        assert_close(counted(jnp.int32(passes)), plain(config, passes, *ARGUMENTS), rtol=1e-6)
+    assert counted._cache_size() == 1
+    with pytest.raises(ValueError, match="[Rr]everse-mode differentiation"):
+        jax.eval_shape(jax.grad(lambda weights, passes: jnp.sum(ours(config, passes, weights, *ARGUMENTS[1:])[0])), GIVEN.weights, jnp.int32(3))
+
+
+@loops
+def test_many_passes_are_a_loop_and_say_the_same(loop):
+    config = SleepConfig(**loop)
+    assert_close(ours(config, UNROLLED_PASSES + 2, *ARGUMENTS), plain(config, UNROLLED_PASSES + 2, *ARGUMENTS), rtol=1e-6)
+    scans = lambda passes: str(jax.make_jaxpr(functools.partial(ours, config, passes))(*ARGUMENTS)).count(f"length={passes - 2}")
+    assert scans(UNROLLED_PASSES + 2) == 1
 
 
 def test_loops_differ_from_the_second_pass_on():
