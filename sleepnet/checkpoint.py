@@ -21,7 +21,7 @@ from flax import nnx
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as preservation
 
-from sleepnet import build, orbax_log, origin
+from sleepnet import build, orbax_log, origin, trust
 from sleepnet.config import RunConfig, from_dict, to_dict
 from sleepnet.errors import UsageError
 from sleepnet.files import write_json
@@ -89,11 +89,12 @@ def read_claim(workdir: Path) -> tuple[RunConfig, Task]:
     """The configuration and task of a run's folder.
 
     Raises:
-      UsageError: no run there, or its task has changed since (another version of the package).
+      UsageError: no run there, its task has changed since (another version of the package), or it asks for code of a module that nobody has named.
     """
     if not (workdir / "config.json").exists():
         raise UsageError(f"{workdir} holds no run: there is no config.json in it")
-    config = from_dict(RunConfig, _read_json(workdir / "config.json"))
+    with trust.reading(workdir / "config.json"):
+        config = from_dict(RunConfig, _read_json(workdir / "config.json"))
     task, known = build.task_of(config), _read_json(workdir / "task.json")
     if known.get("hash") != task.spec_hash:
         raise UsageError(f"{workdir}: the run's task {known} is not this package's {task.spec()}; use the version it was trained with")

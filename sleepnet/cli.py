@@ -10,9 +10,11 @@ from typing import Any
 from absl import flags, logging
 from ml_collections.config_flags import config_flags
 
+from sleepnet import trust
 from sleepnet.errors import UsageError, nearest
 
 USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # exit codes: ours for a request that can't be met, the shell's for signals
+_TRUST = "trust"
 _HELP = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 _FIXES = {
     errno.ENOSPC: "free some space or write elsewhere",
@@ -44,7 +46,9 @@ def run(main: Callable[[list[str]], int | None], flag_values: flags.FlagValues =
             print(_help(main, own))
             code = 0
         else:
-            code = main(_parse(argv, flag_values, [flag.name for flag in own]))
+            rest = _parse(argv, flag_values, [flag.name for flag in own])
+            trust.allow(*(flag_values[_TRUST].value if _TRUST in flag_values else ()))
+            code = main(rest)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes
@@ -74,6 +78,11 @@ def _explain(error: OSError) -> str:
 
 
 # Flags
+
+def trust_flag(flag_values: flags.FlagValues) -> None:
+    """Defines --trust, for a command that reads saved configurations; `run` does what it says."""
+    flags.DEFINE_list(_TRUST, [], trust.HELP, flag_values=flag_values)
+
 
 def _own_flags(main: Callable, flag_values: flags.FlagValues) -> list[flags.Flag]:
     """The command's flags in the order of their definition; on the shared `flags.FLAGS`, those of main's module."""

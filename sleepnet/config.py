@@ -5,11 +5,12 @@ Every field's comment says what it means; every value is checked (`sleepnet.refu
 """
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_collections
 
-from sleepnet import refusals, rules
+from sleepnet import refusals, rules, trust
 from sleepnet.errors import UsageError, nearest
 
 
@@ -195,8 +196,11 @@ class RunConfig:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Any of the dataclasses above as plain JSON values (tuples become lists)."""
-    plain = lambda value: list(value) if isinstance(value, tuple) else value
-    return dataclasses.asdict(config, dict_factory=lambda items: {key: plain(value) for key, value in items})
+    return dataclasses.asdict(config, dict_factory=lambda items: {key: _listed(value) for key, value in items})
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def default() -> ml_collections.ConfigDict:
@@ -205,26 +209,46 @@ def default() -> ml_collections.ConfigDict:
 
 
 def from_dict(cls: type, values: Any, prefix: str = "") -> Any:
-    """Builds the frozen dataclass `cls` from a mapping.
+    """Builds the frozen dataclass `cls` from a mapping of any origin: a module that it names is not imported unless the person has named it, see `trust`.
 
     Raises:
       UsageError: an unknown key (names the nearest), a value of another type, or one that the class refuses.
     """
+    with trust.reading():
+        return _made(cls, values, prefix, _built)
+
+
+def completed(cls: type, values: Any, prefix: str = "") -> dict[str, Any]:
+    """What `to_dict` of `from_dict` is, keys that `values` lacks at their defaults, without building it: nothing is refused but what has no place there,
+    nothing imported. For comparing what is saved.
+
+    Raises:
+      UsageError: an unknown key (names the nearest), or a value of another type.
+    """
+    return _made(cls, values, prefix, lambda cls, arguments: to_dict(cls()) | {key: _listed(value) for key, value in arguments.items()})
+
+
+def _built(cls: type, arguments: dict[str, Any]) -> Any:
+    return cls(**arguments)
+
+
+def _made(cls: type, values: Any, prefix: str, make: Callable[[type, dict[str, Any]], Any]) -> Any:
+    """What `make` makes of a class and its arguments, those that are sections made before."""
     fields = {field.name: field for field in dataclasses.fields(cls)}
     arguments = {}
     for key, value in dict(values).items():
         if key not in fields:
             raise UsageError(f"unknown config key {prefix}{key}{nearest(key, fields)}")
-        arguments[key] = _convert(fields[key], value, f"{prefix}{key}")
-    return cls(**arguments)
+        arguments[key] = _convert(fields[key], value, f"{prefix}{key}", make)
+    return make(cls, arguments)
 
 
-def _convert(field: dataclasses.Field, value: Any, key: str) -> Any:
+def _convert(field: dataclasses.Field, value: Any, key: str, make: Callable[[type, dict[str, Any]], Any]) -> Any:
     if dataclasses.is_dataclass(field.type) or field.type not in (int, float, bool, str, tuple[int, ...]):
         if not hasattr(value, "items"):
             raise UsageError(f"{key}={value!r} must be a section of keys and values")
     if dataclasses.is_dataclass(field.type):
-        return from_dict(field.type, value, f"{key}.")
+        return _made(field.type, value, f"{key}.", make)
     if field.type is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if field.type in (int, float, bool, str):
@@ -244,6 +268,6 @@ def _plain(value: Any) -> Any:
     return tuple(_plain(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
-def parse(config: ml_collections.ConfigDict) -> RunConfig:
-    """A config file's result as a `RunConfig`; see `from_dict` for what is refused."""
-    return from_dict(RunConfig, config.to_dict())
+def parse(config: ml_collections.ConfigDict | Mapping[str, Any], prefix: str = "") -> RunConfig:
+    """A person's configuration, a config file's result or a mapping, as a `RunConfig`: the modules that it names are theirs. See `from_dict` for what is refused."""
+    return _made(RunConfig, config.to_dict() if hasattr(config, "to_dict") else config, prefix, _built)

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 from jax.sharding import Mesh
 
-from sleepnet.config import RunConfig, from_dict, to_dict
+from sleepnet.config import RunConfig, completed, to_dict
 from sleepnet.tasks.base import Task
 
 TREE_VERSION = 1  # raised whenever the tree of parameters or of the optimiser changes its names, shapes or meaning
@@ -72,7 +72,7 @@ def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     """The first key in which two runs differ that changes what they compute, "" without one; keys newer than `old` have their default there."""
-    old, new = (flat(json.loads(json.dumps(to_dict(from_dict(RunConfig, values))))) for values in (old, new))
+    old, new = (flat(json.loads(json.dumps(completed(RunConfig, values)))) for values in (old, new))
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key) and not key.startswith(FREE):
             return f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"

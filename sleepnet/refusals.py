@@ -5,7 +5,7 @@ The dataclasses of `sleepnet.config` call these as they are built, so that nothi
 import re
 from typing import Any
 
-from sleepnet import rules
+from sleepnet import rules, trust
 from sleepnet.errors import UsageError
 
 # keys that fast-weight blocks alone read, and what they say by default
@@ -47,6 +47,7 @@ def model(config: Any) -> None:
     if config.head_dim % 2:
         raise UsageError(f"model.head_dim={config.head_dim} must be even: RoPE turns pairs of channels")
     at_least("model.mlp_width", config.mlp_width, 0)
+    trust.named(config.rule)
     rules.get(config.rule)
     choice("model.conv", config.conv, ("fixed", "dynamic"))
     choice("model.decay_start", config.decay_start, ("windows", "mamba2"))

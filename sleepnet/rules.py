@@ -13,6 +13,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from sleepnet import trust
 from sleepnet.errors import UsageError, nearest
 
 
@@ -60,24 +61,14 @@ RULES = {
 
 
 def find(where: str) -> Any:
-    """What is at "module:name"; its errors are of the module."""
+    """What is at "module:name", as a Rule says it, whose code runs already; its errors are of the module."""
     module, _, name = where.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
 @functools.cache
 def _elsewhere(name: str) -> Rule:
-    module, _, attribute = name.partition(":")
-    if not (module and attribute):
-        raise UsageError(f"model.rule={name!r} must be a rule's name, or 'module:NAME'")
-    try:
-        rule = find(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not module.startswith(error.name):  # a module that the rule's own needs
-            raise
-        raise UsageError(f"model.rule={name!r}: no module {error.name}; run where it can be imported: from its folder, or with that in PYTHONPATH") from None
-    except AttributeError:
-        raise UsageError(f"model.rule={name!r}: the module {module} has no {attribute!r}") from None
+    rule = trust.find("model.rule", name)
     if not isinstance(rule, Rule):
         raise UsageError(f"model.rule={name!r} is a {type(rule).__name__}, not a sleepnet.rules.Rule")
     return rule

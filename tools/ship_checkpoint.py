@@ -10,6 +10,7 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string("workdir", None, "folder of the run", flag_values=FLAGS)
 flags.DEFINE_string("name", None, "what sleepnet.models.zoo is to call it", flag_values=FLAGS)
 flags.DEFINE_string("made_with", None, "the command that trained it, for its card", flag_values=FLAGS)
+cli.trust_flag(FLAGS)
 flags.DEFINE_integer("examples", 2048, "of the test split, for the score on its card", flag_values=FLAGS)
 
 

@@ -3,6 +3,7 @@ import argparse
 import os
 import sys
 
+from sleepnet import trust
 from sleepnet.errors import UsageError
 from sleepnet.models import flops, zoo
 from sleepnet.models.drawing import draw, figures
@@ -51,10 +52,14 @@ def main(argv: list[str] | None = None) -> int:
     style = {"epilog": _EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = _Parser(prog="python -m sleepnet.models", description="The named models: what they are, what they cost, how they are built.", **style)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("list", help="one line per model", **style)
-    commands.add_parser("show", help="one model, drawn, with its costs", **style).add_argument("name", help="a model, as `list` shows it")
+    listing = commands.add_parser("list", help="one line per model", **style)
+    showing = commands.add_parser("show", help="one model, drawn, with its costs", **style)
+    showing.add_argument("name", help="a model, as `list` shows it")
+    for command in (listing, showing):
+        command.add_argument("--trust", type=trust.listed, default=(), help=trust.HELP)
     options = parser.parse_args(argv)
     try:
+        trust.allow(*options.trust)
         _list() if options.command == "list" else _show(options.name)
         sys.stdout.flush()
         return 0

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
-from sleepnet import tasks
+from sleepnet import tasks, trust
 from sleepnet.config import ModelConfig, from_dict, to_dict
 from sleepnet.errors import UsageError, nearest
 from sleepnet.files import write_json
@@ -111,7 +111,9 @@ def config_of(name: str, **overrides: Any) -> ModelConfig:
     """
     _known(name)
     values = json.loads(_card_path(name).read_text())["model"] if _card_path(name).exists() else dict(_SIZES[name][1])
-    return _overridden(dict(values), overrides)
+    trust.named(*overrides.values())
+    with trust.reading(_card_path(name)):
+        return _overridden(dict(values), overrides)
 
 
 def create(name: str, seed: int = 0, **overrides: Any) -> Hybrid:

@@ -38,6 +38,7 @@ _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "make the report again fr
 _OVERVIEW = flags.DEFINE_string("overview", None, "a folder of such folders: prints one Markdown table over all their studies, and runs nothing", flag_values=FLAGS)
 _REUSE = flags.DEFINE_string("reuse", None, "a folder of such folders: finished runs there with a run's configuration, of whatever study, are not run again nor copied to --results", flag_values=FLAGS)
 _ABLATIONS = flags.DEFINE_string("ablations", None, "a folder of factors, each a config file with BASES: writes its list of runs (README.md) and its report with plots (REPORT.md) from the outcomes in --reuse, experiments/results beside it if not given, and runs nothing", flag_values=FLAGS)
+cli.trust_flag(FLAGS)
 _OUT = flags.DEFINE_string("out", None, "folder of the report; the workdir if not given", flag_values=FLAGS)
 
 

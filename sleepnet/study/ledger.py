@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from sleepnet.config import RunConfig, from_dict, to_dict
+from sleepnet import trust
+from sleepnet.config import RunConfig, completed, to_dict
 from sleepnet.errors import UsageError, nearest
 from sleepnet.files import write_json
 from sleepnet.study import resolve, spec as specs
@@ -57,7 +58,7 @@ def plain(value: Any) -> Any:
 
 def whole(config: dict[str, Any]) -> dict[str, Any]:
     """A run's configuration from a file, with the defaults of keys that are newer than the file."""
-    return plain(to_dict(from_dict(RunConfig, config)))
+    return plain(completed(RunConfig, config))
 
 
 def read_json(path: Path) -> Any:
@@ -103,8 +104,8 @@ def check(folder: Path, spec: StudySpec, flag: str) -> None:
       UsageError: it belongs to another study; names the first key that differs.
     """
     if (folder / "study.json").exists():
-        known = specs.parse(read_json(folder / "study.json")["spec"])  # keys that are newer than it get their defaults
-        difference = _difference(plain(specs.to_dict(known)), plain(specs.to_dict(spec)))
+        known = specs.completed(read_json(folder / "study.json")["spec"])
+        difference = _difference(plain(known), plain(specs.to_dict(spec)))
         if difference:
             raise UsageError(f"{folder} belongs to another study: {difference}; give another --{flag}")
 
@@ -124,7 +125,8 @@ def read_study(folder: Path) -> tuple[StudySpec, list[str]]:
     if not (folder / "study.json").exists():
         raise UsageError(f"{folder} holds no study: there is no study.json in it")
     values = read_json(folder / "study.json")
-    return specs.parse(values["spec"]), values["commands"]
+    with trust.reading(folder / "study.json"):
+        return specs.from_dict(values["spec"]), values["commands"]
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from sleepnet import trust
 from sleepnet.config import to_dict
 from sleepnet.errors import UsageError
 from sleepnet.eval import bins
@@ -79,11 +80,14 @@ def load(folder: Path, spec: StudySpec) -> list[Outcome]:
     """
     found = []
     for arm in spec.arms:
-        expected = flatten(plain(to_dict(resolve.draft(spec.base, arm))))
+        with trust.reading(folder / "study.json"):
+            expected = flatten(plain(to_dict(resolve.draft(spec.base, arm))))
         free = {"seed", "resume"} | ({"train.steps"} if arm.match else set())
         paths = [*folder.glob(f"{arm.name}/seed*/outcome.json"), *folder.glob(f"{arm.name}-seed*.json")]
         outcomes = [read(path) for path in paths]
         for path, outcome in zip(paths, outcomes):
+            if outcome.arm != arm.name:
+                raise UsageError(f"{path} is of arm {outcome.arm!r}: not its outcome")
             have = flatten(ledger.whole(outcome.config))
             for key in sorted({*expected, *have} - free):
                 if have.get(key) != expected.get(key):
@@ -142,6 +146,6 @@ def binned(outcomes: Iterable[Outcome]) -> list[Outcome]:
 def read(path: Path) -> Outcome:
     """An outcome's file; raises UsageError if it is damaged or none."""
     values, known = read_json(path), {field.name for field in dataclasses.fields(Outcome)}
-    if not isinstance(values, dict) or set(values) != known:
-        raise UsageError(f"{path} is not the outcome of a run: it needs the keys {', '.join(sorted(known))}")
+    if not isinstance(values, dict) or set(values) != known or type(values["seed"]) is not int:
+        raise UsageError(f"{path} is not the outcome of a run: it needs the keys {', '.join(sorted(known))}, and a whole number for its seed")
     return Outcome(**values)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from sleepnet import trust
 from sleepnet.errors import UsageError
 from sleepnet.study.ledger import Run, prepare
 
@@ -29,7 +30,8 @@ class Failure:
 
 def worker_command(run: Run, cores: tuple[int, ...]) -> list[str]:
     """The command line of a run's worker."""
-    return [sys.executable, "-m", "sleepnet.study.worker", f"--folder={run.folder}", f"--cores={','.join(map(str, cores))}"]
+    trusted = [f"--trust={','.join(trust.allowed())}"] if trust.allowed() else []
+    return [sys.executable, "-m", "sleepnet.study.worker", f"--folder={run.folder}", f"--cores={','.join(map(str, cores))}", *trusted]
 
 
 def slots(jobs: int, cores_per_run: int) -> list[tuple[int, ...]]:

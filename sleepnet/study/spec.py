@@ -16,7 +16,7 @@ from typing import Any
 
 import ml_collections
 
-from sleepnet import config as run_config
+from sleepnet import config as run_config, trust
 from sleepnet.config import RunConfig
 from sleepnet.errors import UsageError, nearest
 
@@ -40,6 +40,9 @@ class Arm:
     overrides: dict[str, Any]
     match: str = ""
     eval_passes: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        trust.named(*self.overrides.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +95,7 @@ def default() -> ml_collections.ConfigDict:
 
 
 def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> StudySpec:
-    """A config file's result, or `to_dict`'s, as a `StudySpec`.
+    """A person's study, a config file's result or a mapping, as a `StudySpec`: the modules that it names are theirs, see `trust`.
 
     Raises:
       UsageError: an unknown key, a name that is used twice or not at all, or a value of another type.
@@ -102,7 +105,7 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> StudySpec:
     for key in values:
         if key not in known:
             raise UsageError(f"unknown study key {key}{nearest(key, known)}")
-    base = run_config.from_dict(RunConfig, values.get("base", {}), "base.")
+    base = run_config.parse(values.get("base", {}), "base.")
     arms = tuple(_arm(arm) for arm in values.get("arms", ()))
     if not arms:
         raise UsageError("the study has no arms: set config.arms to a list of dicts with name, label and overrides")
@@ -127,8 +130,21 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> StudySpec:
 
 
 def to_dict(spec: StudySpec) -> dict[str, Any]:
-    """A study as plain JSON values; `parse` reads it again."""
+    """A study as plain JSON values; `from_dict` reads it again."""
     return run_config.to_dict(spec)
+
+
+def from_dict(values: Mapping[str, Any]) -> StudySpec:
+    """A study of any origin, as `parse`: a module that it names is not imported unless the person has named it."""
+    with trust.reading():
+        return parse(values)
+
+
+def completed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What `to_dict` gave, keys that it lacks at their defaults, without building it, see `sleepnet.config.completed`."""
+    with trust.reading():
+        arms = [run_config.to_dict(_arm(arm)) for arm in values.get("arms", ())]
+    return {**values, "base": run_config.completed(RunConfig, values.get("base", {}), "base."), "arms": arms}
 
 
 def seeds(values: Iterable[int]) -> tuple[int, ...]:

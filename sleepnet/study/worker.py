@@ -1,4 +1,4 @@
-"""One run of a study, in a process of its own: `python -m sleepnet.study.worker --folder=DIR [--cores=0,1]`.
+"""One run of a study, in a process of its own: `python -m sleepnet.study.worker --folder=DIR [--cores=0,1] [--trust=my_rules]`.
 
 Trains, grades the model on the test split, and writes `outcome.json`; goes on where a killed worker stopped. SIGTERM while it trains
 saves a checkpoint first and ends it with status 0, without an outcome.
@@ -14,6 +14,8 @@ import threading
 import time
 from importlib import metadata
 from pathlib import Path
+
+from sleepnet import trust
 
 _GRACE = 60.0  # seconds to end by itself: a checkpoint may be on its way to the disk
 _PACKAGES = ("sleepnet", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -73,7 +75,8 @@ def work(folder: Path) -> None:
     from sleepnet.train.loop import train
 
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    config = from_dict(RunConfig, run["config"])
+    with trust.reading(folder / "run.json"):
+        config = from_dict(RunConfig, run["config"])
     result = train(config, folder / "train", quiet=True)
     loaded = load_model(folder / "train")
     rows = evaluate(
@@ -105,7 +108,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m sleepnet.study.worker", description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="the run's folder, with its run.json")
     parser.add_argument("--cores", default="", help="cores to keep to, for instance 0,1; empty: all")
+    parser.add_argument("--trust", type=trust.listed, default=(), help=trust.HELP)
     options = parser.parse_args(argv)
+    trust.allow(*options.trust)
     pin([int(core) for core in options.cores.split(",") if core])
     end_with_parent()
     with open(options.folder / ".lock", "w", encoding="utf-8") as lock:

@@ -56,8 +56,9 @@ def reader(task: Task, folder: Path, *, split: str, count: int) -> Callable[[np.
     """Returns a function from indices, int64 [B], to the batch of these examples."""
     place = folder / task.name / f"{task.version}.0.0"
     try:
-        source = tfds.builder_from_directory(place).as_data_source(split=split)
-    except (OSError, ValueError, KeyError, tfds.core.DatasetNotFoundError) as error:
+        # with the features that the task has: TFDS would import whatever module the folder's features.json names
+        source = TaskBuilder(task, seed=0, split=split, count=count, data_dir=folder).as_data_source(split=split)
+    except (OSError, ValueError, KeyError, AssertionError, NotImplementedError, tfds.core.DatasetNotFoundError) as error:
         raise UsageError(f"{place} holds no split {split!r} that TFDS can read ({str(error).splitlines()[0]}); export it again") from error
     require(len(source) == count, f"{place} holds {len(source)} examples, not {count}; export it again")
 

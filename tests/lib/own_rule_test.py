@@ -85,7 +85,7 @@ def test_what_a_rule_returns_is_checked():
         ("gated_delt", {}, "model.rule='gated_delt' is unknown; did you mean 'gated_delta'"),
         ("rules_of_mine:SERIEL", {}, "the module rules_of_mine has no 'SERIEL'"),
         ("rules_of_mine:NUMBER", {}, "is a int, not a sleepnet.rules.Rule"),
-        (":SERIAL", {}, "model.rule=':SERIAL' must be a rule's name, or 'module:NAME'"),
+        (":SERIAL", {}, "model.rule=':SERIAL' must be a known name, or 'module:NAME'"),
         ("rules_of_yours:SERIAL", {}, "no module rules_of_yours; run where it can be imported"),
     ],
 )
