@@ -31,6 +31,7 @@ from sleepnet.models.hybrid import Hybrid
 from sleepnet.state import KvCache, State
 
 FLAGS = flags.FlagValues()
+cli.trust_flag(FLAGS)
 flags.DEFINE_string("model", "paper_rule110", "a model that sleeps, by its name in the zoo", flag_values=FLAGS)
 flags.DEFINE_list("contexts", ["1024", "16384", "131072", "1048576"], "tokens that were read before", flag_values=FLAGS)
 flags.DEFINE_list("passes", ["1", "2", "4", "8"], "N", flag_values=FLAGS)
