@@ -174,7 +174,7 @@ def bench(rule: str, shape: arg_specs.Shape, dtype: str, rows, rounds: int, fla=
     given = ARGUMENTS.get(rule, arg_specs.arguments)(shape, dtype)
     d_output, d_state = (jax.random.normal(jax.random.key(i), x.shape) for i, x in enumerate((given["v"], given["initial_state"])))
     d_output = d_output.astype(dtype)
-    refused = {name: kernel.refuses(*given.values()) for name, kernel in KERNELS.get(rule, {}).items() if name in rows}
+    refused = {name: kernel.refuses(*given.values()) or kernel.refuses_device(jax.devices()[0]) for name, kernel in KERNELS.get(rule, {}).items() if name in rows}
     for name in (name for name, reason in refused.items() if reason):
         print(f"{name}, {shape}, {dtype}: not timed, {refused[name]}")
     rows = {name: row for name, row in rows.items() if not refused.get(name)}

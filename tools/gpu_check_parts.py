@@ -82,7 +82,8 @@ def _numerics(out, cpu, shapes, dtypes, *, own_kernels):
                 if name in kernels and kernels[name].platform not in (None, jax.default_backend()):
                     rows.append(row | {"result": f"not for {jax.default_backend()}: made for {kernels[name].platform} alone"})
                     continue
-                if reason := {**known, **kernels}[name].refuses(*given.values()):
+                kernel = {**known, **kernels}[name]
+                if reason := kernel.refuses(*given.values()) or kernel.refuses_device(jax.devices()[0]):
                     rows.append(row | {"result": f"can't run these arguments: {reason}"})
                     continue
                 if name.endswith("interpret") and shape != shapes[0]:

@@ -14,7 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from sleepnet_kernels import dispatch, mosaic_kernels, segments
+from sleepnet_kernels import dispatch, mosaic_kernels, platform_bound, segments
 
 LANES = 128
 # Rows of a packed bfloat16 tile: a shorter chunk would be padded to this many anyway.
@@ -154,7 +154,7 @@ def _call(body, static, name, grid, in_specs, out_specs, out_shape, scratch, flo
     """Calls a kernel that walks the last grid axis in order; every byte of its inputs and outputs is moved once."""
     moved = sum(x.size * x.dtype.itemsize for x in (*inputs, *out_shape))
     exponentials = grid[0] * grid[1] * grid[2] * scratch[0] * static.blocks.chunk**2
-    return pl.pallas_call(
+    kernel = pl.pallas_call(
         body,
         out_shape=out_shape,
         grid_spec=pltpu.PrefetchScalarGridSpec(
@@ -166,7 +166,8 @@ def _call(body, static, name, grid, in_specs, out_specs, out_shape, scratch, flo
         cost_estimate=pl.CostEstimate(flops=flops, bytes_accessed=moved, transcendentals=exponentials),
         interpret=static.interpret,
         name=name,
-    )(*inputs)
+    )
+    return kernel(*inputs) if static.interpret else platform_bound.alone("tpu", kernel, *inputs)
 
 
 # Traced once a shape, however often a model calls it.

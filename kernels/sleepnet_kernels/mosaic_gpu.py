@@ -45,7 +45,7 @@ def mosaic_gpu_rule(q_BxTxHxK, k_BxTxHxK, v_BxTxHxV, log_decay_BxTxH, beta_BxTxH
 
 
 def refuses(q, k, v, log_decay, beta, initial_state, segment_ids=None) -> str | None:
-    """Says why the kernels can't run these arguments, or this process's GPU can't run the kernels; None where they can."""
+    """Says why the kernels can't run these arguments; None where they can."""
     del log_decay, beta, initial_state
     if segment_ids is not None:
         return "it has no segment_ids; 'xla_chunked' has"
@@ -53,8 +53,13 @@ def refuses(q, k, v, log_decay, beta, initial_state, segment_ids=None) -> str | 
         return "q, k and v must be bfloat16: tensor cores keep ten bits of a float32"
     if max(q.shape[-1], v.shape[-1]) > WIDEST:
         return f"widths of keys and values must be at most {WIDEST}"
-    capability = getattr(jax.devices()[0], "compute_capability", "9.0")
-    if jax.default_backend() == "gpu" and not capability.startswith("9."):
+    return None
+
+
+def refuses_device(device) -> str | None:
+    """Says why the kernels can't run on a GPU; None where they can, and of one that is described without its compute capability."""
+    capability = getattr(device, "compute_capability", "9.0")
+    if not capability.startswith("9."):
         return f"the tensor cores of Hopper, compute capability 9.0, are needed, and this GPU has {capability}"
     return None
 

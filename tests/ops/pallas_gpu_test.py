@@ -4,6 +4,7 @@ Interpreting compiles for seconds a shape, so the default run takes few cases of
 """
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import pytest
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from rule_table import CASES, NAMES, Case, assert_close, check, cotangents, told, with_gradients
 
-from sleepnet_kernels import dispatch, mosaic_gpu, mosaic_gpu_kernels, mosaic_gpu_ops, numerics
+from sleepnet_kernels import mosaic_gpu, mosaic_gpu_kernels, mosaic_gpu_ops, numerics, platform_bound
 from sleepnet_kernels.gated_delta_rule import api as delta_api
 from sleepnet_kernels.gated_delta_rule import pallas_gpu as delta_kernel
 from sleepnet_kernels.gated_delta_rule.arg_specs import Shape, arguments
@@ -144,27 +145,36 @@ def test_none_never_chooses_it_and_by_name_it_runs_or_raises(rule):
         with pytest.raises(ValueError, match=message):
             public(q, k, v, **given, implementation="pallas_gpu")
 
-    refused(q, k, v, r"'pallas_gpu' can't run bfloat16\[1, 66, 2, 8\], .* on cpu: it is made for gpu alone")
+    refused(q, k, v, r"'pallas_gpu' can't run bfloat16\[1, 66, 2, 8\], .* on cpu: it is made for cuda alone")
     refused(*(x.astype(jnp.float32) for x in (q, k, v)), message=r"can't run float32\[1, 66, 2, 8\], .*: q, k and v must be bfloat16")
     wide = jnp.zeros((1, 66, 2, 129), jnp.bfloat16)
     assert mosaic_gpu.refuses(wide, wide, v, *given.values()) == "widths of keys and values must be at most 128"
 
 
-def test_another_gpu_than_hopper_is_refused(monkeypatch):
-    @dataclasses.dataclass
-    class Device:
-        compute_capability: str
-        platform: str = "gpu"
-
+@pytest.mark.parametrize("capability, refused", [("8.0", True), ("9.0", False), ("10.0", True)])
+def test_another_gpu_than_hopper_is_refused_where_it_is_lowered_for(capability, refused, monkeypatch):
+    """By the device that the program is lowered for; which GPU is here says nothing of an export."""
     given = arguments(SMALL, "bfloat16").values()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    for capability, refused in (("8.0", True), ("9.0", False), ("10.0", True)):
-        monkeypatch.setattr(jax, "devices", lambda *, at=capability: [Device(at)])
-        assert (f"this GPU has {capability}" in (mosaic_gpu.refuses(*given) or "")) == refused
-        if not refused:
-            known = delta_api.IMPLEMENTATIONS | delta_api.KERNELS
-            assert dispatch.choose("rule", known, "pallas_gpu", "xla_chunked", *given) is known["pallas_gpu"].run
-            assert mosaic_gpu.refuses(*given, segment_ids=jnp.zeros((1, 66), jnp.int32)) == "it has no segment_ids; 'xla_chunked' has"
+    monkeypatch.setattr(jax, "devices", lambda *_: [types.SimpleNamespace(compute_capability="8.0", platform="gpu")])
+    assert mosaic_gpu.refuses(*given) is None
+    assert mosaic_gpu.refuses(*given, segment_ids=jnp.zeros((1, 66), jnp.int32)) == "it has no segment_ids; 'xla_chunked' has"
+    kernel = delta_api.KERNELS["pallas_gpu"]
+    where = platform_bound.Bound(kernel.platform, "the rule", kernel.refuses_device)
+
+    def lowered(export):
+        backend = types.SimpleNamespace(devices=lambda: [types.SimpleNamespace(compute_capability=capability)])
+        module = types.SimpleNamespace(
+            platforms=("cuda",), backend=backend, get_backend=lambda optional: backend, lowering_parameters=types.SimpleNamespace(for_export=export)
+        )
+        return platform_bound._lower_bound(types.SimpleNamespace(platforms=None, module_context=module), "x", where=where)
+
+    assert lowered(export=True) == ["x"]
+    if not refused:
+        assert lowered(export=False) == ["x"]
+    else:
+        with pytest.raises(ValueError, match=f"the rule on cuda: the tensor cores of Hopper, .* and this GPU has {capability}"):
+            lowered(export=False)
 
 
 class Memory:

@@ -13,7 +13,9 @@ IMPLEMENTATIONS = {
 # Made for one platform, or for testing what is.
 KERNELS = {
     "pallas_tpu": dispatch.Implementation(pallas_tpu.gated_delta_rule, rule_arguments.refuses_other_dtypes, platform="tpu"),
-    "pallas_gpu": dispatch.Implementation(pallas_gpu.gated_delta_rule, pallas_gpu.refuses, platform="gpu", chosen=False),
+    "pallas_gpu": dispatch.Implementation(
+        pallas_gpu.gated_delta_rule, pallas_gpu.refuses, platform="gpu", refuses_device=pallas_gpu.refuses_device, chosen=False
+    ),
     "pallas_tpu_interpret": dispatch.Implementation(
         functools.partial(pallas_tpu.gated_delta_rule, interpret=True), rule_arguments.refuses_other_dtypes
     ),
