@@ -39,8 +39,13 @@ def listed(modules: str) -> tuple[str, ...]:
 
 
 def allowed() -> tuple[str, ...]:
-    """The modules that have been named, for a process that works for this one."""
+    """The modules that have been named."""
     return tuple(sorted(_NAMED))
+
+
+def flags() -> list[str]:
+    """What another process is told that is to trust what this one does: --trust=…, or nothing."""
+    return [f"--trust={','.join(allowed())}"] if _NAMED else []
 
 
 @contextlib.contextmanager

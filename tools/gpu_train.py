@@ -26,7 +26,7 @@ from absl import flags
 from ml_collections import config_flags
 
 import packs
-from sleepnet import cli
+from sleepnet import cli, trust
 from sleepnet.config import RunConfig, parse
 from sleepnet.errors import UsageError
 
@@ -140,7 +140,7 @@ def main(argv: list[str]) -> None:
     size = sum(part["bytes"] for part in done["parts"])
     print(f"step {done['step']} of {config.train.steps}: {len(done['parts']) + 1} files, {size / 2**20:.1f} MiB in {out}; {time.monotonic() - _START:.0f} s")
     print(
-        f"finished; grade it with: python -m sleepnet.eval --workdir={workdir}" if (workdir / "result.json").exists()
+        f"finished; grade it with: {' '.join(['python -m sleepnet.eval', f'--workdir={workdir}', *trust.flags()])}" if (workdir / "result.json").exists()
         else f"the same command with --pack={out} goes on from there"
     )
 

@@ -8,6 +8,7 @@
 
 What has finished is not run again, what was killed goes on, and arms or seeds can be added to a study later. Outcomes in --results count
 as finished, in a new workdir too: a matrix can grow from place to place. Those of the same configuration anywhere in --reuse do as well. Two studies side by side need cores of their own (taskset).
+A report without --config, on arms with a rule of your own, takes --trust=MODULE besides.
 """
 import os
 import re

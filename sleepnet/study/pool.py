@@ -30,8 +30,7 @@ class Failure:
 
 def worker_command(run: Run, cores: tuple[int, ...]) -> list[str]:
     """The command line of a run's worker."""
-    trusted = [f"--trust={','.join(trust.allowed())}"] if trust.allowed() else []
-    return [sys.executable, "-m", "sleepnet.study.worker", f"--folder={run.folder}", f"--cores={','.join(map(str, cores))}", *trusted]
+    return [sys.executable, "-m", "sleepnet.study.worker", f"--folder={run.folder}", f"--cores={','.join(map(str, cores))}", *trust.flags()]
 
 
 def slots(jobs: int, cores_per_run: int) -> list[tuple[int, ...]]:

@@ -15,7 +15,8 @@ On several hosts, the same command on each, at the same time, with a --workdir t
 the others end within a minute and name it; the same commands go on from the newest checkpoint.
 
 A config file defines get_config(); every key of it can be set as --config.key=value. The folder gets config.json, task.json,
-metrics.jsonl, tensorboard/, checkpoints/, compiled/ (what a resumed run need not compile again) and, at the end, result.json. Then: python -m sleepnet.eval --workdir=DIR
+metrics.jsonl, tensorboard/, checkpoints/, compiled/ (what a resumed run need not compile again; native code, so remove it from a run that you got from somebody else before you go on with
+it) and, at the end, result.json. Then: python -m sleepnet.eval --workdir=DIR
 
 A line of metrics says what its seconds went to: input_seconds (the devices had run dry and waited for a batch), compute_seconds,
 checkpoint_seconds, evaluation_seconds. --config.profile=100:105 writes a JAX trace of these steps to profile/.
@@ -27,7 +28,7 @@ command with one line; with --config.resume=latest-good it is set aside in damag
 from absl import flags
 from ml_collections import config_flags
 
-from sleepnet import cli
+from sleepnet import cli, trust
 
 FLAGS = flags.FlagValues()
 config_flags.DEFINE_config_file("config", None, "config file of the run", lock_config=True, flag_values=FLAGS)
@@ -70,7 +71,7 @@ def main(argv: list[str]) -> None:
         return
     print(
         f"{result['steps']} steps, {result['tokens']:,} tokens, {result['flops']:.3g} FLOPs, {result['seconds']:.0f} s on {result['device']}; "
-        f"grade it with: python -m sleepnet.eval --workdir={FLAGS.workdir}"
+        f"grade it with: {' '.join(['python -m sleepnet.eval', f'--workdir={FLAGS.workdir}', *trust.flags()])}"
     )
 
 

@@ -21,6 +21,7 @@ from sleepnet.eval import __main__ as evaluation
 from sleepnet.models import __main__ as models, zoo
 from sleepnet.study import ledger, pool, spec as specs, worker
 from sleepnet.tasks import exported
+from sleepnet.train import __main__ as training
 
 TOOLS = Path(__file__).parents[2] / "tools"
 EVIL = "evil_rules:RULE"
@@ -223,6 +224,16 @@ def test_a_studys_worker(downloaded, monkeypatch):
     monkeypatch.setattr(worker, "work", lambda folder: None)
     worker.main(command[3:])
     assert trust.allowed() == ("lab.rules", "my_rules")
+
+
+def test_what_training_proposes_works(downloaded, call, monkeypatch):
+    (downloaded / "mine.py").write_text("from sleepnet.config import default\nget_config = default\n")
+    result = {"steps": 1, "tokens": 1, "flops": 1.0, "seconds": 1.0, "device": "none"}
+    monkeypatch.setattr("sleepnet.train.loop.train", lambda *arguments, **more: result)
+    arguments = ("--config=mine.py", "--workdir=run")
+    assert call(training, *arguments)[1].endswith("python -m sleepnet.eval --workdir=run\n")
+    (downloaded / "wanted").touch()
+    assert call(training, *arguments, f"--config.model.rule={EVIL}")[1].endswith("python -m sleepnet.eval --workdir=run --trust=evil_rules\n")
 
 
 def test_who_trusts_a_module_says_so(downloaded, call, monkeypatch):
