@@ -52,15 +52,14 @@ def refusal(folder: Path) -> str:
     them, but that other users may have folders of their own beside it, as in /tmp.
     """
     folder = folder.resolve()
-    try:
-        around = folder.parent.stat()
-        if around.st_uid not in (os.getuid(), 0):
-            return f"{folder.parent} belongs to another user: compile_cache=FOLDER keeps it in one of your own"
-        if _others_write(around) and not around.st_mode & stat.S_ISVTX:
-            return f"others may write {folder.parent}: {shlex.join(['chmod', 'go-w', str(folder.parent)])} takes that away"
-        return _within(folder, folder)
-    except FileNotFoundError:
+    if not folder.exists():
         return ""
+    around = folder.parent.stat()
+    if around.st_uid not in (os.getuid(), 0):
+        return f"{folder.parent} belongs to another user: compile_cache=FOLDER keeps it in one of your own"
+    if _others_write(around) and not around.st_mode & stat.S_ISVTX:
+        return f"others may write {folder.parent}: {shlex.join(['chmod', 'go-w', str(folder.parent)])} takes that away"
+    return _within(folder, folder)
 
 
 def _within(path: Path, folder: Path) -> str:

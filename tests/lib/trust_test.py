@@ -308,6 +308,15 @@ class Evil:
         return importlib.import_module, ("evil_rules",)
 
 
+def test_one_place_imports_what_a_configuration_names():
+    """`rules.py` imports what a Rule, which is code, says; the registry its own package's modules; the study's two run config files."""
+    sources = {path.relative_to(TOOLS.parent).as_posix(): path.read_text() for path in (TOOLS.parent / "sleepnet").rglob("*.py")}
+    by = lambda word: {name for name, text in sources.items() if word in text}
+    assert by("import_module(") == {"sleepnet/trust.py", "sleepnet/rules.py", "sleepnet/tasks/registry.py"}
+    assert by("runpy") == {"sleepnet/study/ablations.py", "sleepnet/study/factor.py"}
+    assert not by("pickle.") | by("allow_pickle") | by("__import__") | by(" exec(") | by("builder_from_directory")
+
+
 def test_a_run_that_is_ones_own_goes_on(tmp_path, downloaded):
     """Its config names the module, so that its folder may."""
     (downloaded / "wanted").touch()
