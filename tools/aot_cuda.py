@@ -19,7 +19,9 @@ import sys
 import tempfile
 import time
 
-from absl import app, flags
+from absl import flags
+
+from sleepnet import cli
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUDGET = pathlib.Path(__file__).with_name("aot_cuda_budget.json")
@@ -102,7 +104,7 @@ def measure(job: Job) -> dict:
     """Compiles the job in a subprocess; returns figures by kernel and the seconds, or `failed` with the last line of what it said."""
     with tempfile.TemporaryDirectory() as folder:
         dump = {"MOSAIC_GPU_DUMP_PTXAS": "1", "MOSAIC_GPU_DUMP_TO": folder, "JAX_PLATFORMS": "cpu"}
-        path = os.pathsep.join([str(ROOT / "kernels"), *filter(None, [os.environ.get("PYTHONPATH")])])
+        path = os.pathsep.join([str(ROOT), str(ROOT / "kernels"), *filter(None, [os.environ.get("PYTHONPATH")])])
         command = [sys.executable, __file__, f"--one={json.dumps(dataclasses.asdict(job))}"]
         done = subprocess.run(command, env=os.environ | dump | {"PYTHONPATH": path}, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -122,10 +124,18 @@ def over_budget(found: dict, budget: dict | None) -> list[str]:
     return beyond + (["tensor cores wait for each other"] if "serialised" in found else [])
 
 
+FLAGS = flags.FlagValues()
+flags.DEFINE_list("chips", list(CHIPS), "which GPUs to compile for", flag_values=FLAGS)
+flags.DEFINE_list("rules", ["delta", "hebbian"], "which rules", flag_values=FLAGS)
+flags.DEFINE_list("widths", ["64", "128"], "of keys and values", flag_values=FLAGS)
+flags.DEFINE_bool("update", False, "write the figures to aot_cuda_budget.json", flag_values=FLAGS)
+flags.DEFINE_string("one", "", "used by the tool itself: one job, compiled in this process", flag_values=FLAGS)
+
+
 def main(argv):
     """Reads the flags; everything else can be imported."""
     del argv
-    f = flags.FLAGS
+    f = FLAGS
     if f.one:
         print(json.dumps(compile_here(Job(**json.loads(f.one)))))
         return 0
@@ -149,9 +159,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_list("chips", list(CHIPS), "which GPUs to compile for")
-    flags.DEFINE_list("rules", ["delta", "hebbian"], "which rules")
-    flags.DEFINE_list("widths", ["64", "128"], "of keys and values")
-    flags.DEFINE_bool("update", False, "write the figures to aot_cuda_budget.json")
-    flags.DEFINE_string("one", "", "used by the tool itself: one job, compiled in this process")
-    app.run(main)
+    cli.run(main, FLAGS)

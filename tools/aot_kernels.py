@@ -20,7 +20,9 @@ import sys
 import tempfile
 import time
 
-from absl import app, flags
+from absl import flags
+
+from sleepnet import cli
 
 BUDGET = pathlib.Path(__file__).with_name("aot_budget.json")
 SLACK = 1.05
@@ -144,10 +146,22 @@ def line(job: Job, figures: dict) -> str:
     )
 
 
+FLAGS = flags.FlagValues()
+flags.DEFINE_list("chips", list(TOPOLOGIES), "which chips to compile for", flag_values=FLAGS)
+flags.DEFINE_list("rules", ["delta", "hebbian"], "which rules", flag_values=FLAGS)
+flags.DEFINE_list("directions", ["forward", "backward"], "which kernels", flag_values=FLAGS)
+flags.DEFINE_list("dtypes", ["bfloat16", "float32"], "of q, k and v", flag_values=FLAGS)
+flags.DEFINE_bool("packed", False, "rows packed with several sequences", flag_values=FLAGS)
+flags.DEFINE_integer("chunk", 0, "tokens of a chunk; 0: as committed. Not held against the budget", flag_values=FLAGS)
+flags.DEFINE_integer("heads", 0, "heads of a grid step; 0: as committed. Not held against the budget", flag_values=FLAGS)
+flags.DEFINE_bool("update", False, "write the figures to aot_budget.json", flag_values=FLAGS)
+flags.DEFINE_string("one", "", "used by the tool itself: one job, compiled in this process", flag_values=FLAGS)
+
+
 def main(argv):
     """Reads the flags; everything else can be imported."""
     del argv
-    f = flags.FLAGS
+    f = FLAGS
     if f.one:
         print(json.dumps(compile_here(Job(**json.loads(f.one)))))
         return 0
@@ -171,13 +185,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_list("chips", list(TOPOLOGIES), "which chips to compile for")
-    flags.DEFINE_list("rules", ["delta", "hebbian"], "which rules")
-    flags.DEFINE_list("directions", ["forward", "backward"], "which kernels")
-    flags.DEFINE_list("dtypes", ["bfloat16", "float32"], "of q, k and v")
-    flags.DEFINE_bool("packed", False, "rows packed with several sequences")
-    flags.DEFINE_integer("chunk", 0, "tokens of a chunk; 0: as committed. Not held against the budget")
-    flags.DEFINE_integer("heads", 0, "heads of a grid step; 0: as committed. Not held against the budget")
-    flags.DEFINE_bool("update", False, "write the figures to aot_budget.json")
-    flags.DEFINE_string("one", "", "used by the tool itself: one job, compiled in this process")
-    app.run(main)
+    cli.run(main, FLAGS)

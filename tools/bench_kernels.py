@@ -32,11 +32,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 import bench_peers
 import bench_static
 import floors
+from sleepnet import cli
+from sleepnet.errors import UsageError
 from sleepnet_kernels import numerics
 from sleepnet_kernels.gated_delta_rule import api as delta_api
 from sleepnet_kernels.gated_delta_rule import arg_specs
@@ -116,7 +118,7 @@ def shapes_of(text: str):
     try:
         return [arg_specs.Shape(*map(int, one.split(","))) for one in text.split()]
     except (TypeError, ValueError) as error:
-        raise app.UsageError(f"--shapes={text!r}: give sleep, or 5 or 6 numbers a shape as in 8,24,2,32,32") from error
+        raise UsageError(f"--shapes={text!r}: give sleep, or 5 or 6 numbers a shape as in 8,24,2,32,32") from error
 
 
 def wall_seconds(function, *arguments) -> float:
@@ -238,10 +240,25 @@ def line(row) -> str:
     )
 
 
+FLAGS = flags.FlagValues()
+flags.DEFINE_enum("rule", "delta", list(RULES), "which rule to time", flag_values=FLAGS)
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of q, k and v", flag_values=FLAGS)
+flags.DEFINE_string("shapes", "", "batch,tokens,heads,key width,value width; several in quotes; or sleep; default: the project's own list", flag_values=FLAGS)
+flags.DEFINE_list("chunk_sizes", [], "also time the chunked form at these chunk sizes, e.g. 16,32,64", flag_values=FLAGS)
+flags.DEFINE_string("maxtext", "", "a local checkout of maxtext, timed as a peer; nothing of it is copied", flag_values=FLAGS)
+flags.DEFINE_list("maxtext_chunk_sizes", ["8", "16", "32"], "beside maxtext's default of 64", flag_values=FLAGS)
+flags.DEFINE_bool("fla", False, "time fla's Triton kernel as a peer, forward alone; torch and fla must be installed and see a GPU", flag_values=FLAGS)
+flags.DEFINE_integer("rounds", 9, "rounds of which the median is taken", lower_bound=3, flag_values=FLAGS)
+flags.DEFINE_bool("cpu_time", False, "count the time this process ran, not the time that passed: for a CPU that others use; shares mean little then", flag_values=FLAGS)
+flags.DEFINE_bool("static", False, "tell what compilers say of the rule's kernels on TPUs and GPUs (the committed budgets), and time nothing", flag_values=FLAGS)
+flags.DEFINE_string("json", "", "also write the results to this file", flag_values=FLAGS)
+flags.DEFINE_string("plot", "", "also draw the roofline into this PNG file", flag_values=FLAGS)
+
+
 def main(argv):
     """Reads the flags; everything else can be imported."""
     del argv
-    f = flags.FLAGS
+    f = FLAGS
     if f.static:
         told = bench_static.rows(f.rule, f.dtype)
         print(*map(bench_static.line, told), sep="\n") if told else print(f"no kernel of --rule={f.rule} --dtype={f.dtype} has a budget")
@@ -250,14 +267,14 @@ def main(argv):
         return
     shapes = shapes_of(f.shapes)
     if (f.maxtext or f.fla) and f.rule != "delta":
-        raise app.UsageError("--maxtext and --fla are peers of --rule=delta")
+        raise UsageError("--maxtext and --fla are peers of --rule=delta")
     if f.cpu_time and jax.default_backend() != "cpu":
-        raise app.UsageError("--cpu_time is for a CPU alone: an accelerator's time is not this process's")
+        raise UsageError("--cpu_time is for a CPU alone: an accelerator's time is not this process's")
     rows = contenders(f.rule, map(int, f.chunk_sizes), f.maxtext, map(int, f.maxtext_chunk_sizes), made_for=jax.default_backend())
     try:
         fla = bench_peers.Fla() if f.fla else None
     except (ImportError, RuntimeError) as error:
-        raise app.UsageError(f"--fla: {error}") from error
+        raise UsageError(f"--fla: {error}") from error
     print(HEADER)
     results = []
     for shape in shapes:
@@ -271,16 +288,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_enum("rule", "delta", list(RULES), "which rule to time")
-    flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of q, k and v")
-    flags.DEFINE_string("shapes", "", "batch,tokens,heads,key width,value width; several in quotes; or sleep; default: the project's own list")
-    flags.DEFINE_list("chunk_sizes", [], "also time the chunked form at these chunk sizes, e.g. 16,32,64")
-    flags.DEFINE_string("maxtext", "", "a local checkout of maxtext, timed as a peer; nothing of it is copied")
-    flags.DEFINE_list("maxtext_chunk_sizes", ["8", "16", "32"], "beside maxtext's default of 64")
-    flags.DEFINE_bool("fla", False, "time fla's Triton kernel as a peer, forward alone; torch and fla must be installed and see a GPU")
-    flags.DEFINE_integer("rounds", 9, "rounds of which the median is taken", lower_bound=3)
-    flags.DEFINE_bool("cpu_time", False, "count the time this process ran, not the time that passed: for a CPU that others use; shares mean little then")
-    flags.DEFINE_bool("static", False, "tell what compilers say of the rule's kernels on TPUs and GPUs (the committed budgets), and time nothing")
-    flags.DEFINE_string("json", "", "also write the results to this file")
-    flags.DEFINE_string("plot", "", "also draw the roofline into this PNG file")
-    app.run(main)
+    cli.run(main, FLAGS)

@@ -21,11 +21,15 @@ import subprocess
 import sys
 import time
 
-from absl import app, flags
-
-import gpu_check_parts
+from absl import flags
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]  # such a machine may have JAX and nothing of ours installed
+
+import gpu_check_parts  # noqa: E402
+from sleepnet import cli  # noqa: E402
+from sleepnet.errors import UsageError  # noqa: E402
+
 # Seconds; together eight minutes.
 LIMITS = {"device": 20, "numerics": 100, "bench": 110, "kernels": 80, "fla": 60, "depo": 50, "rule110": 60}
 DONE, EXCLUDED = "passed", "excluded"
@@ -91,24 +95,27 @@ def check(out: pathlib.Path, cpu: bool, skip: set[str], limits: dict[str, float]
     return int(any(not part["status"].startswith((DONE, EXCLUDED)) for part in report["parts"].values()))
 
 
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("out", "runs/gpu_check", "folder for the report; made if need be", flag_values=FLAGS)
+flags.DEFINE_bool("cpu", False, "run on the CPU, at small sizes, without kernels and fla", flag_values=FLAGS)
+flags.DEFINE_list("skip", [], f"parts to leave out: {', '.join(LIMITS)}", flag_values=FLAGS)
+flags.DEFINE_float("patience", 1.0, "time limits times this, for a busy machine; together they are eight minutes at 1", lower_bound=0.0, flag_values=FLAGS)
+flags.DEFINE_string("part", "", "used by the tool itself: one part, in this process", flag_values=FLAGS)
+
+
 def main(argv):
     """Reads the flags; everything else can be imported."""
     del argv
-    f = flags.FLAGS
+    f = FLAGS
     out = pathlib.Path(f.out).resolve()
     if f.part:
         gpu_check_parts.PARTS[f.part](out / f"{f.part}.json", f.cpu)
         return 0
     unknown = set(f.skip) - set(LIMITS)
     if unknown:
-        raise app.UsageError(f"--skip={','.join(sorted(unknown))}: no such part; known: {', '.join(LIMITS)}")
+        raise UsageError(f"--skip={','.join(sorted(unknown))}: no such part; known: {', '.join(LIMITS)}")
     return check(out, f.cpu, set(f.skip), {name: limit * f.patience for name, limit in LIMITS.items()})
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("out", "runs/gpu_check", "folder for the report; made if need be")
-    flags.DEFINE_bool("cpu", False, "run on the CPU, at small sizes, without kernels and fla")
-    flags.DEFINE_list("skip", [], f"parts to leave out: {', '.join(LIMITS)}")
-    flags.DEFINE_float("patience", 1.0, "time limits times this, for a busy machine; together they are eight minutes at 1", lower_bound=0.0)
-    flags.DEFINE_string("part", "", "used by the tool itself: one part, in this process")
-    app.run(main)
+    cli.run(main, FLAGS)

@@ -6,7 +6,8 @@ import time
 
 import jax.numpy as jnp
 import pytest
-from absl import app
+
+from sleepnet.errors import UsageError
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tools"))
 import bench_kernels  # noqa: E402
@@ -43,7 +44,7 @@ def test_shapes_are_a_set_or_numbers():
     assert {shape.t for shape in bench_kernels.shapes_of("sleep")} >= {24, 2048} and len(bench_kernels.shapes_of("")) > 1
     assert bench_kernels.shapes_of("1,6,2,8,12 1,64,4,8,8,4") == [SMALL, Shape(1, 64, 4, 8, 8, 4)]
     for bad in ("sleeep", "1,6,2,8", "1,6,2,8,12,1,1"):
-        with pytest.raises(app.UsageError, match=f"--shapes='{bad}': give sleep, or 5 or 6 numbers a shape"):
+        with pytest.raises(UsageError, match=f"--shapes='{bad}': give sleep, or 5 or 6 numbers a shape"):
             bench_kernels.shapes_of(bad)
 
 
