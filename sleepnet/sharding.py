@@ -1,8 +1,10 @@
 """Where parameters, optimiser state and batches live on a mesh: rules by name, first match wins.
 
+Examples:
   python -m sleepnet.sharding --config=experiments/depo_paper.py --devices=64 --config.mesh.fsdp=8 --config.mesh.tensor=2
+  python -m sleepnet.sharding --config=experiments/pod/hybrid_1b.py --devices=64
 
-prints every parameter with its shape, its spec and its bytes per device, without needing the devices.
+Prints every parameter with its shape, its spec and its bytes per device, without needing the devices.
 """
 import re
 import sys

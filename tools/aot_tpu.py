@@ -7,7 +7,7 @@ kernels and chunks are not in it: a real step takes longer. A sleep and a token 
 
 Examples:
   python tools/aot_tpu.py --config=experiments/rule110_paper.py --topology=v5e:4x4
-  python tools/aot_tpu.py --config=experiments/pod/hybrid_1b.py --topology=v5p:4x4x4 --phase=train --json=runs/1b.json --config.mesh.tensor=4
+  python tools/aot_tpu.py --config=experiments/pod/hybrid_1b.py --topology=v5p:4x4x4 --phase=train --json=hybrid_1b.json --config.mesh.tensor=4
   python tools/aot_tpu.py --config=experiments/pod/hybrid_1b.py --topology=v5e:4x4 --phase=train --search
 
 --search compiles a phase on every mesh of the slice and ranks them by predicted time, those that can't be at the bottom with the reason.

@@ -1,10 +1,13 @@
 r"""Fills the tables and the weak-scaling curve of experiments/pod/ with what aot_tpu.py says of their rows.
 
-  python tools/aot_tpu_pod.py                # compiles the rows that table.json, memory.json and weak_scaling.json lack, writes README.md's tables and the picture
-  python tools/aot_tpu_pod.py --only=v5p-64  # of the rows that are lacking, those whose name or slice has this in it
-  python tools/aot_tpu_pod.py --only=16x16   # the same by its slice; of the curve as well
-  python tools/aot_tpu_pod.py --only=nothing # compiles nothing: writes the table and the picture anew
+Examples:
+  python tools/aot_tpu_pod.py
+  python tools/aot_tpu_pod.py --only=v5p-64
+  python tools/aot_tpu_pod.py --only=16x16
+  python tools/aot_tpu_pod.py --only=nothing
 
+Compiles the rows that table.json, memory.json and weak_scaling.json lack, then writes README.md's tables and the picture. --only leaves those whose
+name or slice has this in it, of the curve as well; where nothing has, nothing is compiled and the table and the picture are written anew.
 Needs the extra `aot-tpu`. A row takes one to five minutes of one idle core, or more.
 """
 import json

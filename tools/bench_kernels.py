@@ -13,10 +13,10 @@ Examples:
   python tools/bench_kernels.py --shapes=sleep --chunk_sizes=16,32 --cpu_time
   python tools/bench_kernels.py --rule=hebbian --dtype=bfloat16 --rounds=20 --json=bench.json
   python tools/bench_kernels.py --static --dtype=bfloat16
-  python tools/bench_kernels.py --rule=kda --chunk_sizes=4,16    (the floor of kda is that of one decay a head)
-  python tools/bench_kernels.py --chunk_sizes=16,32 --maxtext=$HOME/maxtext
-  python tools/bench_kernels.py --dtype=bfloat16 --fla --shapes=4,1024,16,128,128 --plot=roofline.png
+  python tools/bench_kernels.py --rule=kda --chunk_sizes=4,16
 
+The floor of kda is that of one decay a head. Peers of the gated delta rule: --maxtext=FOLDER, a checkout, beside --chunk_sizes=16,32; and
+--fla --dtype=bfloat16, where fla and a GPU are; --plot=roofline.png draws either.
 A shape is batch,tokens,heads,key width,value width, and after them how many heads share one of q and k where that is not 1;
 give several separated by spaces in quotes. "sleep" is one window of a small batch, 24 to 2048 tokens, once: since each of N passes
 computes its own queries, keys and values from the one before, a sleep costs N times that and no kernel can run them together.

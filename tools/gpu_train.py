@@ -4,11 +4,12 @@ For an accelerator that is met for minutes at a time, on a machine that forgets 
 folder --pack) are brought back after a leg and given as --pack to the next. Any number of legs ends with the parameters and metrics of
 an unbroken run, bit for bit on the same kind of device. Runs on a CPU too.
 
+Examples:
   python tools/gpu_train.py --config=experiments/rule110_paper.py --minutes=9 --pack=legs/rule110 --out=legs/rule110_next
   python tools/gpu_train.py --config=experiments/rule110_paper.py --minutes=9 --pack=legs/n1 --config.model.sleep.passes=1
-  python tools/gpu_train.py --config=experiments/depo_cpu.py --minutes=1 --pack=legs/depo     on a CPU
+  python tools/gpu_train.py --config=experiments/depo_cpu.py --minutes=1 --pack=legs/depo
 
-The same command is every leg's; with the same --workdir too, what one leg has compiled the next finds. --minutes are counted from the start of the
+The last is for a CPU. The same command is every leg's; with the same --workdir too, what one leg has compiled the next finds. --minutes are counted from the start of the
 process, with compiling, validation and packing; --reserve seconds are kept for the last, and for the step, validation or compiling under way.
 Prints tokens per second and the share of the device's peak of this leg, and validation accuracy against tokens of all legs.
 """

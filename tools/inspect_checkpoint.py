@@ -9,10 +9,11 @@ from typing import Any
 
 EXAMPLES = """\
 examples:
-  python tools/inspect_checkpoint.py runs/depo                       the newest checkpoint of a run
-  python tools/inspect_checkpoint.py runs/depo --step 2000           another one
-  python tools/inspect_checkpoint.py /backup/depo-best/2000          one that was copied elsewhere
+  python tools/inspect_checkpoint.py runs/depo
+  python tools/inspect_checkpoint.py runs/depo --step 3200
+  python tools/inspect_checkpoint.py runs/depo/checkpoints/3200
 
+A run's newest checkpoint, another one, or the folder of one, wherever it was copied; `python -m sleepnet.train --help` makes this run.
 The config lists the keys that are not at their defaults. A sharding is the spec over the mesh it was saved on; training restores it onto
 any other. A checkpoint that is truncated, incomplete or none at all is told in one line with exit status 2; then
 `python -m sleepnet.train … --config.resume=latest-good` goes on from the newest whole one."""

@@ -1,6 +1,11 @@
 """Makes a trained run one of the models that come with the package.
 
-  python tools/ship_checkpoint.py --workdir=runs/study/sleep4/seed0/train --name=depo8_sleep4 --made_with="python -m sleepnet.study …"
+Examples:
+  python tools/ship_checkpoint.py --workdir=runs/depo --name=my_depo --made_with="python -m sleepnet.train --config=experiments/depo_cpu.py"
+  python tools/ship_checkpoint.py --workdir=runs/quickstart/sleep4/seed0/train --name=my_quickstart --made_with="python -m sleepnet.study --config=experiments/quickstart.py (arm sleep4, seed 0)"
+
+Writes its weights and its card, with the score on the test split, into sleepnet/models/checkpoints/; a model of that name is written over. Of a
+run of several processes or devices any checkpoint will do.
 """
 from absl import flags
 

@@ -1,5 +1,6 @@
 """Kills a training at random moments, again and again, and sees that it ends where an unbroken one does, bit for bit.
 
+Examples:
   python tools/soak.py --config=experiments/depo_cpu.py --workdir=runs/soak --config.train.steps=400 --config.train.save_every=20
   python tools/soak.py --config=experiments/depo_cpu.py --workdir=runs/soak100 --config.train.steps=400 --config.train.save_every=20 --kills=100
 

@@ -1,14 +1,19 @@
 """Grades a trained model by difficulty and by the passes N it sleeps with; no training config is needed.
 
-  python -m sleepnet.eval --workdir=runs/depo                          a run's newest checkpoint
-  python -m sleepnet.eval --model=NAME                                 a model that comes with the package
+Examples:
+  python -m sleepnet.eval --model=depo8_sleep4
+  python -m sleepnet.eval --model=depo8_sleep4 --passes=16 --halt=0.05 --examples=512
   python -m sleepnet.eval --workdir=runs/depo --passes=1,4,16 --examples=10000
-  python -m sleepnet.eval --model=NAME --passes=16 --halt=0.05         each sequence sleeps until its S has settled, at most 16 passes
-  python -m sleepnet.eval --workdir=runs/thought --own_chain           of a task with a chain of thought: also after one that the model writes itself
+  python -m sleepnet.eval --workdir=runs/rule110_thought --own_chain
 
-Prints a table: one row per difficulty value, one column per N, accuracy of whole answers (exact) and of their tokens
-(label) with 95 % intervals, beside what guessing scores. Writes the same to --out: as JSON lines, and for each difficulty as
-curves and as a heat map of difficulty × N. Where a difficulty takes many values, the table and the pictures take neighbours together.
+--model is one that comes with the package, see `python -m sleepnet.models list`. --workdir is a run's folder, of which the newest checkpoint is
+graded; `python -m sleepnet.train --help` makes these two. With --halt each sequence sleeps until its S has settled, at most N passes. With
+--own_chain, of a task with a chain of thought, answers are graded also after one that the model writes itself.
+
+Says on its first line what is graded: how big it is, and what it was trained on. Then a table: one row per difficulty value, one column per N,
+accuracy of whole answers (exact) and of their tokens (label) with 95 % intervals, beside what guessing scores. Writes the same to --out: as JSON
+lines, and for each difficulty as curves and as a heat map of difficulty × N. Where a difficulty takes many values, the table and the pictures
+take neighbours together.
 """
 import contextlib
 from pathlib import Path
@@ -50,10 +55,11 @@ def main(argv: list[str]) -> None:
     from sleepnet.eval import plots, report, runner
 
     console = Console(highlight=False)
-    model, task, source = _load()
+    model, task, source, told = _load()
     name = FLAGS.model or Path(FLAGS.workdir).resolve().name
     out = Path(FLAGS.out or (Path(FLAGS.workdir) / "eval" if FLAGS.workdir else Path("runs", "eval", FLAGS.model)))
     out.mkdir(parents=True, exist_ok=True)  # before hours of reading, not after
+    print(f"{FLAGS.model or FLAGS.workdir}: {report.size(model.config)}; {told}")
     if passes is None:
         passes = sorted({model.config.sleep.passes, *((1, 2, 4, 8) if FLAGS.model else ())})
     with _bar() as (bar, line):
@@ -95,15 +101,15 @@ def _passes(given: list[str] | None) -> list[int] | None:
 
 
 def _load():
-    """The model, its task and where it came from."""
+    """The model, its task, where it came from, and in words what it was trained on."""
     if FLAGS.model:
         from sleepnet.models import zoo
 
-        return *zoo.load(FLAGS.model), {"model": FLAGS.model}
+        return *zoo.load(FLAGS.model), {"model": FLAGS.model}, zoo.about(FLAGS.model)
     from sleepnet.checkpoint import load_model
 
     loaded = load_model(FLAGS.workdir)
-    return loaded.model, loaded.task, {"workdir": FLAGS.workdir, "step": loaded.step}
+    return loaded.model, loaded.task, {"workdir": FLAGS.workdir, "step": loaded.step}, f"trained for {loaded.step:,} steps on {loaded.task.title}"
 
 
 @contextlib.contextmanager

@@ -86,6 +86,13 @@ def _share(row: Mapping[str, Any], kind: str) -> str:
     return f"{row[f'{kind}_accuracy']:.3f} ±{(high - low) / 2:.3f}".replace("±0.", "±.")
 
 
+def size(config: ModelConfig) -> str:
+    """How big a model is, in part of a line: parameters, blocks, window and N."""
+    kinds = {"A": "attention", "G": config.rule}
+    blocks = ", ".join(f"{kind} {kinds[kind]}" for kind in dict.fromkeys(config.pattern))
+    return f"{parameters(config):,} parameters, blocks {config.pattern} ({blocks}), window {config.window}, N = {config.sleep.passes}"
+
+
 def cost_lines(rows: Sequence[Mapping[str, Any]], config: ModelConfig) -> list[str]:
     """The model's size and what reading cost: a line, and one for each N."""
     totals = [row for row in rows if row["axis"] == "all"]

@@ -11,6 +11,7 @@ from sleepnet.models.drawing import draw, figures
 _EXAMPLES = """examples:
   python -m sleepnet.models list
   python -m sleepnet.models show paper_rule110
+  python -m sleepnet.models show depo8_sleep4
 
 FLOPs, bytes and parameters are counted from the configuration; a multiply-add is 2 FLOPs. In Python: `zoo.create(NAME, **changes)` makes a model,
 `zoo.config_of(NAME, **changes)` its configuration. `python -m sleepnet.eval --model=NAME` grades one that comes trained.

@@ -80,8 +80,9 @@ def about(name: str) -> str:
     _known(name)
     if name in _SIZES:
         return _SIZES[name][0]
-    task = json.loads(_card_path(name).read_text())["task"]
-    return f"trained on the task {task['name']}, version {task['version']}"
+    values = json.loads(_card_path(name).read_text())
+    steps = f" for {values['step']:,} steps" if "step" in values else ""
+    return f"trained{steps} on {_task(values).title}"
 
 
 def card(name: str) -> str:
@@ -90,6 +91,10 @@ def card(name: str) -> str:
     arguments = ", ".join(f"{key}={value}" for key, value in values["task"]["arguments"].items())
     scores = ", ".join(f"{place.replace('all=None', 'all')} {score:.3f}" for place, score in values["exact_accuracy"].items())
     return f"by {values['made_with']}, on {values['task']['name']}({arguments}); exact {scores}"
+
+
+def _task(card: dict[str, Any]) -> Task:
+    return tasks.get(card["task"]["name"], **card["task"]["arguments"])
 
 
 def _known(name: str) -> None:
@@ -150,8 +155,8 @@ def load(name: str) -> tuple[Hybrid, Task]:
     """
     if not has_checkpoint(name):
         raise UsageError(f"model {name} does not come trained; these do: {', '.join(_trained()) or 'none'}. Train it, then use --workdir=DIR")
-    spec = json.loads(_card_path(name).read_text())["task"]
-    task = tasks.get(spec["name"], **spec["arguments"])
+    values = json.loads(_card_path(name).read_text())
+    spec, task = values["task"], _task(values)
     if task.spec_hash != spec["hash"]:
         raise UsageError(f"model {name} was trained on {spec}, which this package's {task.spec()} is no longer")
     return create(name), task

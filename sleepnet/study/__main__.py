@@ -1,10 +1,12 @@
 """Runs a study: arms × seeds on the same data in the same order, then one report on all of them.
 
-  python -m sleepnet.study --config=experiments/STUDY.py --workdir=runs/STUDY [--config.base.train.steps=100] [--seeds=0,1]
-  python -m sleepnet.study --workdir=runs/STUDY --report_only
-  python -m sleepnet.study --results=experiments/results/STUDY --report_only --out=report
+Examples:
+  python -m sleepnet.study --config=experiments/quickstart.py
+  python -m sleepnet.study --config=experiments/quickstart.py:all_arms --workdir=runs/brief --only=sleep4,reset --seeds=0,1 --config.base.train.steps=100
+  python -m sleepnet.study --workdir=runs/quickstart --report_only
+  python -m sleepnet.study --results=experiments/results/quickstart --report_only --out=runs/report
   python -m sleepnet.study --overview=experiments/results
-  python -m sleepnet.study --ablations=experiments/ablations
+  python -m sleepnet.study --ablations=experiments/ablations --out=runs/ablations
 
 What has finished is not run again, what was killed goes on, and arms or seeds can be added to a study later. Outcomes in --results count
 as finished, in a new workdir too: a matrix can grow from place to place. Those of the same configuration anywhere in --reuse do as well. Two studies side by side need cores of their own (taskset).

@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "The benchmarks: what they ask, what their examples look like, whether they are right; and examples on disk."
     parser = _Parser(prog="python -m sleepnet.tasks", description=text, **style)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("list", help="one line per task")
+    commands.add_parser("list", help="one line per task", **style)
     for command, (_, text, flags) in COMMANDS.items():
         sub = commands.add_parser(command, help=text, description=text, **style)
         sub.add_argument("name", help="a task, as `list` shows it")

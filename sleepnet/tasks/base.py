@@ -167,6 +167,13 @@ class Task(abc.ABC):
         return describe(self)
 
     @property
+    def title(self) -> str:
+        """The task in a line: its name, the arguments that are not at their defaults, and whether difficulty rises in training; the window is the model's too."""
+        given = [(field.name, getattr(self, field.name)) for field in dataclasses.fields(self) if field.init and getattr(self, field.name) != field.default]
+        told = ", ".join(f"{key}={value}" for key, value in given if key != "window" and not key.endswith("_rise"))
+        return f"{self.name}({told})" + ", by a curriculum" * any(key.endswith("_rise") for key, _ in given)
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """Every argument with its value, defaults resolved, as plain JSON values."""
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}

@@ -1,18 +1,16 @@
 """Trains one model on one task; a run that was stopped goes on where it stood.
 
+Examples:
   python -m sleepnet.train --config=experiments/depo_cpu.py --workdir=runs/depo
-  python -m sleepnet.train --config=experiments/depo_cpu.py --workdir=runs/wide --config.model.width=128 --config.train.steps=8000
-  python -m sleepnet.train --config=experiments/depo_cpu.py --workdir=runs/disk --config.task.folder=data/depo
+  python -m sleepnet.train --config=experiments/depo_cpu.py --workdir=runs/narrow --config.model.width=32 --config.train.steps=300
+  python -m sleepnet.train --config=experiments/rule110_thought_cpu.py --workdir=runs/rule110_thought
 
-The last reads its examples from a folder that `python -m sleepnet.tasks export` wrote; it must hold train.steps · train.batch_size of
-the run's task, arguments and seed, split train.
+--config.task.folder=FOLDER reads the examples from a folder that `python -m sleepnet.tasks export` wrote; it must hold train.steps ·
+train.batch_size of the run's task, arguments and seed, split train.
 
-On several hosts, the same command on each, at the same time, with a --workdir that all of them see:
-
-  python -m sleepnet.train --config=FILE --workdir=DIR --coordinator=host0:1234 --process_count=4 --process_id=0   (… 1, 2, 3)
-
-(--coordinator=auto alone on a TPU pod slice or under Slurm). Each reads its own rows of every batch; process 0 writes the logs. When one dies
-the others end within a minute and name it; the same commands go on from the newest checkpoint.
+On several hosts: the same command on each, at the same time, with --coordinator=host0:1234 --process_count=4 --process_id=0 (… 1, 2, 3) and a
+--workdir that all of them see (--coordinator=auto alone on a TPU pod slice or under Slurm). Each reads its own rows of every batch; process 0
+writes the logs. When one dies the others end within a minute and name it; the same commands go on from the newest checkpoint.
 
 A config file defines get_config(); every key of it can be set as --config.key=value. The folder gets config.json, task.json,
 metrics.jsonl, tensorboard/, checkpoints/, compiled/ (what a resumed run need not compile again; native code, so remove it from a run that you got from somebody else before you go on with

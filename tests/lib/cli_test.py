@@ -17,6 +17,7 @@ from sleepnet.config import ModelConfig, SleepConfig
 from sleepnet.errors import UsageError
 from sleepnet.eval import __main__ as evaluation
 from sleepnet.eval import report
+from sleepnet.models.hybrid import Hybrid
 
 CONFIG = """
 from sleepnet.config import default
@@ -157,6 +158,7 @@ def grade(monkeypatch, capsys, tmp_path):
     checkpoint, zoo = types.ModuleType("sleepnet.checkpoint"), types.ModuleType("sleepnet.models.zoo")
     checkpoint.load_model = lambda workdir: Loaded(Constant(), RULE, None, 12)
     zoo.load = lambda name: (Constant(), RULE)
+    zoo.about = lambda name: f"trained on what {name} needs"
     for module in (checkpoint, zoo):
         parent, name = module.__name__.rsplit(".", 1)
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -173,9 +175,16 @@ def grade(monkeypatch, capsys, tmp_path):
     return run
 
 
+def size():
+    """The model as its evaluation says it first; parameters as they are in one that is made."""
+    made = nnx.state(nnx.eval_shape(lambda: Hybrid(Constant().config, nnx.Rngs(0))), nnx.Param)
+    return f"{sum(leaf.size for leaf in jax.tree.leaves(made)):,} parameters, blocks AG (A attention, G gated_delta), window {RULE.window}, N = 3"
+
+
 def test_eval_of_a_run(grade, tmp_path):
     code, out, err = grade("--workdir=run", "--examples=50", "--batch_size=16", "--seed=4")
     assert (code, err.strip()) == (0, "")
+    assert out.splitlines()[0] == f"run: {size()}; trained for 12 steps on rule110(width=12, strings=2, steps=(0, 2))"
     assert {"N = 3", "steps = 2", "chance"} <= {words for words in ("N = 3", "N = 1 ", "steps = 2", "chance") if words in out}
     assert out.endswith("wrote run/eval/test.jsonl\nwrote run/eval/test_steps.png\nwrote run/eval/test_steps_heat.png\n")
     rows = report.read_rows(tmp_path / "run/eval/test.jsonl")
@@ -190,6 +199,7 @@ def test_eval_of_a_run(grade, tmp_path):
 def test_eval_of_a_model_of_the_package(grade, tmp_path):
     code, out, _ = grade("--model=tiny", "--examples=8", "--split=validation")
     assert code == 0 and "wrote runs/eval/tiny/validation.jsonl" in out
+    assert out.splitlines()[0] == f"tiny: {size()}; trained on what tiny needs"
     rows = report.read_rows(tmp_path / "runs/eval/tiny/validation.jsonl")
     assert [row["passes"] for row in rows if row["axis"] == "all"] == [1, 2, 3, 4, 8] and rows[0]["model"] == "tiny"
     code, out, _ = grade("--model=tiny", "--examples=8", "--passes=4,2", "--out=here")
@@ -222,6 +232,6 @@ def test_eval_finds_out_early_that_it_cannot_write(grade, tmp_path):
 
 def test_eval_help(grade):
     code, out, err = grade("--help")
-    assert (code, err) == (0, "") and "python -m sleepnet.eval --model=NAME" in out
+    assert (code, err) == (0, "") and "python -m sleepnet.eval --model=depo8_sleep4" in out
     for flag in ("workdir", "model", "passes", "examples", "batch_size", "seed", "split", "out"):
         assert f"\n  --{flag}\n" in out

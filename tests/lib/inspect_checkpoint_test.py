@@ -82,4 +82,4 @@ def test_help_teaches(call, capsys):
     with pytest.raises(SystemExit) as stop:
         call("--help")
     said = capsys.readouterr().out
-    assert not stop.value.code and "WORKDIR_OR_CHECKPOINT" in said and "--step" in said and "inspect_checkpoint.py runs/depo --step 2000" in said
+    assert not stop.value.code and "WORKDIR_OR_CHECKPOINT" in said and "--step" in said and "inspect_checkpoint.py runs/depo --step 3200" in said

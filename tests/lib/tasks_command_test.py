@@ -31,7 +31,7 @@ def test_list_and_describe(capsys):
 
 
 def test_help_teaches_every_command(capsys):
-    for argv in (["--help"], *([command, "--help"] for command in COMMANDS)):
+    for argv in (["--help"], *([command, "--help"] for command in ("list", *COMMANDS))):
         with pytest.raises(SystemExit) as stopped:
             main(argv)
         assert stopped.value.code == 0

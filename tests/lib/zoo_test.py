@@ -75,6 +75,13 @@ def test_paper_models_have_these_parameters(empty, name, D, H, K, F, blocks, V, 
     assert shapes(name) == wanted
 
 
+def test_a_trained_model_says_what_it_was_trained_on():
+    """In a line: arguments that are not the task's defaults; the window is the model's, and a curriculum is only named."""
+    assert zoo.about("group_a5_sleep4") == "trained for 9,000 steps on group(group=A5, length=(2, 4)), by a curriculum"
+    assert zoo.about("rule110_ring16_sleep8") == "trained for 6,000 steps on rule110(width=16, strings=1, steps=(1, 6), cells=16), by a curriculum"
+    assert zoo.about("cpu_gdn") == "fast weights alone"
+
+
 def test_overrides_change_the_configuration(empty):
     config = zoo.config_of("cpu_hybrid", width=16, sleep={"passes": 7})
     assert (config.width, config.sleep.passes, config.pattern) == (16, 7, "AG")
