@@ -51,7 +51,7 @@ class Theme:
 
 
 THEMES = {
-    "light": Theme("#f6f8fa", "#d0d7de", "#1f2328", "#59636e", "#ffffff", "#eaeef2", "#8aa4c0", "#e3a008", "#4f46c8", "#c2570c", "#1a7f37"),
+    "light": Theme("#f6f8fa", "#d0d7de", "#1f2328", "#59636e", "#ffffff", "#eaeef2", "#8aa4c0", "#e3a008", "#4f46c8", "#b54708", "#1a7f37"),
     "dark": Theme("#161b22", "#30363d", "#e6edf3", "#9aa4ae", "#1d232b", "#30363d", "#6f8cab", "#f0b429", "#a5a9ff", "#f0883e", "#56d364"),
 }
 
@@ -131,7 +131,8 @@ def reads(x: float, theme: Theme) -> list[str]:
 def sleeps(x: float, theme: Theme) -> list[str]:
     """N passes over the window, and S after each."""
     parts = [box(x, 14, 324, 300, NIGHT, edge=NIGHT_EDGE, radius=8), header(x + 16, 42, moon(x + 20, 37), 2, "Asleep: N passes over it", NIGHT_TEXT)]
-    parts += [f'<circle cx="{x + a}" cy="{b}" r="{r}" fill="{NIGHT_MUTED}"/>' for a, b, r in ((304, 28, 1.2), (292, 58, 0.9), (314, 80, 0.9), (262, 62, 0.7), (12, 112, 0.8))]
+    stars = ((304, 28, 1.2), (292, 58, 0.9), (314, 80, 0.9), (262, 62, 0.7), (7, 136, 0.8))
+    parts += [f'<circle cx="{x + a}" cy="{b}" r="{r}" fill="{NIGHT_MUTED}"/>' for a, b, r in stars]
     parts += [box(x + 14, 84, 84, 40, NIGHT_BOX, edge=NIGHT_EDGE), text(x + 56, 109, "window", NIGHT_TEXT, anchor="middle")]
     parts += [box(x + 134, 84, 176, 40, NIGHT_BOX, edge=NIGHT_EDGE), text(x + 222, 101, "attention and", NIGHT_TEXT, anchor="middle")]
     parts.append(text(x + 222, 117, "fast-weight blocks", NIGHT_TEXT, anchor="middle"))
@@ -141,7 +142,8 @@ def sleeps(x: float, theme: Theme) -> list[str]:
     parts.append(text(x + 14, 157, "write fast weights S by a learned rule:", NIGHT_TEXT))
     for i, words in enumerate(("1 hop", "2 hops", "3 hops", "4 hops")):
         left = x + 14 + 80 * i
-        parts += [weights(left, 168, i + 1, 7), text(left + 28, 241, f"pass {i + 1}", NIGHT_TEXT, anchor="middle"), text(left + 28, 257, words, HOPS[i], weight=650, anchor="middle")]
+        parts += [weights(left, 168, i + 1, 7), text(left + 28, 241, f"pass {i + 1}", NIGHT_TEXT, anchor="middle")]
+        parts.append(text(left + 28, 257, words, HOPS[i], weight=650, anchor="middle"))
         if i < 3:
             parts.append(line([(left + 60, 196), (left + 72, 196)], NIGHT_MUTED, head=True))
     parts.append(text(x + 162, 275, "can then be answered: about one more a pass", NIGHT_MUTED, 12.5, anchor="middle"))
@@ -155,9 +157,11 @@ def answers(x: float, theme: Theme) -> list[str]:
     parts += [text(x + 16, 68, "KV cache: empty again", theme.muted), cache(x + 16, 78, theme, full=False)]
     parts += [box(x + 16, 114, 168, 27, theme.chip), text(x + 100, 132.5, "4 hops after A?", theme.text, 14, anchor="middle")]
     parts += [line([(x + 100, 141), (x + 100, 155)], theme.muted, head=True), box(x + 16, 160, 168, 62, "none", edge=theme.asleep, radius=6)]
-    parts += [weights(x + 24, 169, 4, 5.5), text(x + 80, 181, "one ordinary", theme.text), text(x + 80, 197, "forward pass,", theme.text), text(x + 80, 213, "reading S", theme.text)]
+    parts.append(weights(x + 24, 169, 4, 5.5))
+    parts += [text(x + 80, 181 + 16 * i, words, theme.text) for i, words in enumerate(("one ordinary", "forward pass,", "reading S"))]
     after = CYCLE[(CYCLE.index("A") + 4) % len(CYCLE)]
-    parts += [line([(x + 100, 222), (x + 100, 236)], theme.muted, head=True), box(x + 66, 241, 68, 27, theme.panel, edge=theme.right), text(x + 100, 260, after, theme.right, 15, weight=700, anchor="middle")]
+    parts += [line([(x + 100, 222), (x + 100, 236)], theme.muted, head=True), box(x + 66, 241, 68, 27, theme.panel, edge=theme.right)]
+    parts.append(text(x + 100, 260, after, theme.right, 15, weight=700, anchor="middle"))
     parts.append(text(x + 100, 295, "same cost, whatever N was", theme.muted, 12.5, anchor="middle"))
     return parts
 
@@ -173,7 +177,7 @@ def mechanism(theme: Theme) -> str:
 
 # The quickstart's curve
 
-LEFT, RIGHT, TOP, BOTTOM = 58, 504, 54, 236
+LEFT, RIGHT, TOP, BOTTOM = 64, 504, 54, 236
 
 
 def curve(theme: Theme, asleep: Sequence[Outcome], once: Sequence[Outcome]) -> str:
@@ -191,7 +195,8 @@ def curve(theme: Theme, asleep: Sequence[Outcome], once: Sequence[Outcome]) -> s
     guesses = asleep[0].row(asleep[0].passes)["baselines"]
     for name, words in (("in_context", "a guess among the names told"), ("chance", "chance")):
         score = guesses[name]["exact"]
-        parts += [line([(LEFT, up(score)), (RIGHT, up(score))], theme.muted, 1.2, dash="1 4"), text(RIGHT + 12, up(score) + 4.5, f"{words}: {share_of(score)}", theme.muted, 12.5)]
+        parts.append(line([(LEFT, up(score)), (RIGHT, up(score))], theme.muted, 1.2, dash="1 4"))
+        parts.append(text(RIGHT + 12, up(score) + 4.5, f"{words}: {share_of(score)}", theme.muted, 12.5))
     for runs, colour, title in ((once, theme.awake, "N = 1, as much compute"), (asleep, theme.asleep, "N = 4 passes of sleep")):
         lines = list(zip(*(run.curve for run in runs)))
         x = [across(points[0]["flops"]) for points in lines]
@@ -204,7 +209,9 @@ def curve(theme: Theme, asleep: Sequence[Outcome], once: Sequence[Outcome]) -> s
         asked = [point for point, points in zip(mean, lines) if points[0]["step"] * batch == arguments["hops_rise"][-1]]
         parts += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4.5" fill="{theme.card}" stroke="{colour}" stroke-width="2"/>' for a, b in asked]
         last, hardest = mean[-1][1], [run.row(run.passes, "k", arguments["hops"])["exact_accuracy"] for run in runs]
-        parts += [text(RIGHT + 12, last + 4, title, colour, 13.5, weight=650), text(RIGHT + 12, last + 22, f"{runs[0].steps:,} steps; at {arguments['hops']} hops (seeds {', '.join(str(run.seed) for run in runs)}):", theme.text)]
+        seeds = ", ".join(str(run.seed) for run in runs)
+        parts.append(text(RIGHT + 12, last + 4, title, colour, 13.5, weight=650))
+        parts.append(text(RIGHT + 12, last + 22, f"{runs[0].steps:,} steps; at {arguments['hops']} hops (seeds {seeds}):", theme.text))
         parts.append(text(RIGHT + 12, last + 39, ", ".join(map(share_of, hardest)), theme.text))
     parts.append(text(20, BOTTOM + 62, "Mean and range of three seeds; all hops together, validation split.", theme.muted, 12.5))
     parts.append(text(20, BOTTOM + 80, "○ From here on training asks for all four hops; before, for one or two.", theme.muted, 12.5))

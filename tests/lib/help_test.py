@@ -136,3 +136,14 @@ def test_a_run_in_an_example_is_made_by_an_example(call, command, key):
     for example in examples(help_of(call, command)):
         folder = understood(call, *words_of(example))[key]
         assert folder is None or any(Path(folder).is_relative_to(run) for run in runs), example
+
+
+def test_commands_of_the_readme_parse(call):
+    """Those in its blocks and those in its lines, but for what stands for something else: FILE, and the dots of a command told before."""
+    text = (ROOT / "README.md").read_text()
+    shown = [line for block in re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S) for line in re.split("\n|&&", block)]
+    inline = re.findall(r"`(python [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+    found = [line.strip() for line in (*shown, *inline) if line.strip().startswith("python ") and "FILE" not in line]
+    assert len(found) > 10
+    for example in found:
+        understood(call, *words_of(example))
