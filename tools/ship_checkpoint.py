@@ -4,8 +4,7 @@ Examples:
   python tools/ship_checkpoint.py --workdir=runs/depo --name=my_depo --made_with="python -m sleepnet.train --config=experiments/depo_cpu.py"
   python tools/ship_checkpoint.py --workdir=runs/quickstart/sleep4/seed0/train --name=my_quickstart --made_with="python -m sleepnet.study --config=experiments/quickstart.py (arm sleep4, seed 0)"
 
-Writes its weights and its card, with the score on the test split, into sleepnet/models/checkpoints/; a model of that name is written over. Of a
-run of several processes or devices any checkpoint will do.
+Writes its weights and its card, with the score on the test split, into sleepnet/models/checkpoints/; a model of that name is written over.
 """
 from absl import flags
 
