@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from absl import flags
 
 from sleepnet import cli, config, tasks
 from sleepnet.models import zoo
@@ -49,7 +50,7 @@ def call(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "tools")
     run, parse_args = cli.run, argparse.ArgumentParser.parse_args
 
-    def parse(main, flag_values):
+    def parse(main, flag_values=flags.FLAGS):
         def stop(argv):
             raise Parsed({name: flag_values[name].value for name in flag_values})
         stop.__module__ = main.__module__
@@ -64,7 +65,12 @@ def call(monkeypatch):
     def call(command, *words):
         monkeypatch.setattr(sys, "argv", [str(COMMAND_FILES[command]), *words])
         monkeypatch.setattr(sys, "path", list(sys.path))
-        runpy.run_path(str(COMMAND_FILES[command]), run_name="__main__")
+        shared = set(flags.FLAGS)
+        try:
+            runpy.run_path(str(COMMAND_FILES[command]), run_name="__main__")
+        finally:
+            for name in set(flags.FLAGS) - shared:  # a process defines them once, this one may again
+                delattr(flags.FLAGS, name)
 
     return call
 
