@@ -55,13 +55,13 @@ def main(argv: list[str]) -> None:
     from sleepnet.eval import plots, report, runner
 
     console = Console(highlight=False)
-    model, task, source, told = _load()
+    model, task, source = _load()
     name = FLAGS.model or Path(FLAGS.workdir).resolve().name
     out = Path(FLAGS.out or (Path(FLAGS.workdir) / "eval" if FLAGS.workdir else Path("runs", "eval", FLAGS.model)))
     out.mkdir(parents=True, exist_ok=True)  # before hours of reading, not after
-    print(f"{FLAGS.model or FLAGS.workdir}: {report.size(model.config)}; {told}")
     if passes is None:
         passes = sorted({model.config.sleep.passes, *((1, 2, 4, 8) if FLAGS.model else ())})
+    print(f"{FLAGS.model or FLAGS.workdir}: {report.size(model.config)}; {_history(task, source)}")
     with _bar() as (bar, line):
         rows = runner.evaluate(
             model,
@@ -101,15 +101,24 @@ def _passes(given: list[str] | None) -> list[int] | None:
 
 
 def _load():
-    """The model, its task, where it came from, and in words what it was trained on."""
+    """The model, its task and where it came from."""
     if FLAGS.model:
         from sleepnet.models import zoo
 
-        return *zoo.load(FLAGS.model), {"model": FLAGS.model}, zoo.about(FLAGS.model)
+        return *zoo.load(FLAGS.model), {"model": FLAGS.model}
     from sleepnet.checkpoint import load_model
 
     loaded = load_model(FLAGS.workdir)
-    return loaded.model, loaded.task, {"workdir": FLAGS.workdir, "step": loaded.step}, f"trained for {loaded.step:,} steps on {loaded.task.title}"
+    return loaded.model, loaded.task, {"workdir": FLAGS.workdir, "step": loaded.step}
+
+
+def _history(task, source) -> str:
+    """In words, how long the model was trained, and on what."""
+    if FLAGS.model:
+        from sleepnet.models import zoo
+
+        return zoo.about(FLAGS.model)
+    return f"trained for {source['step']:,} steps on {task.title}"
 
 
 @contextlib.contextmanager
