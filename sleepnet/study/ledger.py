@@ -1,6 +1,7 @@
 """A study's folder: which study it is, its runs, and which of them are finished.
 
     study.json                the study and the commands that ran it
+    compiled/                 what its runs need not compile twice
     ARM/seedK/run.json        one run: arm, seed, whole configuration
     ARM/seedK/train/          the run's own folder, as `sleepnet.train` writes it
     ARM/seedK/worker.log      what the run printed

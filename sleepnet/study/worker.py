@@ -72,22 +72,25 @@ def work(folder: Path) -> None:
     from sleepnet.config import RunConfig, from_dict, to_dict
     from sleepnet.eval.runner import evaluate
     from sleepnet.files import write_json
+    from sleepnet.train import compiled
     from sleepnet.train.loop import train
 
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     with trust.reading(folder / "run.json"):
         config = from_dict(RunConfig, run["config"])
-    result = train(config, folder / "train", quiet=True)
-    loaded = load_model(folder / "train")
-    rows = evaluate(
-        loaded.model,
-        loaded.task,
-        passes=config.eval.passes or (config.model.sleep.passes,),
-        examples=config.eval.examples,
-        batch_size=config.eval.batch_size,
-        own_chain=loaded.task.thinks and config.model.sleep.predict_passes == 1,
-        keep_answers=True,
-    )
+    # one for all runs of the study: another seed, or another arm of the same shapes, compiles nothing; outside of it stands what train would do alone
+    with compiled.cached(config.compile_cache, folder.parent.parent):
+        result = train(config, folder / "train", quiet=True)
+        loaded = load_model(folder / "train")
+        rows = evaluate(
+            loaded.model,
+            loaded.task,
+            passes=config.eval.passes or (config.model.sleep.passes,),
+            examples=config.eval.examples,
+            batch_size=config.eval.batch_size,
+            own_chain=loaded.task.thinks and config.model.sleep.predict_passes == 1,
+            keep_answers=True,
+        )
     device = jax.devices()[0]
     write_json(folder / "outcome.json", {
         "arm": run["arm"],

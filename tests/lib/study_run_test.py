@@ -8,12 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
 from sleepnet.errors import UsageError
 from sleepnet.study import ledger, pool, worker
 from sleepnet.study.progress import Standing, remaining, span, standing
 from sleepnet.study.worker import curve
+from sleepnet.train import compiled
 from sleepnet.train.preempt import Preempted
 from studies import ARMS, fake, make, spec
 
@@ -117,6 +119,23 @@ def test_a_worker_told_to_stop_while_it_trains_ends_well(tmp_path, monkeypatch, 
         monkeypatch.setattr(worker, name, lambda *_: None)
     worker.main([f"--folder={tmp_path}"])
     assert capsys.readouterr().out == "preempted at step 3 of 9; the same command goes on from there\n"
+
+
+def test_the_runs_of_a_study_share_what_they_compile(tmp_path, monkeypatch):
+    seen = []
+
+    def train(config, workdir, quiet):
+        with compiled.cached(config.compile_cache, workdir):
+            seen.append(jax.config.jax_compilation_cache_dir)
+        raise Preempted(1, 2)
+
+    monkeypatch.setattr("sleepnet.train.loop.train", train)
+    before = jax.config.jax_compilation_cache_dir
+    for run in make(tmp_path / "study", spec(ARMS[:1], seeds=(0, 1))):
+        ledger.prepare(run)
+        with pytest.raises(Preempted):
+            worker.work(run.folder)
+    assert seen == [str(tmp_path / "study/compiled")] * 2 and jax.config.jax_compilation_cache_dir == before
 
 
 def test_slots_never_depend_on_jobs(monkeypatch):
