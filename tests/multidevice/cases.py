@@ -118,7 +118,8 @@ def sums_over_data() -> dict:
 
 
 def main(folder: Path) -> None:
-    """Everything, as one JSON object on the last line."""
+    """Everything, as one JSON object on the last line; a run that moved finds what the mesh it moved to has compiled."""
+    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     found = {"runs": {name: train(name, folder / name) for name in MESHES}}
     found["moved"] = moved(folder)
     found["places"] = places()
