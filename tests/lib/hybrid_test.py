@@ -137,10 +137,10 @@ def test_forward_is_algorithm_1(case):
 def test_a_value_of_n_does_for_every_n(case):
     """One program; a sleep from a state as well, one pass of which leaves what `wake` has written."""
     of = runner(case)
-    forward, sleep = jax.jit(of.apply, static_argnums=3), jax.jit(of.apply_sleep)
+    forward, sleep = jax.jit(lambda *given: of.apply(*given, LAYOUT)), jax.jit(lambda *given: of.apply_sleep(*given))
     _, state = of.wake(TOKENS[:, :L], of.model.init_state(len(TOKENS)))
     for passes in (1, of.config.sleep.passes):
-        np.testing.assert_allclose(forward(of.params, TOKENS, np.int32(passes), LAYOUT), of.forward(TOKENS, passes), atol=2e-5)
+        np.testing.assert_allclose(forward(of.params, TOKENS, np.int32(passes)), of.forward(TOKENS, passes), atol=2e-5)
         jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-6), sleep(of.params, state, np.int32(passes)), of.sleep(state, passes))
     assert forward._cache_size() == sleep._cache_size() == 1
 
