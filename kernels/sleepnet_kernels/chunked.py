@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from sleepnet_kernels import segments
+from sleepnet_kernels import log_decays, segments
 
 # Up to this many chunks the scan is unrolled: twice as fast forward + backward on a CPU, for half as much compile time again.
 UNROLLED_CHUNKS = 4
@@ -98,15 +98,15 @@ def _decays(log_decay_BxHxC, segments_Bx1xC):
 
     Across a restart all three are zero: a later segment does not see the state before the chunk, nor the state after it an earlier one.
     """
-    g_BxHxC = jnp.cumsum(log_decay_BxHxC, axis=-1) if segments_Bx1xC is None else segments.sums(log_decay_BxHxC, segments_Bx1xC)
-    c = g_BxHxC.shape[-1]
+    sums = log_decays.cumulated(log_decay_BxHxC, segments_Bx1xC)
+    g_BxHxC, c = sums[0], log_decay_BxHxC.shape[-1]
     past_CxC = jnp.tril(jnp.ones((c, c), bool))[None, None]
     if segments_Bx1xC is not None:
         past_CxC &= segments.same(segments_Bx1xC)
     # The mask comes before exp: above the diagonal the difference is positive and overflows.
-    between_BxHxCxC = jnp.exp(jnp.where(past_CxC, g_BxHxC[..., :, None] - g_BxHxC[..., None, :], -jnp.inf))
+    between_BxHxCxC = jnp.exp(jnp.where(past_CxC, log_decays.of_pairs(sums), -jnp.inf))
     since_BxHxC = jnp.exp(g_BxHxC if segments_Bx1xC is None else jnp.where(segments_Bx1xC == 0, g_BxHxC, -jnp.inf))
-    until_BxHxC = g_BxHxC[..., -1:] - g_BxHxC
+    until_BxHxC = log_decays.between([x[..., -1:] for x in sums], sums)
     if segments_Bx1xC is not None:
         until_BxHxC = jnp.where(segments_Bx1xC == segments_Bx1xC[..., -1:], until_BxHxC, -jnp.inf)
     return since_BxHxC, between_BxHxCxC, jnp.exp(until_BxHxC)
@@ -230,7 +230,7 @@ def _walk_bwd(delta, c, residuals, cotangents):
         d_written = jnp.sum(k.astype(f32) * d_k_until, -1)[..., :-1]
         d_written = jax.lax.cumsum(jnp.pad(d_written, ((0, 0), (0, 0), (1, 0))), axis=2)
         d_kept = since[..., -1] * jnp.sum(state_BxHxKxV * d_next_BxHxKxV, (-2, -1))
-        d_log_decay = d_read + d_written + d_kept[..., None]
+        d_log_decay = log_decays.gradient(log_decay, d_read + d_written + d_kept[..., None])
         gradients = (d_q, d_k, d_v, d_log_decay, d_beta)
         return (d_state_BxHxKxV, tuple(put_chunk(x, d, index) for x, d in zip(gradients_BxTxH, gradients))), None
 

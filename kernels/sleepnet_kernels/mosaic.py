@@ -14,7 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from sleepnet_kernels import dispatch, mosaic_kernels, platform_bound, segments
+from sleepnet_kernels import dispatch, log_decays, mosaic_kernels, platform_bound, segments
 
 LANES = 128
 # Rows of a packed bfloat16 tile: a shorter chunk would be padded to this many anyway.
@@ -111,9 +111,10 @@ def _by_group(x_BxNxCxH, heads):
 
 
 def _gates(log_decay_BxNxCxH, beta_BxNxCxH, segments_BxNxC, heads):
-    """Returns what the kernels take beside q, k and v, [B, P, N, 2 or 3, L, C]: cumulated log-decay, beta and, where rows are packed, segments."""
-    cumulated = jnp.cumsum(log_decay_BxNxCxH, axis=2) if segments_BxNxC is None else _restarting(log_decay_BxNxCxH, segments_BxNxC)
-    rows = [cumulated, beta_BxNxCxH]
+    """Returns what the kernels take beside q, k and v, [B, P, N, 3 or 4, L, C]: cumulated log-decay, what rounding lost of it, beta, and segments of packed rows."""
+    segments_BxNx1xC = None if segments_BxNxC is None else segments_BxNxC[:, :, None]
+    cumulated = log_decays.cumulated(jnp.swapaxes(log_decay_BxNxCxH, 2, 3), segments_BxNx1xC)
+    rows = [*(jnp.swapaxes(x, 2, 3) for x in cumulated), beta_BxNxCxH]
     if segments_BxNxC is not None:
         rows.append(jnp.broadcast_to(segments_BxNxC[..., None].astype(jnp.float32), beta_BxNxCxH.shape))
     return jnp.stack([_by_group(x, heads) for x in rows], axis=3)
@@ -226,6 +227,7 @@ def _walk_bwd(static, residuals, cotangents):
     # Each side is summed on its own, as in chunked.py: what was written before a token, the state included, and what is read from it on.
     d_read = jax.lax.cumsum(read, axis=2, reverse=True) if segments_BxNxC is None else _restarting(read, segments_BxNxC, reverse=True)
     d_log_decay = d_read + jax.lax.cumsum(jnp.roll(written, 1, axis=2), axis=2)
+    d_log_decay = log_decays.gradient(log_decay_BxNxCxH, d_log_decay)
     return None, d_q, d_k, d_v, d_log_decay, d_beta, d_state
 
 

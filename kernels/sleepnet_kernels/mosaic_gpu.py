@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+from sleepnet_kernels import log_decays
 from sleepnet_kernels import mosaic_gpu_kernels as kernels
 from sleepnet_kernels import mosaic_gpu_launch as launch
 from sleepnet_kernels.betas import never_zero
@@ -64,8 +65,11 @@ def refuses_device(device) -> str | None:
     return None
 
 
-def _cumulated(log_decay_BxHxT):
-    return jnp.cumsum(log_decay_BxHxT.reshape(*log_decay_BxHxT.shape[:2], -1, C), axis=-1).reshape(log_decay_BxHxT.shape)
+def _gates(log_decay_BxHxT, beta_BxHxT):
+    """Returns what the kernels take of the gates by name: the cumulated log-decay, what rounding lost of it, and beta."""
+    sums = log_decays.cumulated(log_decay_BxHxT.reshape(*log_decay_BxHxT.shape[:2], -1, C))
+    g, lost = (x.reshape(log_decay_BxHxT.shape) for x in sums)
+    return {"g": launch.of_gates(g), "lost": launch.of_gates(lost), "beta": launch.of_gates(beta_BxHxT)}
 
 
 # Traced once a shape, however often a model calls it.
@@ -74,7 +78,7 @@ def _forward(static, save, q, k, v, log_decay, beta, state):
     """Returns the output, the final state, and where `save` what the derivative needs, by name."""
     (b, t, h, dk), dv, width = q.shape, v.shape[-1], min(COLUMNS, v.shape[-1])
     pairs, values = jax.ShapeDtypeStruct((b, h, t, C), q.dtype), jax.ShapeDtypeStruct(v.shape, v.dtype)
-    inputs = {"q": launch.of_tokens(q), "k": launch.of_tokens(k), "g": launch.of_gates(_cumulated(log_decay)), "beta": launch.of_gates(beta)}
+    inputs = {"q": launch.of_tokens(q), "k": launch.of_tokens(k)} | _gates(log_decay, beta)
     names = ("scores", "inverse") if static.delta else ("scores",)
     other = {"other": (C, C)} if static.delta else {}
     prepared = launch.chunk_by_chunk(static, "prepare", kernels.prepare, inputs, {name: launch.of_pairs(pairs) for name in names}, other)
@@ -108,8 +112,8 @@ def _walk_bwd(static, residuals, cotangents):
     d_output, d_final_state = cotangents
     (b, t, h, dk), dv, width = q.shape, v.shape[-1], min(COLUMNS, v.shape[-1])
     like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
-    g = _cumulated(log_decay)
-    inputs = {"q": launch.of_tokens(q), "k": launch.of_tokens(k), "g": launch.of_gates(g), "beta": launch.of_gates(beta)}
+    inputs = {"q": launch.of_tokens(q), "k": launch.of_tokens(k)} | _gates(log_decay, beta)
+    g = inputs["g"].like
     pairs = {name: launch.of_pairs(saved[name]) for name in ("scores", "inverse") if name in saved}
     outputs = {"d_v": launch.of_tokens(like(v), width), "d_states": launch.of_states(like(saved["states"]), dk, width)}
     scratch = {"stage": (C, width), "other": (C, width)} if static.delta else {"stage": (C, width)}
@@ -130,8 +134,9 @@ def _walk_bwd(static, residuals, cotangents):
     # Each side is summed on its own, as in chunked.py: what was written before a token, the state included, and what is read from it on.
     written = jnp.concatenate([kept[..., None], by_chunk(beta * found["written"])[..., :-1]], axis=-1)
     d_log_decay = lax.cumsum(by_chunk(found["read"] - found["was_read"]), axis=3, reverse=True) + jnp.cumsum(written, axis=-1)
+    d_log_decay = log_decays.gradient(log_decay, d_log_decay.reshape(g.shape))
     d_beta = found["d_beta"] / never_zero(beta) if static.delta else found["d_beta"] + found["written"]
-    return found["d_q"], found["d_k"], made["d_v"], d_log_decay.reshape(g.shape), d_beta, d_state
+    return found["d_q"], found["d_k"], made["d_v"], d_log_decay, d_beta, d_state
 
 
 _walk.defvjp(_walk_fwd, _walk_bwd)

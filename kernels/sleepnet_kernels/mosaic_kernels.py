@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
+from sleepnet_kernels import log_decays
 from sleepnet_kernels.betas import never_zero
 
 # Contracted axes of products batched over the leading axis: plain, right side transposed, left side transposed.
@@ -61,21 +62,21 @@ def token_masks(c):
 
 def segments_of(gates_ref):
     """Returns how often the state restarted up to a token of the chunk, as rows [H, C]; None where rows are not packed."""
-    return gates_ref[2] if gates_ref.shape[0] == 3 else None
+    return gates_ref[3] if gates_ref.shape[0] == 4 else None
 
 
 def chunk_decays(gates_ref):
-    """Returns the chunk's beta, since, until and the cumulated log-decay as rows [H, C].
+    """Returns the chunk's beta, since, until, the cumulated log-decay and what rounding lost of it as rows [H, C].
 
     Since and until are zero across a restart, so that a later segment does not see the state before, nor the state after an earlier one.
     """
-    g_HxC, beta_HxC, segments_HxC = gates_ref[0], gates_ref[1], segments_of(gates_ref)
+    g_HxC, lost_HxC, beta_HxC, segments_HxC = gates_ref[0], gates_ref[1], gates_ref[2], segments_of(gates_ref)
     since_HxC = jnp.exp(g_HxC if segments_HxC is None else jnp.where(segments_HxC == 0.0, g_HxC, -jnp.inf))
-    until_HxC = jnp.broadcast_to(g_HxC[:, -1:], g_HxC.shape) - g_HxC
+    until_HxC = log_decays.between([jnp.broadcast_to(x[:, -1:], x.shape) for x in (g_HxC, lost_HxC)], (g_HxC, lost_HxC))
     if segments_HxC is not None:
         last_HxC = jnp.broadcast_to(segments_HxC[:, -1:], g_HxC.shape)
         until_HxC = jnp.where(segments_HxC == last_HxC, until_HxC, -jnp.inf)
-    return beta_HxC, since_HxC, jnp.exp(until_HxC), g_HxC
+    return beta_HxC, since_HxC, jnp.exp(until_HxC), g_HxC, lost_HxC
 
 
 def within_segment(past_1xCxC, segments_HxC):
@@ -88,9 +89,9 @@ def within_segment(past_1xCxC, segments_HxC):
     return past_1xCxC & (column_1xCx1 == row_1xC[:, None, :])
 
 
-def between_tokens(g_HxC, g_HxCx1, past_CxC):
+def between_tokens(sums_HxC, sums_HxCx1, past_CxC):
     """Returns exp(G_i - G_j) where i >= j, else 0: the mask comes before exp, which overflows above the diagonal."""
-    return jnp.exp(jnp.where(past_CxC, g_HxCx1 - g_HxC[:, None, :], -jnp.inf))
+    return jnp.exp(jnp.where(past_CxC, log_decays.between(sums_HxCx1, [x[:, None, :] for x in sums_HxC]), -jnp.inf))
 
 
 def kept_state(since_HxC, width):
@@ -141,9 +142,9 @@ def forward(q_ref, k_ref, v_ref, gates_ref, initial_ref, output_ref, final_ref, 
     dtype, c = q.dtype, q.shape[1]
     state_HxKxV = state_ref[...]
     low_state = state_HxKxV.astype(dtype)
-    beta, since, until, g = chunk_decays(gates_ref)
-    g_HxCx1, since_HxCx1 = columns(g, since)
-    between = between_tokens(g, g_HxCx1, within_segment(token_masks(c)[0], segments_of(gates_ref)))
+    beta, since, until, *sums = chunk_decays(gates_ref)
+    *sums_HxCx1, since_HxCx1 = columns(*sums, since)
+    between = between_tokens(sums, sums_HxCx1, within_segment(token_masks(c)[0], segments_of(gates_ref)))
     # Queries and keys side by side: what they are multiplied with is loaded once.
     qk_and_kk = product(jnp.concatenate([q, k], axis=1), k, NT) if delta else product(q, k, NT)
     reads = product(jnp.concatenate([q, k], axis=1), low_state, NN) if delta else product(q, low_state, NN)
@@ -187,11 +188,11 @@ def backward(q_ref, k_ref, v_ref, gates_ref, *rest, delta, wide):
     dtype, c = q.dtype, q.shape[1]
     low_state, d_next_HxKxV = state_in[...], d_state_ref[...]
     low_d_next = d_next_HxKxV.astype(dtype)
-    beta, since, until, g = chunk_decays(gates_ref)
+    beta, since, until, *sums = chunk_decays(gates_ref)
     beta = never_zero(beta) if delta else beta
-    g_HxCx1, since_HxCx1, until_HxCx1, beta_HxCx1 = columns(g, since, until, beta)
+    *sums_HxCx1, since_HxCx1, until_HxCx1, beta_HxCx1 = columns(*sums, since, until, beta)
     past_CxC, strict_CxC = token_masks(c)
-    between = between_tokens(g, g_HxCx1, within_segment(past_CxC, segments_of(gates_ref)))
+    between = between_tokens(sums, sums_HxCx1, within_segment(past_CxC, segments_of(gates_ref)))
     scored = between * beta[:, None, :]
     qk_and_kk = product(jnp.concatenate([q, k], axis=1), k, NT) if delta else product(q, k, NT)
     qk = qk_and_kk[:, :c]

@@ -55,9 +55,17 @@ SLEEP_SHAPES = (
 )
 
 
+def with_strong(log_decay: jax.Array, strong: tuple[float, ...], share: float, seed) -> jax.Array:
+    """Returns log-decays [B, T, ...] of which a share, drawn for each row and head by itself, is one of `strong` instead."""
+    if not strong:
+        return log_decay
+    rng = np.random.default_rng(seed)
+    return jnp.where(rng.random(log_decay.shape) < share, jnp.asarray(rng.choice(strong, log_decay.shape), jnp.float32), log_decay)
+
+
 def arguments(
     shape: Shape, dtype: jax.typing.DTypeLike = jnp.float32, *, decay: float = 0.3, beta: float | None = None,
-    correlation: float = 0.0, silent: int = 0, state: bool = True, seed: int = 0,
+    correlation: float = 0.0, silent: int = 0, strong: tuple[float, ...] = (), share: float = 0.25, state: bool = True, seed: int = 0,
 ) -> dict[str, jax.Array]:
     """Returns random arguments by name, keys and queries of norm 1.
 
@@ -68,6 +76,8 @@ def arguments(
       beta: the write strength everywhere; uniform in [0, 1) where None.
       correlation: cosine between any two keys (1: identical keys).
       silent: where not 0, every so many tokens beta is exactly 0.
+      strong: log-decays, -inf among them, that some tokens have instead.
+      share: how many of all tokens these are.
       state: whether there is a non-zero initial state.
       seed: of the generator.
     """
@@ -87,6 +97,7 @@ def arguments(
         "log_decay": jnp.asarray(-np.full(tokens, decay) if exact_decay else -decay * rng.uniform(0, 2, tokens), jnp.float32),
         "beta": jnp.asarray(rng.uniform(size=tokens) if beta is None else np.full(tokens, beta), jnp.float32),
     }
+    made["log_decay"] = with_strong(made["log_decay"], strong, share, [seed, 3])
     if silent:
         made["beta"] = made["beta"].at[:, ::silent].set(0.0)
     if state:

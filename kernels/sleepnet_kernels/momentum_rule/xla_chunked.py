@@ -5,7 +5,7 @@ Derivation: README.md beside this file. Arrays inside a chunk are [B, H, C, ...]
 import jax
 import jax.numpy as jnp
 
-from sleepnet_kernels import segments
+from sleepnet_kernels import log_decays, segments
 from sleepnet_kernels.chunked import product_of, put_chunk, take_chunk, unit_lower_inverse
 from sleepnet_kernels.rule_arguments import shared_heads
 
@@ -41,14 +41,14 @@ def momentum_rule(q, k, v, log_decay, log_momentum, beta, applied, initial_state
 @jax.custom_vjp
 def _between(log_decay_BxHxC, segments_Bx1xC):
     """Returns exp of the decay since the chunk began, and from after token j to token i, zero above the diagonal and across a restart."""
-    g_BxHxC = jnp.cumsum(log_decay_BxHxC, axis=-1) if segments_Bx1xC is None else segments.sums(log_decay_BxHxC, segments_Bx1xC)
-    past_CxC = jnp.tril(jnp.ones((g_BxHxC.shape[-1],) * 2, bool))[None, None]
-    since_BxHxC = g_BxHxC
+    sums = log_decays.cumulated(log_decay_BxHxC, segments_Bx1xC)
+    since_BxHxC, c = sums[0], log_decay_BxHxC.shape[-1]
+    past_CxC = jnp.tril(jnp.ones((c, c), bool))[None, None]
     if segments_Bx1xC is not None:
         past_CxC &= segments.same(segments_Bx1xC)
-        since_BxHxC = jnp.where(segments_Bx1xC == 0, g_BxHxC, -jnp.inf)
+        since_BxHxC = jnp.where(segments_Bx1xC == 0, since_BxHxC, -jnp.inf)
     # The mask comes before exp: above the diagonal the difference is positive and overflows.
-    return jnp.exp(since_BxHxC), jnp.exp(jnp.where(past_CxC, g_BxHxC[..., :, None] - g_BxHxC[..., None, :], -jnp.inf))
+    return jnp.exp(since_BxHxC), jnp.exp(jnp.where(past_CxC, log_decays.of_pairs(sums), -jnp.inf))
 
 
 def _between_fwd(log_decay_BxHxC, segments_Bx1xC):
