@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from rule_table import (
-    C, CASES, MIDDLE, NAMES, SHARED, Case, assert_close, check,
+    C, CASES, MIDDLE, NAMES, PACKED_CASES, RESETS, SHARED, STRONG, Case, assert_close, check,
     check_differentiates, check_sharded, check_split, cotangents, in_eight_devices, told, with_gradients,
 )
 
@@ -42,6 +42,11 @@ def table(cases):
 @pytest.mark.parametrize("case", table(CASES | HOSTILE))
 def test_matches_the_oracle(case):
     check("kda", case, chunked, chunk_size=C)
+
+
+@pytest.mark.parametrize("name", RESETS)
+def test_from_a_hard_reset_on_all_is_as_in_a_call_of_its_own(name):
+    check("kda", PACKED_CASES[name], chunked, by_decay=True, chunk_size=C)
 
 
 @pytest.mark.slow
@@ -185,7 +190,7 @@ def test_the_future_has_exactly_no_influence():
         np.testing.assert_array_equal(gradients[f"d_{name}"][:, 10:], jnp.zeros_like(given[name][:, 10:]), err_msg=name)
 
 
-STEP_ROWS = ("moderate decay", "decay 50", "identical keys, beta 1, no decay", "beta 2", "every third channel forgets at once")
+STEP_ROWS = ("moderate decay", "decay 50", *STRONG, "identical keys, beta 1, no decay", "beta 2", "every third channel forgets at once")
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rule_table import C, MIDDLE, SHARED, Case, check, told
+from rule_table import C, MIDDLE, PACKED_CASES, RESETS, SHARED, STRONG, Case, check, told
 
 import sleepnet_kernels
 from sleepnet_kernels import numerics
@@ -17,7 +17,7 @@ from sleepnet_kernels.momentum_rule.xla_chunked import momentum_rule as chunked
 ROWS = {
     "moderate decay": told(), "no decay": told(decay=0.0), "decay 50": told(decay=50.0), "momentum forgets at once": told(forgets=50.0),
     "momentum forgets slowly": told(forgets=0.05, beta=0.1), "identical keys": told(correlation=1.0, beta=0.3, forgets=1.0),
-    "correlated keys, no decay": told(correlation=0.9, beta=0.3, decay=0.0),
+    "correlated keys, no decay": told(correlation=0.9, beta=0.3, decay=0.0), **{name: case.told for name, case in STRONG.items()},
 }
 SHAPES = [Shape(2, 1, 2, 8, 12), Shape(2, C - 1, 2, 8, 12), Shape(2, C + 1, 2, 8, 12), Shape(1, 100, 1, 12, 8), SHARED]
 
@@ -30,6 +30,11 @@ def compiled_quickly(quickly_compiled):
 @pytest.mark.parametrize("row", ROWS)
 def test_matches_the_oracle(row):
     check("momentum", Case(told=ROWS[row]), chunked, chunk_size=C)
+
+
+@pytest.mark.parametrize("name", RESETS)
+def test_from_a_hard_reset_on_all_is_as_in_a_call_of_its_own(name):
+    check("momentum", PACKED_CASES[name], chunked, by_decay=True, chunk_size=C)
 
 
 @pytest.mark.slow
@@ -87,8 +92,9 @@ def token_by_token(*given):
     return jnp.moveaxis(output, 0, 1), state
 
 
-def test_as_many_steps_as_tokens_match_the_oracle():
-    check("momentum", Case(), token_by_token)
+@pytest.mark.parametrize("row", ["moderate decay", *STRONG])
+def test_as_many_steps_as_tokens_match_the_oracle(row):
+    check("momentum", Case(told=ROWS[row]), token_by_token)
 
 
 @pytest.mark.parametrize(

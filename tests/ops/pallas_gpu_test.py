@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.pallas import mosaic_gpu as plgpu
-from rule_table import CASES, NAMES, Case, assert_close, check, cotangents, told, with_gradients
+from rule_table import CASES, NAMES, STRONG, Case, assert_close, check, cotangents, told, with_gradients
 
 from sleepnet_kernels import mosaic_gpu, mosaic_gpu_kernels, mosaic_gpu_ops, numerics, platform_bound
 from sleepnet_kernels.gated_delta_rule import api as delta_api
@@ -34,6 +34,7 @@ FAST = {
     "delta": {
         "moderate decay": {}, "decay 50": {"decay": 50.0}, "correlated keys, beta 1, slow decay": {"decay": 0.01, "beta": 1.0, "correlation": 0.9},
         "identical keys, beta 1, no decay": {"decay": 0.0, "beta": 1.0, "correlation": 1.0}, "every third beta 0": {"silent": 3},
+        "decay of every strength": dict(STRONG["decay of every strength"].told),
     },
     "hebbian": {"moderate decay": {}},
 }

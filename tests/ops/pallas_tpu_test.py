@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
-from rule_table import CASES, MIDDLE, NAMES, ORACLES, Case, assert_close, check, check_split, cotangents, told, with_gradients
+from rule_table import CASES, MIDDLE, NAMES, ORACLES, PACKED_CASES, RESETS, STRONG, Case, assert_close, check, check_split, cotangents, told, with_gradients
 
 from sleepnet_kernels import mosaic, mosaic_kernels, numerics
 from sleepnet_kernels.gated_delta_rule import api as delta_api
@@ -26,7 +26,9 @@ KERNELS = {"delta": delta_kernel.gated_delta_rule, "hebbian": hebbian_kernel.gat
 # One head a step and two groups of heads; MIDDLE has three chunks of these, the last one padded.
 BLOCKS = mosaic.Blocks(chunk=16, heads=1, backward_heads=1, vmem_mib=32)
 INTERPRETED = {rule: functools.partial(kernel, interpret=True) for rule, kernel in KERNELS.items()}
-FAST = ("moderate decay", "no decay", "decay 50", "identical keys, beta 1, no decay", "correlated keys, beta 1, slow decay", "beta 2", "every third beta 0")
+FAST = (
+    "moderate decay", "no decay", "decay 50", *STRONG, "identical keys, beta 1, no decay", "correlated keys, beta 1, slow decay", "beta 2", "every third beta 0",
+)
 FAST_BF16 = ("bf16", "bf16, correlated keys", "bf16, identical keys, beta 1, no decay", "three heads share a key")
 EXPORTED = (Shape(2, 256, 8, 128, 128), Shape(1, 1, 3, 64, 32), Shape(2, 1000, 16, 64, 128))
 both_rules = pytest.mark.parametrize("rule", list(RULES))
@@ -47,6 +49,12 @@ def table():
 @pytest.mark.parametrize("rule, name", table())
 def test_matches_the_oracle(rule, name):
     check(rule, CASES[name], INTERPRETED[rule], blocks=BLOCKS)
+
+
+@both_rules
+@pytest.mark.parametrize("name", RESETS)
+def test_from_a_hard_reset_on_all_is_as_in_a_call_of_its_own(rule, name):
+    check(rule, PACKED_CASES[name], INTERPRETED[rule], by_decay=True, blocks=BLOCKS)
 
 
 @pytest.mark.slow

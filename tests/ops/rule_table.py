@@ -4,6 +4,7 @@ Outputs, final state and every gradient are compared by name. Arguments vary wit
 """
 import dataclasses
 import functools
+import itertools
 import os
 import subprocess
 import sys
@@ -54,6 +55,13 @@ def told(**keywords):
     return tuple(keywords.items())
 
 
+# Where sums of log-decays become so large that little is left of their differences, or nothing.
+STRONG = {
+    "hard resets by decay": Case(told=told(strong=(-np.inf,))),
+    "decay 1e4 and 1e6 at times": Case(told=told(strong=(-1e4, -1e6))),
+    "decay 30 to 127 mostly": Case(told=told(strong=(-30.0, -100.0, -127.0), share=0.75)),
+    "decay of every strength": Case(told=told(strong=(-3.0, -30.0, -100.0, -1e4, -1e6, -np.inf), share=0.4)),
+}
 # Rows of one sequence, then rows packed with several, which segments_test.py takes through every implementation.
 CASES = {
     "moderate decay": Case(),
@@ -61,10 +69,7 @@ CASES = {
     "decay 50": Case(told=told(decay=50.0)),
     "decay .005": Case(told=told(decay=0.005)),
     "decay 5": Case(told=told(decay=5.0)),
-    "hard resets by decay": Case(told=told(strong=(-np.inf,))),
-    "decay 1e4 and 1e6 at times": Case(told=told(strong=(-1e4, -1e6))),
-    "decay 30 to 127 mostly": Case(told=told(strong=(-30.0, -100.0, -127.0), share=0.75)),
-    "decay of every strength": Case(told=told(strong=(-3.0, -30.0, -100.0, -1e4, -1e6, -np.inf), share=0.4)),
+    **STRONG,
     "identical keys, beta 1, no decay": Case(told=told(decay=0.0, beta=1.0, correlation=1.0)),
     "correlated keys": Case(told=told(decay=0.0, correlation=0.9)),
     "correlated keys, beta 1, slow decay": Case(told=told(decay=0.01, beta=1.0, correlation=0.9)),
@@ -93,11 +98,16 @@ PACKED_CASES = {
     "many in a chunk": Case(begins=((9, 11, 12, 15), (2, 3, 4, 21))),
     "each token by itself": Case(begins=(tuple(range(1, MIDDLE.t)), (MIDDLE.t - 1,))),
     "decay 50": Case(told=told(decay=50.0), begins=((9, 11, 12, 15), (20,))),
+    "decay of every strength": Case(told=STRONG["decay of every strength"].told, begins=((9, 11, 12, 15), (2 * C, 20))),
     "identical keys, beta 1, no decay": Case(told=told(decay=0.0, beta=1.0, correlation=1.0), begins=((9, 11, 12, 15), (20,))),
     "100 tokens": Case(Shape(1, 100, 1, 12, 8), begins=((13, 40, 41, 99),)),
     "three heads share a key": Case(SHARED, begins=((2 * C - 1, 2 * C), (21,))),
     "bf16": Case(dtype="bfloat16", begins=((9, 11, 12, 15), (2 * C,))),
 }
+
+
+# Rows in which a log-decay of -inf can stand for a segment's beginning.
+RESETS = ("about a chunk's begin", "about two chunks' begins", "many in a chunk", "each token by itself")
 
 
 @functools.cache
@@ -163,14 +173,19 @@ def assert_close(actual, expected, tolerance):
     assert not {name: ratio for name, ratio in ratios.items() if not ratio <= bounds[name]}, ratios
 
 
-def check(rule, case, function, **static):
-    """Compares `function`, told `static`, with the oracle of the rule."""
+def check(rule, case, function, *, by_decay=False, **static):
+    """Compares `function`, told `static`, with the oracle of the rule; segments begin with a log-decay of -inf where `by_decay`, else by their ids."""
     given = ARGUMENTS.get(rule, arguments)(case.shape, case.dtype, **dict(case.told))
-    packed = {"segment_ids": segment_ids(case.shape, case.begins)} if case.begins else {}
+    packed = {"segment_ids": segment_ids(case.shape, case.begins)} if case.begins and not by_decay else {}
+    decays = [name for name in ("log_decay", "log_momentum") if name in given]
+    for name, (row, positions) in itertools.product(decays, enumerate(case.begins if by_decay else ())):
+        given[name] = given[name].at[row, list(positions)].set(-jnp.inf)
     d_output, d_final_state = cotangents(case.shape, states=STATES.get(rule, 1))
     actual = with_gradients(function, **static)(given | packed, d_output, d_final_state)
     for name in given:
         assert actual[f"d_{name}"].dtype == given[name].dtype
+    for name in decays:
+        assert not np.any(actual[f"d_{name}"][given[name] == -jnp.inf])
     # The oracle sees the rounded operands but no rounded result.
     exact = {name: x.astype(jnp.float32) for name, x in given.items()}
     d_output = d_output.astype(case.dtype).astype(jnp.float32)

@@ -10,7 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rule_table import C, CASES, MIDDLE, NAMES, ORACLES, SHARED, Case, assert_close, check, check_differentiates, check_split, cotangents, told, with_gradients
+from rule_table import (
+    C, CASES, MIDDLE, NAMES, ORACLES, PACKED_CASES, RESETS, SHARED, STRONG, Case,
+    assert_close, check, check_differentiates, check_split, cotangents, told, with_gradients,
+)
 
 import sleepnet_kernels
 from sleepnet_kernels import numerics
@@ -38,6 +41,12 @@ def strict():
 @pytest.mark.parametrize("name", list(CASES))
 def test_matches_the_oracle(rule, name):
     check(rule, CASES[name], CHUNKED[rule], chunk_size=C)
+
+
+@both_rules
+@pytest.mark.parametrize("name", RESETS)
+def test_from_a_hard_reset_on_all_is_as_in_a_call_of_its_own(rule, name):
+    check(rule, PACKED_CASES[name], CHUNKED[rule], by_decay=True, chunk_size=C)
 
 
 @pytest.mark.slow
@@ -79,8 +88,9 @@ def test_the_oracle_differentiates_like_finite_differences(rule):
 
 
 @both_rules
-def test_chunk_size_does_not_matter(rule):
-    given = arguments(MIDDLE)
+@pytest.mark.parametrize("name", ["moderate decay", *STRONG])
+def test_chunk_size_does_not_matter(rule, name):
+    given = arguments(MIDDLE, **dict(CASES[name].told))
     one, other = (with_gradients(CHUNKED[rule], chunk_size=c)(given, *cotangents(MIDDLE)) for c in (C, MIDDLE.t))
     assert_close(one, other, numerics.FLOAT32)
 

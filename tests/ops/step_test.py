@@ -5,14 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rule_table import CASES, MIDDLE, check
+from rule_table import CASES, MIDDLE, STRONG, check
 
 import sleepnet_kernels
 from sleepnet_kernels.gated_delta_rule.arg_specs import arguments
 
 STEPS = {"delta": sleepnet_kernels.gated_delta_step, "hebbian": sleepnet_kernels.gated_hebbian_step}
 ROWS = (
-    "moderate decay", "no decay", "decay 50", "identical keys, beta 1, no decay", "correlated keys, beta 1, slow decay", "beta 2",
+    "moderate decay", "no decay", "decay 50", *STRONG, "identical keys, beta 1, no decay", "correlated keys, beta 1, slow decay", "beta 2",
     "one token", "three heads share a key", "bf16", "bf16, correlated keys",
 )
 both_rules = pytest.mark.parametrize("rule", list(STEPS))
