@@ -59,7 +59,7 @@ def told(**keywords):
 STRONG = {
     "hard resets by decay": Case(told=told(strong=(-np.inf,))),
     "decay 1e4 and 1e6 at times": Case(told=told(strong=(-1e4, -1e6))),
-    "decay 30 to 127 mostly": Case(told=told(strong=(-30.0, -100.0, -127.0), share=0.75)),
+    "decay 100 and 127 mostly": Case(told=told(strong=(-100.0, -127.0), share=0.7, seed=6)),
     "decay of every strength": Case(told=told(strong=(-3.0, -30.0, -100.0, -1e4, -1e6, -np.inf), share=0.4)),
 }
 # Rows of one sequence, then rows packed with several, which segments_test.py takes through every implementation.
@@ -106,6 +106,8 @@ PACKED_CASES = {
 }
 
 
+# What sums that have lost something miss within a few chunks of 8 tokens.
+EXACT = numerics.Tolerance(output=2e-6, gradient=2e-6)
 # Rows in which a log-decay of -inf can stand for a segment's beginning.
 RESETS = ("about a chunk's begin", "about two chunks' begins", "many in a chunk", "each token by itself")
 
@@ -193,8 +195,9 @@ def check(rule, case, function, *, by_decay=False, **static):
         expected = one_by_one(rule, exact, d_output, d_final_state, case.begins)
     else:
         expected = with_gradients(ORACLES[rule])(exact, d_output, d_final_state)
-    correlated = dict(case.told).get("correlation", 0.0) > 0
-    assert_close(actual, expected, numerics.tolerance(case.dtype, correlated_keys=correlated))
+    correlated, strong = dict(case.told).get("correlation", 0.0) > 0, by_decay or "strong" in dict(case.told)
+    tolerance = EXACT if strong and case.dtype == "float32" else numerics.tolerance(case.dtype, correlated_keys=correlated)
+    assert_close(actual, expected, tolerance)
 
 
 def check_differentiates(oracle, numpy_loop, given, shape):
