@@ -2,6 +2,8 @@
 
 Derivation: gated_delta_rule/README.md, section "Strong decay". Dimension letters as in chunked.py; X is any leading axes.
 """
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -31,12 +33,13 @@ def cumulated(log_decay_XxC: jax.Array, segments_XxC: jax.Array | None = None) -
     return g, jnp.where(g < EXACT, lost, 0.0)
 
 
-def between(later: tuple[jax.Array, jax.Array], earlier: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Returns the log-decay after a token and up to a later one, from what `cumulated` says of each."""
-    return (later[0] - earlier[0]) + (later[1] - earlier[1])
+def between(later: Sequence[jax.Array], earlier: Sequence[jax.Array]) -> jax.Array:
+    """Returns the log-decay after a token and up to a later one, from the terms of the cumulated one at each: G alone, or as `cumulated` has them."""
+    first, *rest = (one - other for one, other in zip(later, earlier, strict=True))
+    return sum(rest, first)
 
 
-def of_pairs(sums_XxC: tuple[jax.Array, jax.Array]) -> jax.Array:
+def of_pairs(sums_XxC: Sequence[jax.Array]) -> jax.Array:
     """Returns the log-decay after token j and up to token i, [..., C, C]; of no meaning above the diagonal."""
     return between([x[..., :, None] for x in sums_XxC], [x[..., None, :] for x in sums_XxC])
 

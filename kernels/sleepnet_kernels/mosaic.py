@@ -110,11 +110,14 @@ def _by_group(x_BxNxCxH, heads):
     return x_BxNxCxH.reshape(b, n, c, h // heads, heads).transpose(0, 3, 1, 4, 2)
 
 
-def _gates(log_decay_BxNxCxH, beta_BxNxCxH, segments_BxNxC, heads):
-    """Returns what the kernels take beside q, k and v, [B, P, N, 3 or 4, L, C]: cumulated log-decay, what rounding lost of it, beta, and segments of packed rows."""
+def _gates(log_decay_BxNxCxH, beta_BxNxCxH, segments_BxNxC, heads, dtype):
+    """Returns what the kernels take beside q, k and v, [B, P, N, 2 to 4, L, C]: cumulated log-decay, beta, and where they are needed two rows more.
+
+    These are what rounding lost of the sums, for operands in float32 (in bfloat16 it is beside nothing), and segments of packed rows.
+    """
     segments_BxNx1xC = None if segments_BxNxC is None else segments_BxNxC[:, :, None]
-    cumulated = log_decays.cumulated(jnp.swapaxes(log_decay_BxNxCxH, 2, 3), segments_BxNx1xC)
-    rows = [*(jnp.swapaxes(x, 2, 3) for x in cumulated), beta_BxNxCxH]
+    g, lost = (jnp.swapaxes(x, 2, 3) for x in log_decays.cumulated(jnp.swapaxes(log_decay_BxNxCxH, 2, 3), segments_BxNx1xC))
+    rows = [g, beta_BxNxCxH, lost] if dtype == jnp.float32 else [g + lost, beta_BxNxCxH]
     if segments_BxNxC is not None:
         rows.append(jnp.broadcast_to(segments_BxNxC[..., None].astype(jnp.float32), beta_BxNxCxH.shape))
     return jnp.stack([_by_group(x, heads) for x in rows], axis=3)
@@ -175,7 +178,7 @@ def _call(body, static, name, grid, in_specs, out_specs, out_shape, scratch, flo
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _forward(static, save, segments_BxNxC, q, k, v, log_decay_BxNxCxH, beta_BxNxCxH, state):
     b, n, c, h, heads, dk, dv = _sizes(q, v, log_decay_BxNxCxH, static.blocks.heads)
-    gates = _gates(log_decay_BxNxCxH, beta_BxNxCxH, segments_BxNxC, heads)
+    gates = _gates(log_decay_BxNxCxH, beta_BxNxCxH, segments_BxNxC, heads, q.dtype)
     specs = _specs(c, heads, dk, dv, gates.shape[3], lambda n: n)
     out = {"values": jax.ShapeDtypeStruct(v.shape, v.dtype), "state": jax.ShapeDtypeStruct(state.shape, jnp.float32)}
     if save:
@@ -209,7 +212,7 @@ def _walk_bwd(static, residuals, cotangents):
     segments_BxNxC, (q, k, v, log_decay_BxNxCxH, beta_BxNxCxH), saved = residuals
     d_output, d_final_state = cotangents
     b, n, c, h, heads, dk, dv = _sizes(q, v, log_decay_BxNxCxH, static.blocks.backward_heads)
-    gates = _gates(log_decay_BxNxCxH, beta_BxNxCxH, segments_BxNxC, heads)
+    gates = _gates(log_decay_BxNxCxH, beta_BxNxCxH, segments_BxNxC, heads, q.dtype)
     specs = _specs(c, heads, dk, dv, gates.shape[3], lambda step: n - 1 - step)
     d_gates = jax.ShapeDtypeStruct((b, h // heads, n, 3, heads, c), jnp.float32)
     like = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, k, v)]

@@ -65,11 +65,9 @@ def refuses_device(device) -> str | None:
     return None
 
 
-def _gates(log_decay_BxHxT, beta_BxHxT):
-    """Returns what the kernels take of the gates by name: the cumulated log-decay, what rounding lost of it, and beta."""
-    sums = log_decays.cumulated(log_decay_BxHxT.reshape(*log_decay_BxHxT.shape[:2], -1, C))
-    g, lost = (x.reshape(log_decay_BxHxT.shape) for x in sums)
-    return {"g": launch.of_gates(g), "lost": launch.of_gates(lost), "beta": launch.of_gates(beta_BxHxT)}
+def _cumulated(log_decay_BxHxT):
+    g, lost = log_decays.cumulated(log_decay_BxHxT.reshape(*log_decay_BxHxT.shape[:2], -1, C))
+    return (g + lost).reshape(log_decay_BxHxT.shape)
 
 
 # Traced once a shape, however often a model calls it.
@@ -78,7 +76,7 @@ def _forward(static, save, q, k, v, log_decay, beta, state):
     """Returns the output, the final state, and where `save` what the derivative needs, by name."""
     (b, t, h, dk), dv, width = q.shape, v.shape[-1], min(COLUMNS, v.shape[-1])
     pairs, values = jax.ShapeDtypeStruct((b, h, t, C), q.dtype), jax.ShapeDtypeStruct(v.shape, v.dtype)
-    inputs = {"q": launch.of_tokens(q), "k": launch.of_tokens(k)} | _gates(log_decay, beta)
+    inputs = {"q": launch.of_tokens(q), "k": launch.of_tokens(k), "g": launch.of_gates(_cumulated(log_decay)), "beta": launch.of_gates(beta)}
     names = ("scores", "inverse") if static.delta else ("scores",)
     other = {"other": (C, C)} if static.delta else {}
     prepared = launch.chunk_by_chunk(static, "prepare", kernels.prepare, inputs, {name: launch.of_pairs(pairs) for name in names}, other)
@@ -112,8 +110,8 @@ def _walk_bwd(static, residuals, cotangents):
     d_output, d_final_state = cotangents
     (b, t, h, dk), dv, width = q.shape, v.shape[-1], min(COLUMNS, v.shape[-1])
     like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
-    inputs = {"q": launch.of_tokens(q), "k": launch.of_tokens(k)} | _gates(log_decay, beta)
-    g = inputs["g"].like
+    g = _cumulated(log_decay)
+    inputs = {"q": launch.of_tokens(q), "k": launch.of_tokens(k), "g": launch.of_gates(g), "beta": launch.of_gates(beta)}
     pairs = {name: launch.of_pairs(saved[name]) for name in ("scores", "inverse") if name in saved}
     outputs = {"d_v": launch.of_tokens(like(v), width), "d_states": launch.of_states(like(saved["states"]), dk, width)}
     scratch = {"stage": (C, width), "other": (C, width)} if static.delta else {"stage": (C, width)}

@@ -8,22 +8,14 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from sleepnet_kernels import log_decays
 from sleepnet_kernels.betas import never_zero
 from sleepnet_kernels.mosaic_gpu_ops import F32, columns, rows
 
 
-def between_tokens(ops, r, i, j):
+def between_tokens(ops, g_ref, i, j):
     """Returns exp(G_i - G_j) where i >= j, else 0: the mask comes before exp, which overflows above the diagonal."""
     c = i.shape[0]
-    pairs = [[spread(read(ref), c) for ref in (r.g, r.lost)] for spread, read in ((rows, ops.by_row), (columns, ops.by_column))]
-    return jnp.exp(jnp.where(i >= j, log_decays.between(*pairs), -jnp.inf))
-
-
-def until_end(ops, r):
-    """Returns exp(G_C - G_j), the decay after token j and up to the chunk's end, to scale rows with."""
-    last = r.g.shape[0] - 1
-    return jnp.exp(log_decays.between((r.g[last], r.lost[last]), (ops.by_row(r.g), ops.by_row(r.lost))))
+    return jnp.exp(jnp.where(i >= j, rows(ops.by_row(g_ref), c) - columns(ops.by_column(g_ref), c), -jnp.inf))
 
 
 def unit_lower_inverse(ops, a_CxC, i, j, low_ref, other_ref):
@@ -58,7 +50,7 @@ def prepare(ops, r, *, delta):
     """Leaves the scores Q K^T o D and, for the delta rule, the chunk's inverse in `r`."""
     c = r.scores.shape[0]
     i, j = ops.positions(c)
-    between = between_tokens(ops, r, i, j)
+    between = between_tokens(ops, r.g, i, j)
     ops.stage(r.scores, ops.product((r.q, ops.transposed(r.k))) * between)
     if delta:
         a = ops.product((r.k, ops.transposed(r.k))) * between * columns(never_zero(ops.by_column(r.beta)), c)
@@ -80,7 +72,7 @@ def forward(ops, state, r, *, delta):
     ops.stage(r.stage, written)
     read = rows(since, width) * ops.product((r.q, r.states))
     r.output[...] = ops.product((r.scores, r.stage), start=read).astype(r.output.dtype)
-    written = rows(until_end(ops, r), width) * written
+    written = rows(jnp.exp(last - g_row), width) * written
     ops.stage(r.stage, written)
     state = ops.product((ops.transposed(r.k), r.stage), start=jnp.exp(last) * state)
     # What rounding left of it goes into the state as well: without it no decay and short keys miss the tolerance.
@@ -93,7 +85,7 @@ def reverse(ops, d_state, r, *, delta):
     c, width = r.d_output.shape
     g_row = ops.by_row(r.g)
     since, last = rows(jnp.exp(g_row), width), r.g[c - 1]
-    until = rows(until_end(ops, r), width)
+    until = rows(jnp.exp(last - g_row), width)
     ops.stage(r.d_states, d_state)
     d_written = ops.product((ops.transposed(r.scores), r.d_output), start=until * ops.product((r.k, r.d_states)))
     beta_row = ops.by_row(r.beta)
@@ -119,7 +111,7 @@ def gradients(ops, r, *, delta):
     """
     c, dk = r.q.shape
     i, j = ops.positions(c)
-    between = between_tokens(ops, r, i, j)
+    between = between_tokens(ops, r.g, i, j)
     beta_column = columns(ops.by_column(r.beta), c)
 
     if delta:
@@ -140,7 +132,8 @@ def gradients(ops, r, *, delta):
     r.was_read[...] = jnp.sum(through, axis=0)
     read = jnp.sum(through, axis=1)
 
-    since, until = rows(jnp.exp(ops.by_row(r.g)), c), rows(until_end(ops, r), c)
+    g_row = ops.by_row(r.g)
+    since, until = rows(jnp.exp(g_row), c), rows(jnp.exp(r.g[c - 1] - g_row), c)
 
     def part(step, sums):
         # A part of the key's width at a time: with whole rows registers are spilled.

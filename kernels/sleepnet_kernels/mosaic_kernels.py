@@ -60,23 +60,25 @@ def token_masks(c):
     return i >= j, i > j
 
 
-def segments_of(gates_ref):
-    """Returns how often the state restarted up to a token of the chunk, as rows [H, C]; None where rows are not packed."""
-    return gates_ref[3] if gates_ref.shape[0] == 4 else None
+def gates_of(gates_ref, dtype):
+    """Returns rows [H, C]: the terms that the cumulated log-decay is the sum of, beta, and how often the state restarted, None where rows are not packed."""
+    g_HxC, beta_HxC, *more = (gates_ref[row] for row in range(gates_ref.shape[0]))
+    sums_HxC = [g_HxC, more.pop(0)] if dtype == jnp.float32 else [g_HxC]
+    return sums_HxC, beta_HxC, more[0] if more else None
 
 
-def chunk_decays(gates_ref):
-    """Returns the chunk's beta, since, until, the cumulated log-decay and what rounding lost of it as rows [H, C].
+def since_and_until(sums_HxC, segments_HxC):
+    """Returns the decay from the chunk's beginning up to a token, and after it up to the chunk's end, as rows [H, C].
 
-    Since and until are zero across a restart, so that a later segment does not see the state before, nor the state after an earlier one.
+    Both are zero across a restart, so that a later segment does not see the state before, nor the state after an earlier one.
     """
-    g_HxC, lost_HxC, beta_HxC, segments_HxC = gates_ref[0], gates_ref[1], gates_ref[2], segments_of(gates_ref)
+    g_HxC = sums_HxC[0]
     since_HxC = jnp.exp(g_HxC if segments_HxC is None else jnp.where(segments_HxC == 0.0, g_HxC, -jnp.inf))
-    until_HxC = log_decays.between([jnp.broadcast_to(x[:, -1:], x.shape) for x in (g_HxC, lost_HxC)], (g_HxC, lost_HxC))
+    until_HxC = log_decays.between([jnp.broadcast_to(x[:, -1:], x.shape) for x in sums_HxC], sums_HxC)
     if segments_HxC is not None:
         last_HxC = jnp.broadcast_to(segments_HxC[:, -1:], g_HxC.shape)
         until_HxC = jnp.where(segments_HxC == last_HxC, until_HxC, -jnp.inf)
-    return beta_HxC, since_HxC, jnp.exp(until_HxC), g_HxC, lost_HxC
+    return since_HxC, jnp.exp(until_HxC)
 
 
 def within_segment(past_1xCxC, segments_HxC):
@@ -142,9 +144,10 @@ def forward(q_ref, k_ref, v_ref, gates_ref, initial_ref, output_ref, final_ref, 
     dtype, c = q.dtype, q.shape[1]
     state_HxKxV = state_ref[...]
     low_state = state_HxKxV.astype(dtype)
-    beta, since, until, *sums = chunk_decays(gates_ref)
+    sums, beta, segments = gates_of(gates_ref, dtype)
+    since, until = since_and_until(sums, segments)
     *sums_HxCx1, since_HxCx1 = columns(*sums, since)
-    between = between_tokens(sums, sums_HxCx1, within_segment(token_masks(c)[0], segments_of(gates_ref)))
+    between = between_tokens(sums, sums_HxCx1, within_segment(token_masks(c)[0], segments))
     # Queries and keys side by side: what they are multiplied with is loaded once.
     qk_and_kk = product(jnp.concatenate([q, k], axis=1), k, NT) if delta else product(q, k, NT)
     reads = product(jnp.concatenate([q, k], axis=1), low_state, NN) if delta else product(q, low_state, NN)
@@ -188,11 +191,12 @@ def backward(q_ref, k_ref, v_ref, gates_ref, *rest, delta, wide):
     dtype, c = q.dtype, q.shape[1]
     low_state, d_next_HxKxV = state_in[...], d_state_ref[...]
     low_d_next = d_next_HxKxV.astype(dtype)
-    beta, since, until, *sums = chunk_decays(gates_ref)
+    sums, beta, segments = gates_of(gates_ref, dtype)
+    since, until = since_and_until(sums, segments)
     beta = never_zero(beta) if delta else beta
     *sums_HxCx1, since_HxCx1, until_HxCx1, beta_HxCx1 = columns(*sums, since, until, beta)
     past_CxC, strict_CxC = token_masks(c)
-    between = between_tokens(sums, sums_HxCx1, within_segment(past_CxC, segments_of(gates_ref)))
+    between = between_tokens(sums, sums_HxCx1, within_segment(past_CxC, segments))
     scored = between * beta[:, None, :]
     qk_and_kk = product(jnp.concatenate([q, k], axis=1), k, NT) if delta else product(q, k, NT)
     qk = qk_and_kk[:, :c]
