@@ -10,11 +10,11 @@ class WrongDtype(TypeError, ValueError):
 
 
 def refuse_positive(op: str, name: str, logarithm: jax.Array) -> None:
-    """Raises ValueError where the logarithm of a decay is positive; one that is traced or held by other processes can't be looked at."""
+    """Raises ValueError where the logarithm of a decay is positive or NaN; one that is traced or held by other processes can't be looked at."""
     if isinstance(logarithm, jax.core.Tracer) or not logarithm.is_fully_addressable:
         return
     largest = np.max(np.asarray(logarithm, np.float32), initial=-np.inf)
-    if largest > 0:
+    if not largest <= 0:
         raise ValueError(f"{op}: {name} must be at most 0, given {largest:g}: the logarithm of what is left, not of what is lost")
 
 

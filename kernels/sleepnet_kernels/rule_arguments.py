@@ -16,7 +16,7 @@ def checked(
     log_decay has one value a head, or one a key channel where `per_channel`.
 
     Raises:
-      ValueError: a shape does not fit, log_decay is seen to be positive or the axis of tokens to be sharded; the message names the
+      ValueError: a shape does not fit, log_decay is seen to be positive or NaN or the axis of tokens to be sharded; the message names the
         argument, what was expected and what was given.
       TypeError: an argument is not floating point, the initial state is not float32, or the segment ids are not int32.
     """

@@ -76,6 +76,7 @@ def test_a_decay_that_grows_where_its_numbers_are_there(rule):
     for name in {"log_decay", "log_momentum"} & made(rule).keys():
         refused(rule, {name: lambda x: x.at[1, 3].set(0.5)}, f"{name} must be at most 0, given 0.5: .*")
         refused(rule, {name: lambda x: x.astype(jnp.bfloat16).at[1, 3].set(0.5)}, f"{name} must be at most 0, given 0.5: .*")
+        refused(rule, {name: lambda x: x.at[0, 2].set(-jnp.inf).at[1, 3].set(jnp.nan)}, f"{name} must be at most 0, given nan: .*")
         positive = made(rule) | {name: jnp.full_like(made(rule)[name], 0.5)}
         # Traced, its numbers can't be seen.
         assert jax.eval_shape(functools.partial(call, rule), positive)[0].shape == (2, 36, 2, 12)

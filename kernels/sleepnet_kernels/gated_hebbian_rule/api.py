@@ -46,7 +46,8 @@ def gated_hebbian_rule(
       q: queries [B, T, G, K], H a multiple of G: the H / G consecutive heads from h H / G on share head h of q and k.
       k: keys [B, T, G, K], in q's dtype.
       v: values [B, T, H, V], in q's dtype (float32 or bfloat16).
-      log_decay: [B, T, H], at most 0, in nats per token; accumulated in float32.
+      log_decay: [B, T, H], at most 0, in nats per token; accumulated in float32. Every strength is exact: -inf is a hard reset, after
+        which nothing is left of S, and gets exactly no gradient.
       beta: write strength [B, T, H]; used in float32.
       initial_state: [B, H, K, V] in float32; zeros where None.
       segment_ids: [B, T] in int32, for rows packed with several sequences: the state restarts from exactly zero wherever an id
@@ -61,7 +62,7 @@ def gated_hebbian_rule(
       The output [B, T, H, V] in v's dtype and the final state [B, H, K, V] in float32.
 
     Raises:
-      ValueError: a shape does not fit, log_decay is seen to be positive or the axis of tokens to be sharded, the implementation
+      ValueError: a shape does not fit, log_decay is seen to be positive or NaN or the axis of tokens to be sharded, the implementation
         is unknown, or it can't run these arguments.
       TypeError (as a ValueError too): an argument is not floating point, initial_state is not float32, or segment_ids are not int32.
 

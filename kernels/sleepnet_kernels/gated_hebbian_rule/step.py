@@ -20,7 +20,7 @@ def gated_hebbian_step(
       q: query [B, G, K].
       k: key [B, G, K].
       v: value [B, H, V]; H a multiple of G, as in `gated_hebbian_rule`.
-      log_decay: [B, H], at most 0, in nats.
+      log_decay: [B, H], at most 0, in nats; -inf is a hard reset.
       beta: write strength [B, H].
       initial_state: the state before the token, [B, H, K, V] in float32; zeros where None.
 

@@ -37,7 +37,8 @@ def kda_rule(
       q: queries [B, T, G, K], H a multiple of G: the H / G consecutive heads from h H / G on share head h of q and k.
       k: keys [B, T, G, K], in q's dtype.
       v: values [B, T, H, V], in q's dtype (float32 or bfloat16).
-      log_decay: [B, T, H, K], at most 0, in nats per token; used in float32.
+      log_decay: [B, T, H, K], at most 0, in nats per token; used in float32. Every strength is exact: with -inf nothing is left of
+        the channel, and it gets exactly no gradient.
       beta: write strength [B, T, H]; used in float32.
       initial_state: [B, H, K, V] in float32; zeros where None.
       segment_ids: [B, T] in int32, for rows packed with several sequences, as `gated_delta_rule`'s. None: each row is one sequence.
@@ -48,7 +49,7 @@ def kda_rule(
       The output [B, T, H, V] in v's dtype and the final state [B, H, K, V] in float32.
 
     Raises:
-      ValueError: a shape does not fit, log_decay is seen to be positive or the axis of tokens to be sharded, the implementation
+      ValueError: a shape does not fit, log_decay is seen to be positive or NaN or the axis of tokens to be sharded, the implementation
         is unknown, or it can't run these arguments.
       TypeError (as a ValueError too): an argument is not floating point, initial_state is not float32, or segment_ids are not int32.
 

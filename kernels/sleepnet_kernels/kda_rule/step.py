@@ -20,7 +20,7 @@ def kda_step(
       q: query [B, G, K].
       k: key [B, G, K].
       v: value [B, H, V]; H a multiple of G, as in `kda_rule`.
-      log_decay: [B, H, K], at most 0, in nats.
+      log_decay: [B, H, K], at most 0, in nats; with -inf nothing is left of the channel.
       beta: write strength [B, H].
       initial_state: the state before the token, [B, H, K, V] in float32; zeros where None.
 

@@ -39,8 +39,9 @@ def momentum_rule(
       q: queries [B, T, G, K], H a multiple of G: the H / G consecutive heads from h H / G on share head h of q and k.
       k: keys [B, T, G, K], in q's dtype.
       v: values [B, T, H, V], in q's dtype (float32 or bfloat16).
-      log_decay: [B, T, H], at most 0, in nats per token; accumulated in float32.
-      log_momentum: [B, T, H], at most 0 and finite, in nats per token; accumulated in float32.
+      log_decay: [B, T, H], at most 0, in nats per token; accumulated in float32. Every strength is exact: -inf is a hard reset, after
+        which nothing is left of S but what M brings, and gets exactly no gradient.
+      log_momentum: the same of M.
       beta: write strength [B, T, H]; used in float32.
       applied: how much of the momentum goes into S at a token, [B, T, H]; ones where None.
       initial_state: S above M, [B, H, 2 K, V] in float32; zeros where None.
@@ -53,7 +54,7 @@ def momentum_rule(
       The output [B, T, H, V] in v's dtype and the final S above M, [B, H, 2 K, V] in float32.
 
     Raises:
-      ValueError: a shape does not fit, log_decay or log_momentum is seen to be positive or the axis of tokens to be sharded, the
+      ValueError: a shape does not fit, log_decay or log_momentum is seen to be positive or NaN or the axis of tokens to be sharded, the
         implementation is unknown, or it can't run these arguments.
       TypeError (as a ValueError too): an argument is not floating point, initial_state is not float32, or segment_ids are not int32.
 
