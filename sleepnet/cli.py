@@ -1,24 +1,26 @@
-"""What every command line does around its `main`: flags, help, and errors as one line."""
+"""What every command line does around its `main`: flags, help, output to whatever takes it, and errors as one line."""
+import contextlib
 import errno
 import inspect
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from absl import flags, logging
 from ml_collections.config_flags import config_flags
 
-from sleepnet import trust
+from sleepnet import files, trust
 from sleepnet.errors import UsageError, nearest
 
 USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # exit codes: ours for a request that can't be met, the shell's for signals
 _TRUST = "trust"
 _HELP = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 _FIXES = {
-    errno.ENOSPC: "free some space or write elsewhere",
-    errno.EDQUOT: "free some of your quota or write elsewhere",
+    **{number: f"{fix} or write elsewhere" for number, fix in files.FULL.items()},
     errno.EACCES: "change its permissions or give another path",
     errno.EROFS: "write elsewhere",
     errno.ENOENT: "check the path",
@@ -39,33 +41,116 @@ def run(main: Callable[[list[str]], int | None], flag_values: flags.FlagValues =
       flag_values: where the flags are defined. A command with its own `flags.FlagValues()` shares no names with others.
     """
     logging.set_verbosity(logging.ERROR)
-    try:
-        argv = sys.argv
+
+    def action() -> int | None:
         own = _own_flags(main, flag_values)
-        if any(argument in _HELP for argument in argv[1:]):
+        if any(argument in _HELP for argument in sys.argv[1:]):
             print(_help(main, own))
-            code = 0
-        else:
-            rest = _parse(argv, flag_values, [flag.name for flag in own])
-            trust.allow(*(flag_values[_TRUST].value if _TRUST in flag_values else ()))
-            code = main(rest)
+            return 0
+        rest = _parse(sys.argv, flag_values, [flag.name for flag in own])
+        trust.allow(*(flag_values[_TRUST].value if _TRUST in flag_values else ()))
+        return main(rest)
+
+    sys.exit(guarded(action))
+
+
+def guarded(action: Callable[[], int | None], prefix: str = "error: ") -> int:
+    """Runs a command and returns its exit code; the part of `run` that does not parse flags.
+
+    What standard output and error are makes no difference to what the command does: closed, they take everything, and so does a standard
+    error that nobody reads any more; what their encoding lacks is written as an escape (\\u2264).
+
+    Args:
+      action: the command; what it returns is the exit code, None for 0.
+      prefix: of the line that an error becomes.
+    """
+    _open_streams()
+    heard, sys.stderr = sys.stderr, _Aside(sys.stderr)
+    try:
+        code = action()
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes
         code = BROKEN_PIPE
     except (UsageError, flags.Error) as error:
-        code = _fail(str(error))
+        code = _fail(str(error), prefix)
     except OSError as error:
-        code = _fail(_explain(error))
+        if _let_go(sys.stdout):
+            error.filename = error.filename or "standard output"
+        code = _fail(_explain(error), prefix)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = INTERRUPTED
-    sys.exit(code)
+    finally:
+        sys.stderr = heard
+        for stream in (sys.stdout, sys.stderr):
+            _let_go(stream)
+    return code or 0
 
 
-def _fail(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+def _open_streams() -> None:
+    """Makes the standard streams take any text, and takes the numbers of closed ones before another file gets them, and what is printed."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+        elif mode == "w" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+class _Aside:
+    """Standard error: progress and remarks, for which no work is given up. Once it takes no more, they go nowhere."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            _let_go(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        _let_go(self._stream)
+
+
+def _let_go(stream: TextIO) -> bool:
+    """Gives up what can't be flushed, or the interpreter complains when it ends; whether it had to."""
+    try:
+        stream.flush()
+        return False
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return True
+
+
+def _fail(message: str, prefix: str) -> int:
+    print(f"{prefix}{' '.join(message.split())}", file=sys.stderr)
     return USAGE
+
+
+@contextlib.contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Within it SIGTERM does what Ctrl-C does: what was begun is undone on the way out. Outside the main thread it changes nothing."""
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _explain(error: OSError) -> str:

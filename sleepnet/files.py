@@ -1,24 +1,61 @@
 """Files that are whole or not there."""
+import contextlib
+import errno
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sleepnet import paths
 
-def write_text(path: Path, text: str) -> None:
-    """Writes beside `path`, then renames: a reader, or a run killed here, never sees half a file."""
+
+# what takes no more, and what helps
+FULL = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some of your quota", errno.EFBIG: "raise the limit (ulimit -f)"}
+
+
+@contextlib.contextmanager
+def named(what: str | Path) -> Iterator[None]:
+    """Gives an OSError that tells no file, as that of a full disk does, this one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(what)
+        raise
+
+
+def full(error: BaseException) -> int:
+    """The errno of a disk, a quota or a file that takes no more, where a library tells of it in an error of its own; 0 of any other error."""
+    return next((number for number in FULL if os.strerror(number) in str(error)), 0)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes beside `path`, to the disk, then renames: a reader, or a run killed here, never sees half a file, and what fails leaves nothing behind."""
+    path = Path(os.path.realpath(paths.plain(path, "file")))  # a symbolic link goes on pointing where it did
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)  # a device or a pipe can't be renamed to; a folder says that it is one
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        beside.write_text(text, encoding="utf-8")
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as error:
-        error.filename = str(path)  # a full disk does not say which file it was
+        error.filename, error.filename2 = str(path), None  # what a person knows of, and a full disk does not say
         raise
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """`text` in UTF-8, by `write_bytes`."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`value` as indented JSON, by `write_text`."""
+    """`value` as indented JSON, by `write_bytes`."""
     write_text(path, json.dumps(value, indent=2) + "\n")

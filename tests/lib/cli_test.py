@@ -227,7 +227,7 @@ def test_eval_refuses_in_one_line(grade, arguments, message):
 def test_eval_finds_out_early_that_it_cannot_write(grade, tmp_path):
     (tmp_path / "file").write_text("")
     code, out, err = grade("--model=b", "--out=file/inside")
-    assert (code, out) == (2, "") and err.startswith("error: file/inside: Not a directory; ")
+    assert (code, out) == (2, "") and err.startswith(f"error: {tmp_path}/file/inside: Not a directory; ")
 
 
 def test_eval_help(grade):
