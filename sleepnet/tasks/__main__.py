@@ -1,11 +1,11 @@
 """`python -m sleepnet.tasks`: the benchmarks, for a reader; checked, counted, and written to disk."""
 import argparse
 import ast
-import os
 import sys
 from collections.abc import Mapping
 from typing import Any
 
+from sleepnet import cli, paths
 from sleepnet.errors import UsageError
 from sleepnet.tasks import exported
 from sleepnet.tasks.base import Task, choice, whole
@@ -108,7 +108,7 @@ def _export(task: Task, options: argparse.Namespace) -> int:
 
     with bar("examples", options.n) as step:
         folder = exported.write(
-            task, options.out, format=options.format, split=options.split, count=options.n, seed=options.seed, progress=step
+            task, paths.plain(options.out, "out"), format=options.format, split=options.split, count=options.n, seed=options.seed, progress=step
         )
     files = [path for path in folder.rglob("*") if path.is_file()]
     print(f"{options.out} holds {options.n:,} examples of split {options.split}, seed {options.seed}: {sum(f.stat().st_size for f in files):,} bytes")
@@ -151,30 +151,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _run(argv: list[str] | None) -> int:
+    options = _parser().parse_args(argv)
+    if options.command == "list":
+        for name in names():
+            print(f"{name:14} {(task_class(name).__doc__ or '').splitlines()[0]}")
+        return 0
+    for key, least in (("n", 1), ("start", 0), ("seed", 0)):
+        if hasattr(options, key):
+            whole("-n" if key == "n" else f"--{key}", getattr(options, key), least)
+    return COMMANDS[options.command][0](get(options.name, **_arguments(options.arguments)), options)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs a command line; returns its exit status, 2 for a request that can't be met."""
-    options = _parser().parse_args(argv)
-    try:
-        if options.command == "list":
-            for name in names():
-                print(f"{name:14} {(task_class(name).__doc__ or '').splitlines()[0]}")
-            code = 0
-        else:
-            for key, least in (("n", 1), ("start", 0), ("seed", 0)):
-                if hasattr(options, key):
-                    whole("-n" if key == "n" else f"--{key}", getattr(options, key), least)
-            code = COMMANDS[options.command][0](get(options.name, **_arguments(options.arguments)), options)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes
-        return 141
-    except UsageError as error:
-        print(f"python -m sleepnet.tasks: {error}", file=sys.stderr)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"python -m sleepnet.tasks: {where}{error.strerror or error}", file=sys.stderr)
-    return 2
+    with cli.sigterm_interrupts():
+        return cli.guarded(lambda: _run(argv), "python -m sleepnet.tasks: ")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A task as a TFDS data set in array_record files, written and read without TensorFlow."""
 import contextlib
 import io
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from sleepnet import files
 from sleepnet.errors import UsageError
 from sleepnet.tasks.base import FIELDS, Task, require
 
@@ -48,7 +50,12 @@ def write(task: Task, folder: Path, *, seed: int, split: str, count: int, progre
     """Writes the data set under `folder`/NAME/VERSION."""
     tfds.disable_progress_bar()  # ours counts all of the work
     with contextlib.redirect_stdout(io.StringIO()):
-        TaskBuilder(task, seed=seed, split=split, count=count, data_dir=folder, progress=progress).download_and_prepare()
+        try:
+            TaskBuilder(task, seed=seed, split=split, count=count, data_dir=folder, progress=progress).download_and_prepare()
+        except RuntimeError as error:  # of array_record
+            if number := files.full(error):
+                raise OSError(number, os.strerror(number)) from error
+            raise
     shutil.rmtree(folder / "downloads", ignore_errors=True)  # made, and empty
 
 

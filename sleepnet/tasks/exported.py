@@ -14,16 +14,17 @@ and arguments, its spec hash, seed, split, count, format, and the size and sha25
 import functools
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sleepnet import paths
 from sleepnet.errors import UsageError
+from sleepnet.files import named, write_json
 from sleepnet.tasks import _shards
+from sleepnet.tasks._export_folder import MANIFEST, files, filling, is_free
 from sleepnet.tasks.base import Task, choice, require, whole
 from sleepnet.tasks.registry import get, task_class
 from sleepnet.tasks.splits import SPLITS
@@ -31,44 +32,41 @@ from sleepnet.tasks.splits import SPLITS
 FORMATS = ("array_record", "jsonl", "npz")
 _KIND = "examples of a sleepnet task, 1"  # a change of layout raises the number
 _KEYS = {"kind": str, "task": dict, "spec_hash": str, "seed": int, "split": str, "count": int, "format": str, "files": dict}
-_MANIFEST = "manifest.json"
 
 
 def write(
     task: Task, folder: str | Path, *, format: str, split: str, count: int, seed: int = 0, progress: Callable[[int], None] = lambda more: None
 ) -> Path:
-    """Writes the examples 0 … count - 1 of a split and returns the folder, which appears whole or not at all.
+    """Writes the examples 0 … count - 1 of a split and returns the folder; what is stopped, or fails, leaves nothing of them there.
 
     A folder that holds exactly these examples already is left as it is.
 
     Args:
       task: whose examples.
-      folder: new, or empty.
+      folder: new, or empty; it may be a mounted volume.
       format: one of `FORMATS`.
       progress: called with how many more examples are written.
 
     Raises:
       UsageError: an unknown format or split, a count below 1, or a folder that holds something else.
     """
-    folder = Path(folder).resolve()
+    folder = paths.plain(folder, "folder")
     choice("format", format, FORMATS)
     whole("count", count, 1)
     task.batch(seed, split, 0, 1)  # a bad seed or split is told before a folder is made
     about = {
         "kind": _KIND, "task": task.spec(), "spec_hash": task.spec_hash, "seed": seed, "split": split, "count": count, "format": format,
     }
-    if folder.is_file() or folder.is_dir() and any(folder.iterdir()):
+    if not is_free(folder):
         _require_same(folder, about)
         return folder
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    beside.mkdir(parents=True)
-    try:
-        _writer(format)(task, beside, seed=seed, split=split, count=count, progress=progress)
-        manifest = about | {"files": {name: _content(path) for name, path in _files(beside).items()}}
-        (beside / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        os.replace(beside, folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with filling(folder) as part:
+        if part is None:
+            _require_same(folder, about)
+            return folder
+        with named(folder):
+            _writer(format)(task, part, seed=seed, split=split, count=count, progress=progress)
+        write_json(part / MANIFEST, about | {"files": {name: _content(path) for name, path in files(part).items()}})
     return folder
 
 
@@ -79,22 +77,22 @@ def load(folder: str | Path) -> "Exported":
       UsageError: no manifest, one that is damaged or of something else, a damaged file, or examples that the task of this
         version does not generate.
     """
-    folder = Path(folder)
+    folder = paths.plain(folder, "folder")
     manifest = _manifest(folder)
     spec = manifest["task"]
-    require({"name", "version", "arguments"} <= spec.keys(), f"{folder / _MANIFEST} is damaged: its task has no name, version or arguments")
+    require({"name", "version", "arguments"} <= spec.keys(), f"{folder / MANIFEST} is damaged: its task has no name, version or arguments")
     version = task_class(spec["name"]).version
     require(
         spec["version"] == version,
         f"{folder} was written by version {spec['version']} of task {spec['name']!r}, this is version {version}: export it again",
     )
     task = get(spec["name"], **spec["arguments"])
-    require(task.spec_hash == manifest["spec_hash"], f"{folder / _MANIFEST} is damaged: its spec_hash is not that of its task")
-    files = _files(folder)
-    for name in sorted(files.keys() ^ manifest["files"].keys()):
-        require(name in files, f"{folder} is damaged: {name} is missing; export it again")
+    require(task.spec_hash == manifest["spec_hash"], f"{folder / MANIFEST} is damaged: its spec_hash is not that of its task")
+    there = files(folder)
+    for name in sorted(there.keys() ^ manifest["files"].keys()):
+        require(name in there, f"{folder} is damaged: {name} is missing; export it again")
         raise UsageError(f"{folder} is damaged: the manifest does not know {name}; export it again")
-    for name, path in files.items():
+    for name, path in there.items():
         require(_content(path) == manifest["files"][name], f"{folder} is damaged: {name} is not what the manifest says; export it again")
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     found = Exported(task, folder, **{key: manifest[key] for key in ("seed", "split", "count", "format")}, manifest_hash=digest)
@@ -184,12 +182,6 @@ def _reader(format: str) -> Callable[..., Callable[[np.ndarray], dict[str, Any]]
     return _tfds_builder.reader
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """Returns the files of a folder, without its manifest, by the names that a manifest gives them."""
-    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {name: path for name, path in paths.items() if name != _MANIFEST}
-
-
 def _content(path: Path) -> dict[str, Any]:
     """Returns what a manifest says of a file."""
     with path.open("rb") as file:
@@ -198,8 +190,8 @@ def _content(path: Path) -> dict[str, Any]:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     """Returns a folder's manifest; raises UsageError for one that is missing, damaged, or of something else."""
-    path = folder / _MANIFEST
-    require(path.is_file(), f"{folder} holds no exported examples: it has no {_MANIFEST}")
+    path = folder / MANIFEST
+    require(path.is_file(), f"{folder} holds no exported examples: it has no {MANIFEST}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -217,7 +209,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 def _require_same(folder: Path, about: Mapping[str, Any]) -> None:
     """Raises UsageError unless a folder holds examples about which the manifest says this."""
     require(folder.is_dir(), f"{folder} is a file; give the name of a new folder")
-    require((folder / _MANIFEST).is_file(), f"{folder} holds other data; nothing is overwritten, give the name of a new folder")
+    require((folder / MANIFEST).is_file(), f"{folder} holds other data; nothing is overwritten, give the name of a new folder")
     held = _manifest(folder)
     differ = [key for key in about if held[key] != json.loads(json.dumps(about[key]))]
     told = ", ".join(differ)
