@@ -5,9 +5,12 @@
     checkpoints/   Orbax, one folder a step: `state` (parameters, optimiser), `data` (the iterator's one integer), and beside them
                    where they come from, see `sleepnet.origin`
     damaged/       checkpoints that `resume=latest-good` passed over
+    .lock          who writes here, while somebody does: a folder has one writer, and any number of readers
 """
 import dataclasses
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,12 +19,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as preservation
 
-from sleepnet import build, orbax_log, origin, trust
+from sleepnet import build, files, lock, orbax_log, origin, paths, step_folders, trust
 from sleepnet.config import RunConfig, from_dict, to_dict
 from sleepnet.errors import UsageError
 from sleepnet.files import write_json
@@ -78,7 +82,7 @@ def claim(workdir: Path, config: RunConfig, task: Task, manifest_hash: str = "")
         if key := origin.difference(_read_json(workdir / "config.json"), mine):
             raise UsageError(f"{workdir} belongs to another run: {key}; give another --workdir")
         return
-    if workdir.exists() and any(path.name != "task.json" and path.suffix != ".part" for path in workdir.iterdir()):
+    if workdir.exists() and any(path.name not in ("task.json", lock.NAME) and path.suffix != ".part" for path in workdir.iterdir()):
         raise UsageError(f"{workdir} is not empty and holds no run: give an empty or new --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(workdir / "task.json", spec)
@@ -118,7 +122,8 @@ class Checkpoints:
         self, workdir: Path, card: Mapping[str, Any] = MappingProxyType({}), *, keep: int | None = None, keep_period: int = 0, keep_best: str = "",
         create: bool = True, failed: Callable[[Exception], None] = lambda error: None,
     ):
-        self.workdir, self.folder, self.card = workdir, workdir.absolute() / "checkpoints", dict(card)
+        self.workdir = paths.readable(paths.plain(workdir, "workdir"), "workdir")
+        self.folder, self.card, self._proven = self.workdir / "checkpoints", dict(card), False
         self._failure, self._failed, self._listener = None, failed, orbax_log.Listener(self._note)
         policies = [preservation.LatestN(keep)]
         if keep_period:
@@ -126,7 +131,7 @@ class Checkpoints:
         rank = (lambda metrics: metrics.get(keep_best, float("-inf"))) if keep_best else None
         if rank:
             policies.append(preservation.BestN(get_metric_fn=rank, n=1, keep_checkpoints_without_metrics=False))
-        options = ocp.CheckpointManagerOptions(preservation_policy=preservation.AnyPreservationPolicy(policies), best_fn=rank, create=create)
+        options = ocp.CheckpointManagerOptions(preservation_policy=preservation.AnyPreservationPolicy(policies), best_fn=rank, create=create, step_name_format=step_folders.Names())
         self.manager = ocp.CheckpointManager(self.folder, options=options)
 
     def latest(self) -> int | None:
@@ -134,19 +139,44 @@ class Checkpoints:
         return self.manager.latest_step()
 
     def save(self, step: int, state: Any, data: dict[str, int], metrics: dict[str, float] | None = None) -> None:
-        """Saves `state` (a pytree of arrays) and the data iterator's state; returns once the arrays are copied.
+        """Saves `state` (a pytree of arrays) and the data iterator's state, whose `next_index` is `step`; returns once the arrays are copied.
+
+        The first of a folder is waited for and read back: nothing is trained on the strength of checkpoints that can't be read.
 
         Raises:
-          UsageError: the disk has no room for it, or had none for the save before.
+          UsageError: the disk has no room for it, or had none for the save before; Orbax declines it; the first can't be read back.
         """
         need, free = _SPARE_BYTES + sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(self.folder).free
         if free < need:
             raise UsageError(self._full(f"the checkpoint of step {step} takes {need:,} bytes and {free:,} are free"))
+        if (self.folder / str(step)).exists():
+            raise UsageError(f"{self.folder / str(step)} is where the checkpoint of step {step} has to be: move it away, {self._again()}")
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data))
         try:
-            self.manager.save(step, args=args, metrics=metrics, custom_metadata=self.card)
+            taken = self.manager.save(step, args=args, metrics=metrics, custom_metadata=self.card)
         except (OSError, ValueError) as error:  # tensorstore's word for a full disk is a ValueError
             raise self._translated(error) from error
+        if not taken:
+            raise UsageError(f"{self.folder}: Orbax declines a checkpoint of step {step}, the newest there being of {self.latest()}; start in a new workdir")
+        if not self._proven:
+            self.wait()
+            self._read_back(step, state)
+            self._proven = True
+
+    def _read_back(self, step: int, state: Any) -> None:
+        """Sees that what was saved has the tree, shapes and card of what should be, and in its smallest array the same bytes."""
+        if jax.process_index() != 0:
+            return  # on another host the folder may not be seen yet
+        folder = self.folder / str(step)
+        try:
+            self._examined(step, state)
+            whole = {name: leaf for name, leaf in origin.named(state).items() if leaf.is_fully_replicated}
+            name = min(whole, key=lambda name: whole[name].nbytes, default="")
+            if name and origin.array(folder, name).tobytes() != np.asarray(whole[name]).tobytes():
+                raise origin.Unusable(f"not what was saved ({name})")
+        except Exception as error:  # Orbax and tensorstore raise many kinds
+            why = f"it is {error}" if isinstance(error, origin.Unusable) else origin.first_line(error)
+            raise UsageError(f"checkpoint {folder} can't be read back: {why}; nothing is trained without checkpoints: give a --workdir elsewhere") from error
 
     def restore(self, step: int, like: Any) -> tuple[Any, dict[str, int]]:
         """The state saved at `step`, in the shapes, dtypes and shardings of `like`.
@@ -169,13 +199,20 @@ class Checkpoints:
                 lines.append(f"checkpoint {self.folder / str(step)} is {error}; set aside as {self._set_aside(step)}")
         return None, None, lines
 
+    def _examined(self, step: int, like: Any) -> None:
+        found = origin.contents(self.folder / str(step))
+        if found.step != step:
+            raise origin.Unusable(f"that of step {found.step}")
+        origin.check(found, self.card, like)
+
     def _restore(self, step: int, like: Any) -> tuple[Any, dict[str, int]]:
-        origin.check(origin.contents(self.folder / str(step)), self.card, like)
+        self._examined(step, like)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
             out = self.manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore()))
         except Exception as error:  # Orbax and tensorstore raise many kinds for a damaged file
             raise origin.Unusable(f"truncated or damaged ({origin.first_line(error)})") from error
+        self._proven = True
         return out.state, out.data
 
     def restore_parameters(self, step: int, like: Any) -> Any:
@@ -183,7 +220,7 @@ class Checkpoints:
         item = {"params": jax.tree.map(ocp.utils.to_shape_dtype_struct, like)}
         restore_args = ocp.checkpoint_utils.construct_restore_args(item)
         try:
-            origin.check(origin.contents(self.folder / str(step)), self.card, item)
+            self._examined(step, item)
             args = ocp.args.Composite(state=ocp.args.PyTreeRestore(item, restore_args=restore_args, partial_restore=True))
             return self.manager.restore(step, args=args).state["params"]
         except origin.Unusable as error:
@@ -226,13 +263,16 @@ class Checkpoints:
             raise self._translated(error) from error
 
     def _translated(self, error: Exception) -> Exception:
-        full = "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error)
-        return UsageError(self._full("a checkpoint could not be written")) if full else error
+        number = files.full(error)
+        return UsageError(self._full("a checkpoint could not be written", number)) if number else error
 
-    def _full(self, what: str) -> str:
-        saved = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]  # the manager counts one that is being written
-        goes_on = f"the same command goes on from step {max(saved)}" if saved else "then run the same command again"
-        return f"{self.folder}: no space left on the disk, {what}; free some space, {goes_on}"
+    def _full(self, what: str, number: int = errno.ENOSPC) -> str:
+        said = "no space left on the disk" if number == errno.ENOSPC else os.strerror(number).lower()
+        return f"{self.folder}: {said}, {what}; {files.FULL[number]}, {self._again()}"
+
+    def _again(self) -> str:
+        saved = step_folders.steps(self.folder)  # the manager counts one that is being written
+        return f"the same command goes on from step {saved[-1]}" if saved else "then run the same command again"
 
     def close(self) -> None:
         """Waits and lets go of the folder."""
@@ -248,7 +288,7 @@ def load_model(workdir: str | Path) -> Loaded:
     Raises:
       UsageError: no run, no checkpoint, a damaged one, or one of another model or task.
     """
-    workdir = Path(workdir)
+    workdir = paths.readable(paths.plain(workdir, "workdir"), "workdir")
     config, task = read_claim(workdir)
     if not (workdir / "checkpoints").is_dir():
         raise UsageError(f"{workdir} has no checkpoint yet: train it first")

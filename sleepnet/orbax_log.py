@@ -1,5 +1,6 @@
 """What Orbax's own threads say of a save that failed: to the run at once, and not as tracebacks beside its one line."""
 import logging
+import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +21,26 @@ class Listener:
         self.failed = failed
         _listeners.add(self)
         absl_logging.get_absl_logger().addFilter(_for_the_terminal)  # once, however often it is added
+        _hook_once()
 
     def stop(self) -> None:
         """Listens no more."""
         _listeners.discard(self)
+
+
+def _hook_once() -> None:
+    """Of a save that failed, every answer of tensorstore that comes after Orbax has stopped waiting is an exception that nobody can catch."""
+    before = sys.unraisablehook
+    if getattr(before, "is_ours", False):
+        return
+
+    def hook(unraisable) -> None:
+        late = unraisable.object is None and isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"
+        if not late:
+            before(unraisable)
+
+    hook.is_ours = True
+    sys.unraisablehook = hook
 
 
 _listeners: weakref.WeakSet[Listener] = weakref.WeakSet()

@@ -12,21 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
 from jax.sharding import Mesh
 
 from sleepnet.config import RunConfig, completed, to_dict
+from sleepnet.step_folders import ITEMS, METADATA
 from sleepnet.tasks.base import Task
 
 TREE_VERSION = 1  # raised whenever the tree of parameters or of the optimiser changes its names, shapes or meaning
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
-ITEMS = ("state", "data")
 
 # Keys that may change between two legs of one run without changing what it computes.
 FREE = ("resume", "profile", "compile_cache", "task.folder", "train.log_every", "train.keep", "train.eval_every", "train.eval_examples", "eval.", "mesh.")
-
-_METADATA = "_CHECKPOINT_METADATA"  # Orbax's
 
 
 class Unusable(Exception):
@@ -39,12 +38,14 @@ class Contents:
 
     Attributes:
       card: as `card` made it; empty in checkpoints of earlier versions.
+      step: that it was saved at, whatever its folder is called.
       metrics: the numbers that it is ranked by, empty without `train.keep_best`.
       tree: `state` as nested dicts; leaves have shape, dtype and sharding as it was saved.
       saved: seconds since 1970.
     """
 
     card: dict[str, Any]
+    step: int
     metrics: dict[str, float]
     tree: Any
     saved: float
@@ -88,14 +89,19 @@ def contents(folder: Path) -> Contents:
     for item in ITEMS:
         if not (folder / item).is_dir():
             raise Unusable(f"incomplete (there is no {item}/ in it)")
-    known, _, _ = _json(folder / _METADATA), _json(folder / "data" / "metadata"), _json(folder / "state" / "_METADATA")
+    known, data, _ = _json(folder / METADATA), _json(folder / "data" / "metadata"), _json(folder / "state" / "_METADATA")
     metrics = _json(folder / "metrics" / "metrics") if (folder / "metrics").is_dir() else {}
     try:
         _read_index(folder / "state")
         tree = ocp.StandardCheckpointer().metadata(folder / "state").item_metadata.tree
     except Exception as error:  # of many kinds, for a damaged file
         raise Unusable(f"truncated or damaged (state/: {first_line(error)})") from error
-    return Contents(known.get("custom_metadata") or {}, metrics, tree, known["init_timestamp_nsecs"] / 1e9)
+    return Contents(known.get("custom_metadata") or {}, data.get("next_index"), metrics, tree, known["init_timestamp_nsecs"] / 1e9)
+
+
+def _spec(state: Path) -> dict[str, Any]:
+    """Tensorstore's words for a checkpoint's folder `state`."""
+    return {"driver": "ocdbt", "base": {"driver": "file", "path": f"{state}/"}}
 
 
 def _read_index(state: Path) -> None:
@@ -103,10 +109,15 @@ def _read_index(state: Path) -> None:
     waits for any more, tensorstore writes a traceback for each."""
     if not (state / "manifest.ocdbt").is_file():
         raise FileNotFoundError("there is no manifest.ocdbt in it")
-    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": {"driver": "file", "path": f"{state}/"}}).result()
+    store = tensorstore.KvStore.open(_spec(state)).result()
     for key in store.list().result():
         if key.endswith(b".zarray"):
             store.read(key).result()
+
+
+def array(folder: Path, name: str) -> np.ndarray:
+    """One array of a checkpoint, by its dotted name; raises as tensorstore does."""
+    return tensorstore.open({"driver": "zarr", "kvstore": {**_spec(folder / "state"), "path": f"{name}/"}}).result().read().result()
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from absl import flags
 from ml_collections import config_flags
 
 import packs
-from sleepnet import cli, trust
+from sleepnet import cli, paths, trust
 from sleepnet.config import RunConfig, parse
 from sleepnet.errors import UsageError
 
@@ -131,18 +131,20 @@ def main(argv: list[str]) -> None:
         if FLAGS[flag].value is None:
             raise UsageError(f"--{flag} is missing: python tools/gpu_train.py --config=FILE --minutes=9 --pack=FOLDER")
     config = parse(FLAGS.config)
-    workdir = Path(FLAGS.workdir or Path("runs", "legs", Path(FLAGS.pack).resolve().name))
-    out = Path(FLAGS.out or FLAGS.pack)
+    pack = paths.plain(FLAGS.pack, "pack")
+    workdir = paths.readable(paths.plain(FLAGS.workdir or Path("runs", "legs", pack.resolve().name), "workdir"), "workdir")
+    out = paths.given(FLAGS.out, "out") or pack
     deadline = _START + 60 * FLAGS.minutes - FLAGS.reserve
     if deadline <= time.monotonic():
         raise UsageError(f"--minutes={FLAGS.minutes} leave no time for training before --reserve={FLAGS.reserve} seconds: give more minutes")
-    done = leg(config, workdir, Path(FLAGS.pack), out, deadline=deadline, part_bytes=int(FLAGS.part_mib * 2**20))
+    with cli.sigterm_interrupts():  # what is half unpacked or packed is removed
+        done = leg(config, workdir, pack, out, deadline=deadline, part_bytes=int(FLAGS.part_mib * 2**20))
     print(*told(workdir, done["start"], config), sep="\n")
     size = sum(part["bytes"] for part in done["parts"])
-    print(f"step {done['step']} of {config.train.steps}: {len(done['parts']) + 1} files, {size / 2**20:.1f} MiB in {out}; {time.monotonic() - _START:.0f} s")
+    print(f"step {done['step']} of {config.train.steps}: {len(done['parts']) + 1} files, {size / 2**20:.1f} MiB in {paths.shown(out)}; {time.monotonic() - _START:.0f} s")
     print(
-        f"finished; grade it with: {' '.join(['python -m sleepnet.eval', f'--workdir={workdir}', *trust.flags()])}" if (workdir / "result.json").exists()
-        else f"the same command with --pack={out} goes on from there"
+        f"finished; grade it with: {' '.join(['python -m sleepnet.eval', f'--workdir={paths.shown(workdir)}', *trust.flags()])}" if (workdir / "result.json").exists()
+        else f"the same command with --pack={paths.shown(out)} goes on from there"
     )
 
 

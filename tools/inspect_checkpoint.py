@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
+from sleepnet import cli, paths
+
 EXAMPLES = """\
 examples:
   python tools/inspect_checkpoint.py runs/depo
@@ -25,6 +29,7 @@ def find(path: Path, step: int | None) -> tuple[Path, list[int]]:
     Raises:
       UsageError: no checkpoint there, or not that step.
     """
+    from sleepnet import step_folders
     from sleepnet.errors import UsageError
 
     if not path.is_dir():
@@ -34,7 +39,7 @@ def find(path: Path, step: int | None) -> tuple[Path, list[int]]:
             raise UsageError(f"--step {step}: {path} is the checkpoint of step {path.name}; give the run's folder")
         return path, []
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    steps = sorted(int(each.name) for each in folder.iterdir() if each.name.isdigit() and each.is_dir())
+    steps = step_folders.steps(folder)
     if not steps:
         raise UsageError(f"{path} holds no checkpoint: give a run's folder or one of its checkpoints")
     if step is not None and step not in steps:
@@ -55,7 +60,7 @@ def head(folder: Path, steps: list[int], found: Any) -> list[tuple[str, str]]:
     """What is known about a checkpoint besides its tree, as (word, text)."""
     card, when = found.card, datetime.datetime.fromtimestamp(found.saved, datetime.timezone.utc)
     lines = [("checkpoint", str(folder) + (f" (there are {', '.join(map(str, steps))})" if len(steps) > 1 else ""))]
-    lines += [("saved", f"{when:%Y-%m-%d %H:%M:%S} UTC"), ("next batch", str(json.loads((folder / "data" / "metadata").read_text())["next_index"]))]
+    lines += [("saved", f"{when:%Y-%m-%d %H:%M:%S} UTC"), ("next batch", str(found.step))]
     lines += [("ranked by", ", ".join(f"{key} {value:.4f}" for key, value in found.metrics.items()))] if found.metrics else []
     if not card:
         return [*lines, ("origin", "not recorded: written by an earlier version; config.json and task.json of its run say more")]
@@ -94,7 +99,7 @@ def show(path: Path, step: int | None) -> None:
 
     folder, steps = find(path, step)
     try:
-        found = origin.contents(folder.absolute())
+        found = origin.contents(folder)
     except origin.Unusable as error:
         raise UsageError(f"checkpoint {folder} is {error}; --step N shows another one") from error
     for word, text in head(folder, steps, found):
@@ -108,25 +113,20 @@ def show(path: Path, step: int | None) -> None:
     print(f"\nparameters {total('params'):,} bytes, optimiser {total('opt_state'):,} bytes, all {total(''):,} bytes in {len(table) - 1} arrays")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs a command line; returns its exit status."""
+def _run(argv: list[str] | None) -> None:
     parser = argparse.ArgumentParser(prog="inspect_checkpoint.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", type=Path, metavar="WORKDIR_OR_CHECKPOINT", help="a run's folder, or the folder of one checkpoint")
+    parser.add_argument("path", metavar="WORKDIR_OR_CHECKPOINT", help="a run's folder, or the folder of one checkpoint")
     parser.add_argument("--step", type=int, help="the checkpoint of this step (default: the newest)")
     options = parser.parse_args(argv)
     # After the flags are checked: JAX takes seconds to start, and must not take an accelerator that a training holds
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from absl import logging
-
-    from sleepnet.errors import UsageError
-
     logging.set_verbosity(logging.ERROR)
-    try:
-        show(options.path, options.step)
-    except UsageError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    show(paths.readable(paths.plain(options.path)), options.step)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command line; returns its exit status."""
+    return cli.guarded(lambda: _run(argv))
 
 
 if __name__ == "__main__":

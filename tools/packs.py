@@ -6,6 +6,7 @@
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+from sleepnet import step_folders
 from sleepnet.errors import UsageError
 from sleepnet.files import write_json
 
@@ -24,7 +26,7 @@ _LEFT = ("profile", "tensorboard", "damaged")
 def newest(workdir: Path) -> int:
     """Step of a run's newest checkpoint, 0 without one."""
     folder = workdir / "checkpoints"
-    return max((int(path.name) for path in folder.iterdir() if path.name.isdigit()), default=0) if folder.is_dir() else 0
+    return max(step_folders.steps(folder), default=0) if folder.is_dir() else 0
 
 
 def read(folder: Path) -> dict[str, Any] | None:
@@ -53,23 +55,33 @@ def pack(workdir: Path, folder: Path, *, part_bytes: int, every_checkpoint: bool
     """
     step = newest(workdir)
     folder.mkdir(parents=True, exist_ok=True)
-    parts = _Parts(folder, step, part_bytes)
-    with gzip.GzipFile(filename="", fileobj=parts, mode="wb", compresslevel=3, mtime=0) as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
-        for path in sorted(workdir.iterdir()):
-            if path.name in _LEFT or path.name.startswith("."):
-                continue
-            if path.name != "checkpoints" or every_checkpoint:
-                archive.add(path, path.name)
-            elif step:
-                archive.add(path / str(step), f"checkpoints/{step}")
-    parts.close()
-    manifest = {"step": step, "parts": parts.done}
-    write_json(folder / MANIFEST, manifest)
-    kept = {part["name"] for part in parts.done}
-    for path in folder.glob("part-*.tgz"):
-        if path.name not in kept:
-            path.unlink()
+    before = {path.name for path in folder.glob("part-*.tgz")}
+    parts = _Parts(folder, _free(step, before), part_bytes)
+    try:
+        with gzip.GzipFile(filename="", fileobj=parts, mode="wb", compresslevel=3, mtime=0) as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
+            for path in sorted(workdir.iterdir()):
+                if path.name in _LEFT or path.name.startswith("."):
+                    continue
+                if path.name != "checkpoints" or every_checkpoint:
+                    archive.add(path, path.name)
+                elif step:
+                    archive.add(path / str(step), f"checkpoints/{step}")
+        parts.close()
+        manifest = {"step": step, "parts": parts.done}
+        write_json(folder / MANIFEST, manifest)
+    except BaseException:
+        before = {path.name for path in folder.glob("part-*.tgz")} - before
+        raise
+    finally:
+        for name in before:
+            (folder / name).unlink()
     return manifest
+
+
+def _free(step: int, names: set[str]) -> str:
+    """How to begin the names of a pack's parts beside these: the one before of the same step stays whole, too."""
+    starts = itertools.chain([f"part-{step}"], (f"part-{step}.{again}" for again in itertools.count(2)))
+    return next(start for start in starts if not any(name.startswith(f"{start}-") for name in names))
 
 
 def unpack(folder: Path, workdir: Path) -> int:
@@ -107,9 +119,9 @@ def _sha256(path: Path) -> str:
 class _Parts(io.RawIOBase):
     """A stream to write to whose bytes go to one file after the other; `done` tells of each."""
 
-    def __init__(self, folder: Path, step: int, size: int):
+    def __init__(self, folder: Path, start: str, size: int):
         super().__init__()
-        self.folder, self.step, self.size = folder, step, size
+        self.folder, self.start, self.size = folder, start, size
         self.done, self.file = [], None
 
     def writable(self) -> bool:
@@ -120,7 +132,7 @@ class _Parts(io.RawIOBase):
         length = len(data)
         while len(data):
             if self.file is None:
-                self.path = self.folder / f"part-{self.step}-{len(self.done):02d}.tgz"
+                self.path = self.folder / f"{self.start}-{len(self.done):02d}.tgz"
                 self.file, self.room, self.hash = self.path.open("wb"), self.size, hashlib.sha256()
             piece, data = data[:self.room], data[self.room:]
             self.file.write(piece)

@@ -271,6 +271,7 @@ def test_the_newest_good_one_is_used_when_asked(workdir):
     """The others are set aside whole, each with what is wrong with it."""
     like = {"params": params_at(0), "other": jnp.zeros(3)}
     shutil.copytree(workdir / "checkpoints/4", workdir / "checkpoints/6")
+    (workdir / "checkpoints/6/data/metadata").write_text('{"next_index": 6}')
     (workdir / "damaged/4").mkdir(parents=True)
     damage(workdir, 4, "arrays")
     damage(workdir, 6, "gone")

@@ -90,8 +90,8 @@ def packed(tmp_path):
     """A made-up run of several files, packed."""
     run = tmp_path / "run"
     for step in (4, 8):
-        (run / "checkpoints" / str(step)).mkdir(parents=True)
-        (run / "checkpoints" / str(step) / "array").write_bytes(np.random.default_rng(step).bytes(5000))
+        (run / "checkpoints" / str(step) / "state").mkdir(parents=True)
+        (run / "checkpoints" / str(step) / "state" / "array").write_bytes(np.random.default_rng(step).bytes(5000))
     (run / "profile").mkdir()
     (run / "profile" / "trace").write_bytes(b"large")
     (run / "config.json").write_text("{}")
@@ -103,11 +103,32 @@ def test_a_pack_holds_the_newest_checkpoint_and_what_is_beside_it(packed, tmp_pa
     run, pack = packed
     assert packs.unpack(pack, tmp_path / "back") == 8
     files = {str(path.relative_to(tmp_path / "back")): path.read_bytes() for path in (tmp_path / "back").rglob("*") if path.is_file()}
-    assert files == {"config.json": b"{}", "checkpoints/8/array": (run / "checkpoints" / "8" / "array").read_bytes()}
+    assert files == {"config.json": b"{}", "checkpoints/8/state/array": (run / "checkpoints/8/state/array").read_bytes()}
     packs.pack(run, pack, part_bytes=10**6, every_checkpoint=True)
     assert len(list(pack.iterdir())) == 2
     packs.unpack(pack, tmp_path / "all")
-    assert (tmp_path / "all" / "checkpoints" / "4" / "array").exists()
+    assert (tmp_path / "all/checkpoints/4/state/array").exists()
+
+
+def test_a_pack_stays_whole_until_another_of_the_same_step_is(packed, tmp_path, monkeypatch):
+    run, pack = packed
+    before = {path.name: path.read_bytes() for path in pack.iterdir()}
+    (run / "config.json").write_text('{"other": 1}')
+    writes, real = [], packs._Parts.write
+
+    def full(self, data):
+        writes.append(data)
+        if len(writes) > 3:
+            raise OSError(28, "No space left on device")
+        return real(self, data)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(packs._Parts, "write", full)
+        packs.pack(run, pack, part_bytes=100)
+    assert {path.name: path.read_bytes() for path in pack.iterdir()} == before
+    packs.pack(run, pack, part_bytes=1500)
+    assert len(list(pack.iterdir())) == len(before) and packs.unpack(pack, tmp_path / "back") == 8
+    assert (tmp_path / "back/config.json").read_text() == '{"other": 1}'
 
 
 @pytest.mark.parametrize("harm, words", [
@@ -125,7 +146,7 @@ def test_a_harmed_pack_is_refused_before_anything_is_written(packed, tmp_path, h
 
 def test_a_run_that_is_behind_its_pack_is_not_overwritten(packed, tmp_path):
     behind = tmp_path / "behind"
-    (behind / "checkpoints" / "4").mkdir(parents=True)
+    (behind / "checkpoints" / "4" / "state").mkdir(parents=True)
     with pytest.raises(UsageError, match="stands at step 4, .* at 8: give a new --workdir"):
         gpu_train.leg(CONFIG, behind, packed[1], packed[1], deadline=time.monotonic() + 60, part_bytes=1000)
     with pytest.raises(UsageError, match="is there already"):
