@@ -20,7 +20,7 @@ A line of metrics says what its seconds went to: input_seconds (the devices had 
 checkpoint_seconds, evaluation_seconds. --config.profile=100:105 writes a JAX trace of these steps to profile/.
 
 SIGTERM saves a checkpoint at the step reached, prints "preempted at step …" and exits with 0; the same command goes on from there,
-to the same numbers. A second SIGTERM ends the process at once. A checkpoint that is truncated, incomplete or another run's stops the
+to the same numbers. A second SIGTERM ends the process at once. A folder has one run at work in it: a second is told which and ends. A checkpoint that is truncated, incomplete or another run's stops the
 command with one line; with --config.resume=latest-good it is set aside in damaged/ and the newest good one is used.
 """
 from absl import flags

@@ -15,6 +15,8 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from sleepnet import paths
+
 
 @contextlib.contextmanager
 def cached(where: str, workdir: Path) -> Iterator[None]:
@@ -31,14 +33,12 @@ def cached(where: str, workdir: Path) -> Iterator[None]:
     if where == "off" or (where == "workdir" and told):
         yield
         return
-    if "://" not in where:  # whose a bucket's objects are can't be seen from here; who names one trusts it
-        folder = workdir / "compiled" if where == "workdir" else Path(where)
-        if why := _made_private(folder):
-            print(f"warning: what is compiled is neither read from {folder} nor kept there, since {why}; compile_cache=off says no more of it", file=sys.stderr)
-            yield
-            return
-        where = str(folder.resolve())  # what has been looked at, wherever a link may point to by and by
-    _point_at(where)
+    folder = workdir / "compiled" if where == "workdir" else paths.plain(where, "compile_cache")
+    if why := _made_private(folder):
+        print(f"warning: what is compiled is neither read from {folder} nor kept there, since {why}; compile_cache=off says no more of it", file=sys.stderr)
+        yield
+        return
+    _point_at(str(folder.resolve()))  # what has been looked at, wherever a link may point to by and by
     try:
         yield
     finally:

@@ -192,7 +192,7 @@ class Watch:
             if not primary():
                 self.sentinel = Sentinel(distributed.global_state.coordinator_address, f"{_name(0)}, the coordinator, has died; {_AGAIN}")
             for target in (self._failures, self._deaths):
-                threading.Thread(target=target, daemon=True).start()
+                threading.Thread(target=self._watching, args=(target,), daemon=True).start()
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
@@ -220,6 +220,12 @@ class Watch:
             print(f"error: {message}; {_AGAIN}", file=sys.stderr, flush=True)
             self._dismiss()
             os._exit(2)
+
+    def _watching(self, look: Callable[[], None]) -> None:
+        try:
+            look()
+        except Exception as error:  # or nobody would notice a death any more, and all wait for ever
+            self._end(f"this process can't watch the others any more ({type(error).__name__}: {error})")
 
     def _failures(self) -> None:
         """What others have told of themselves."""

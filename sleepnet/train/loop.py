@@ -1,4 +1,5 @@
 """A training run: data, steps, metrics, checkpoints, from wherever its folder stands to the end."""
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from sleepnet import build, checkpoint, data, mesh as meshes, optim, origin, sharding
+from sleepnet import build, checkpoint, data, lock, mesh as meshes, optim, origin, paths, sharding, step_folders
 from sleepnet.config import RunConfig
 from sleepnet.errors import UsageError
 from sleepnet.eval.runner import evaluate
@@ -45,7 +46,8 @@ def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dic
       FloatingPointError: a loss or gradient that is not finite; the newest checkpoint stays.
       Preempted: SIGTERM came; the checkpoint of the step reached is saved.
     """
-    workdir = Path(workdir)
+    workdir = paths.readable(paths.plain(workdir, "workdir"), "workdir")
+    paths.plain(config.compile_cache, "compile_cache")  # told now, not behind the folder that it makes
     task = build.task_of(config)
     model = build.model_of(config, task)
     mesh = meshes.make(config.mesh)
@@ -54,18 +56,19 @@ def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dic
     card = origin.card(config, task, mesh)
     hosts.agree(card)
     hosts.share(workdir)
-    hosts.first(lambda: checkpoint.claim(workdir, config, task, examples.manifest_hash if config.task.folder else ""), "claim")
-    if (workdir / "result.json").exists():
-        return json.loads((workdir / "result.json").read_text())
-    keep = {key: getattr(config.train, key) for key in ("keep", "keep_period", "keep_best")}
-    # Of several processes the others wait for this one, and Orbax waits for them: only its thread can still act
-    failed = (lambda error: hosts.fail(str(error))) if hosts.several() else (lambda error: None)
-    checkpoints = checkpoint.Checkpoints(workdir, card, **keep, failed=failed)
-    try:
+    with contextlib.ExitStack() as stack:
+        # Of several processes the first writes for all
+        hosts.first(lambda: stack.enter_context(lock.held(workdir, "a training")), "lock")
+        hosts.first(lambda: checkpoint.claim(workdir, config, task, examples.manifest_hash if config.task.folder else ""), "claim")
+        if (workdir / "result.json").exists():
+            return json.loads((workdir / "result.json").read_text())
+        keep = {key: getattr(config.train, key) for key in ("keep", "keep_period", "keep_best")}
+        # Of several processes the others wait for this one, and Orbax waits for them: only its thread can still act
+        failed = (lambda error: hosts.fail(str(error))) if hosts.several() else (lambda error: None)
+        checkpoints = checkpoint.Checkpoints(workdir, card, **keep, failed=failed)
+        stack.callback(checkpoints.close)
         with compiled.cached(config.compile_cache, workdir), meshes.use(mesh), preempt.watch() as told:
             return _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
-    finally:
-        checkpoints.close()
 
 
 def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told):
@@ -163,7 +166,9 @@ def _restored(config: RunConfig, checkpoints: checkpoint.Checkpoints, like: Any)
 
 
 def _say_where(workdir: Path, start: int) -> None:
-    """A line for whoever started the command again; none at the beginning."""
+    """A line for whoever started the command again; none at the beginning. And one for each folder that only looks like a checkpoint."""
+    for line in step_folders.foreign(workdir / "checkpoints"):
+        print(f"{line}: it is left alone", file=sys.stderr)
     if start:
         print(f"goes on from the checkpoint of step {start}", file=sys.stderr)
     elif (workdir / "metrics.jsonl").exists():

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from tensorboardX import SummaryWriter
+
+from sleepnet import files
+from sleepnet.train.board import Board
 
 
 def _clock(seconds: float) -> str:
@@ -58,10 +60,10 @@ class Metrics:
         self.mark, self.marked_step, self.seconds = time.monotonic(), start, 0.0
         if writes:
             kept = self._kept(start)
-            self.path.write_text("".join(kept), encoding="utf-8")
+            files.write_text(self.path, "".join(kept))
             self.seconds = json.loads(kept[-1])["seconds"] if kept else 0.0
-            self.file = self.path.open("a", encoding="utf-8")
-            self.board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1 if start else None)
+            self.file = self.path.open("ab", buffering=0)
+            self.board = Board(workdir / "tensorboard", start + 1 if start else None)
 
     def _kept(self, start: int) -> list[str]:
         if not self.path.exists():
@@ -83,10 +85,11 @@ class Metrics:
         self.seconds += now - self.mark
         rate = (step - self.marked_step) / max(now - self.mark, 1e-9)
         self.mark, self.marked_step = now, step
-        self.file.write(json.dumps({"step": step, "split": split, **values, "seconds": round(self.seconds, 3)}) + "\n")
-        self.file.flush()
-        for key, value in values.items():
-            self.board.add_scalar(f"{split}/{key}", value, step)
+        line = (json.dumps({"step": step, "split": split, **values, "seconds": round(self.seconds, 3)}) + "\n").encode()
+        with files.named(self.path):
+            while line:  # a disk that becomes full takes a part first
+                line = line[self.file.write(line):]
+        self.board.write(step, {f"{split}/{key}": value for key, value in values.items()})
         if not self.quiet:
             self._show(step, split, values, rate)
 

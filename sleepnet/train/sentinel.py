@@ -3,6 +3,7 @@
 The child holds a pipe to its parent. If the pipe breaks without a word, and nobody listens at the coordinator's address any more, it says on the
 parent's stderr who is gone.
 """
+import contextlib
 import subprocess
 import sys
 
@@ -29,6 +30,8 @@ class Sentinel:
     def dismiss(self) -> None:
         """Sends the child home; what comes then is no accident."""
         if not self._child.stdin.closed:
-            self._child.stdin.write(b".")
-            self._child.stdin.close()
-            self._child.wait(timeout=10)
+            with contextlib.suppress(OSError):  # somebody has killed it
+                self._child.stdin.write(b".")
+                self._child.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(timeout=10)

@@ -1,4 +1,6 @@
 """A profile of some steps, for TensorBoard, Perfetto or XProf."""
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -19,8 +21,7 @@ class Trace:
     def before(self, step: int) -> None:
         """Begins with the first step of the span; a run that goes on in the middle of it traces what is left."""
         if not self.running and self.start <= step < self.stop:
-            jax.profiler.start_trace(str(self.folder))
-            self.running = True
+            self.running = self._tried(jax.profiler.start_trace, str(self.folder))
 
     def after(self, step: int, numbers: object) -> None:
         """Ends once the last step's `numbers` are computed."""
@@ -32,4 +33,14 @@ class Trace:
         """Writes what was traced so far."""
         if self.running:
             self.running = False
-            jax.profiler.stop_trace()
+            self._tried(jax.profiler.stop_trace)
+
+    def _tried(self, action: Callable, *arguments: str) -> bool:
+        """Whether it succeeded; a profile is no reason for a run to end."""
+        try:
+            action(*arguments)
+            return True
+        except (RuntimeError, OSError) as error:
+            self.stop = 0
+            print(f"{self.folder} can't be written to ({str(error).splitlines()[0]}): the run goes on without a profile", file=sys.stderr)
+            return False

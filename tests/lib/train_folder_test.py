@@ -1,17 +1,26 @@
-"""Training from an exported folder: the same run, bit for bit; folders and resumes that are refused before anything is written."""
+"""Training from an exported folder: the same run, bit for bit; folders and resumes that are refused before anything is written. And what a
+run's own folder survives: a path with dots, a TensorBoard or a profile that can't be written, a full disk."""
 import dataclasses
+import errno
 import hashlib
 import json
+import os
+import shutil
 import sys
 
 import pytest
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import RecordWriter
 
 from sleepnet import build, cli, tasks
 from sleepnet.checkpoint import load_model
 from sleepnet.errors import UsageError
 from sleepnet.tasks import exported
 from sleepnet.train import __main__ as command
+from sleepnet.train import trace
+from sleepnet.train.board import Board
 from sleepnet.train.loop import train
+from sleepnet.train.metrics import Metrics
 from train_test import CONFIG, STEPS, TASK, assert_same_run, compiled_once, config_file, copied, whole  # noqa: F401, fixtures among them
 
 COUNT = STEPS * CONFIG.train.batch_size
@@ -130,3 +139,99 @@ def test_on_the_command_line_it_is_one_line(tmp_path, monkeypatch, capsys):
 def test_build_does_not_read_the_folder(tmp_path):
     """Grading a run needs no data on disk."""
     assert build.task_of(reading(tmp_path / "gone")) == TASK
+
+
+# The run's own folder
+
+def test_a_workdir_with_dots_goes_on_and_can_be_graded(whole, tmp_path):  # noqa: F811
+    (tmp_path / "here").mkdir()
+    workdir = copied(whole, tmp_path / "run", without=(40,))
+    train(CONFIG, tmp_path / "here/../run", quiet=True)
+    assert_same_run(tmp_path / "here/../run", whole)
+    assert load_model(f"{tmp_path}/here/../run").step == STEPS and (workdir / "result.json").exists()
+
+
+def broken_after(count):
+    """A record writer whose disk is full after so many records."""
+    real, written = RecordWriter.write, []
+
+    def write(self, data):
+        written.append(data)
+        if len(written) > count:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        return real(self, data)
+
+    return write
+
+
+@pytest.mark.parametrize("count", [None, 1, 7], ids=["folder", "first", "middle"])
+def test_a_tensorboard_that_cannot_be_written_is_told_once_and_the_run_goes_on(whole, tmp_path, monkeypatch, capsys, count):  # noqa: F811
+    """Its writer was a thread of its own, and training waited for ever for one that had died."""
+    workdir = copied(whole, tmp_path / "run", without=(40,))
+    shutil.rmtree(workdir / "tensorboard")
+    if count is None:
+        (workdir / "tensorboard").write_text("a file")
+    else:
+        monkeypatch.setattr(RecordWriter, "write", broken_after(count))
+    train(CONFIG, workdir, quiet=True)
+    why = os.strerror(errno.EEXIST if count is None else errno.EFBIG)
+    assert capsys.readouterr().err == f"{workdir}/tensorboard can't be written to ({why}): the run goes on without it, metrics.jsonl has everything\n"
+    assert_same_run(workdir, whole)
+
+
+def test_tensorboard_gets_every_number_and_forgets_what_is_repeated(tmp_path):
+    """Read back by the file format, not with what wrote it."""
+    for leg, purge in ((1, None), (2, 3)):
+        board = Board(tmp_path, purge)
+        for step in (1, 2, 3) if leg == 1 else (3, 4):
+            board.write(step, {"train/loss": step / leg, "train/tokens": step * 10})
+        board.close()
+    files = sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    events = [[Event.FromString(record) for record in records(path)] for path in files]
+    scalars = [[(event.step, value.tag, value.simple_value) for event in leg for value in event.summary.value] for leg in events]
+    assert scalars[0] == [(step, tag, value) for step in (1, 2, 3) for tag, value in (("train/loss", step), ("train/tokens", step * 10))]
+    assert scalars[1] == [(3, "train/loss", 1.5), (3, "train/tokens", 30), (4, "train/loss", 2), (4, "train/tokens", 40)]
+    assert [event.step for event in events[1] if event.session_log.status] == [3] and not any(event.session_log.status for event in events[0])
+
+
+def records(path):
+    """The records of a file, by its format: length, its checksum, content, its checksum."""
+    content = path.read_bytes()
+    while content:
+        length = int.from_bytes(content[:8], "little")
+        yield content[12:12 + length]
+        content = content[16 + length:]
+
+
+def test_a_profile_that_cannot_be_written_is_told_and_the_run_goes_on(whole, tmp_path, monkeypatch, capsys):  # noqa: F811
+    def fails():
+        raise RuntimeError("FAILED_PRECONDITION: is not a directory\nmore")
+
+    monkeypatch.setattr(trace.jax.profiler, "start_trace", lambda folder: None)
+    monkeypatch.setattr(trace.jax.profiler, "stop_trace", fails)
+    workdir = copied(whole, tmp_path / "run", without=(40,))
+    train(dataclasses.replace(CONFIG, profile="31:33"), workdir, quiet=True)
+    assert capsys.readouterr().err == f"{workdir}/profile can't be written to (FAILED_PRECONDITION: is not a directory): the run goes on without a profile\n"
+    assert_same_run(workdir, whole)
+
+
+def test_what_fails_while_a_run_is_taken_up_loses_no_line(whole, tmp_path, monkeypatch):  # noqa: F811
+    workdir = copied(whole, tmp_path / "run", without=(40,))
+    before = (workdir / "metrics.jsonl").read_text()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="metrics.jsonl"):
+        patch.setattr(os, "fsync", full)
+        Metrics(workdir, start=30, steps=STEPS, quiet=True)
+    assert (workdir / "metrics.jsonl").read_text() == before and not list(workdir.glob(".*"))
+
+
+def test_a_line_that_the_disk_does_not_take_names_the_file(tmp_path):
+    full = Metrics(tmp_path, start=0, steps=STEPS, quiet=True)
+    full.file.close()
+    full.file = open("/dev/full", "wb", buffering=0)
+    with pytest.raises(OSError, match="No space left on device: .*metrics.jsonl"):
+        full.write(1, "train", {"loss": 1.0})
+    full.close()
