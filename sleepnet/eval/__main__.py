@@ -20,7 +20,7 @@ from pathlib import Path
 
 from absl import flags
 
-from sleepnet import cli
+from sleepnet import cli, paths
 from sleepnet.errors import UsageError
 
 FLAGS = flags.FlagValues()
@@ -56,8 +56,8 @@ def main(argv: list[str]) -> None:
 
     console = Console(highlight=False)
     model, task, source = _load()
-    name = FLAGS.model or Path(FLAGS.workdir).resolve().name
-    out = Path(FLAGS.out or (Path(FLAGS.workdir) / "eval" if FLAGS.workdir else Path("runs", "eval", FLAGS.model)))
+    name = FLAGS.model or paths.plain(FLAGS.workdir).resolve().name
+    out = paths.plain(FLAGS.out or (Path(FLAGS.workdir) / "eval" if FLAGS.workdir else Path("runs", "eval", FLAGS.model)), "out")
     out.mkdir(parents=True, exist_ok=True)  # before hours of reading, not after
     if passes is None:
         passes = sorted({model.config.sleep.passes, *((1, 2, 4, 8) if FLAGS.model else ())})
@@ -75,12 +75,12 @@ def main(argv: list[str]) -> None:
             own_chain=FLAGS.own_chain,
             progress=lambda done, total: bar.update(line, completed=done, total=total),
         )
-    report.show(rows, model.config, console)
     written = out / f"{FLAGS.split}.jsonl"
     report.write_rows(written, rows, **source, task=task.spec(), seed=FLAGS.seed, examples=FLAGS.examples)
     pictures = plots.plot(rows, out, f"{name} on {task.name}", task.axis_words)
+    report.show(rows, model.config, console)
     for path in (written, *pictures):
-        print(f"wrote {path}")
+        print(f"wrote {paths.shown(path)}")
 
 
 def _passes(given: list[str] | None) -> list[int] | None:

@@ -1,7 +1,6 @@
 """Accuracy over difficulty as pictures: curves with a line per N, and heat maps of difficulty × N, both beside the baselines."""
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from sleepnet.eval import bins, heat
+from sleepnet.files import write_bytes
 
 KINDS = {"exact": "exact accuracy (whole answers)", "label": "label accuracy (tokens)"}
 _MARKERS = "os^Dv*Px"
@@ -40,7 +40,7 @@ def plot(rows: Sequence[Mapping[str, Any]], folder: Path, title: str, words: Map
             paths.append(folder / f"{split}_{axis}{name}.png")
             picture = io.BytesIO()
             figure.savefig(picture, format="png", dpi=200)
-            _write(paths[-1], picture.getvalue())
+            write_bytes(paths[-1], picture.getvalue())
     return paths
 
 
@@ -125,14 +125,3 @@ def _scale(panel, values: list, across: str) -> None:
         panel.set_xticks(shown, [str(value) for value in shown])
     panel.minorticks_off()
     panel.set_xlabel(across)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not there, as `sleepnet.files.write_text`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -1,10 +1,8 @@
 """`python -m sleepnet.models`: the zoo, for a reader."""
 import argparse
-import os
 import sys
 
-from sleepnet import trust
-from sleepnet.errors import UsageError
+from sleepnet import cli, trust
 from sleepnet.models import flops, zoo
 from sleepnet.models.drawing import draw, figures
 
@@ -48,8 +46,7 @@ def _show(name: str) -> None:
     print(f"{'trained':14} {zoo.card(name) if zoo.has_checkpoint(name) else 'no: create() starts from a seed'}")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs a command line; returns its exit status, 2 for a request that can't be met."""
+def _run(argv: list[str] | None) -> int:
     style = {"epilog": _EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = _Parser(prog="python -m sleepnet.models", description="The named models: what they are, what they cost, how they are built.", **style)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -59,17 +56,14 @@ def main(argv: list[str] | None = None) -> int:
     for command in (listing, showing):
         command.add_argument("--trust", type=trust.listed, default=(), help=trust.HELP)
     options = parser.parse_args(argv)
-    try:
-        trust.allow(*options.trust)
-        _list() if options.command == "list" else _show(options.name)
-        sys.stdout.flush()
-        return 0
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes
-        return 141
-    except UsageError as error:
-        print(f"python -m sleepnet.models: {error}", file=sys.stderr)
-    return 2
+    trust.allow(*options.trust)
+    _list() if options.command == "list" else _show(options.name)
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command line; returns its exit status, 2 for a request that can't be met."""
+    return cli.guarded(lambda: _run(argv), "python -m sleepnet.models: ")
 
 
 if __name__ == "__main__":

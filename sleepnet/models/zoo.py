@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save as in_bytes
 
 from sleepnet import tasks, trust
 from sleepnet.config import ModelConfig, from_dict, to_dict
 from sleepnet.errors import UsageError, nearest
-from sleepnet.files import write_json
+from sleepnet.files import write_bytes, write_json
 from sleepnet.models.hybrid import Hybrid
 from sleepnet.tasks.base import Task
 
@@ -167,7 +167,6 @@ def save(name: str, model: Hybrid, task: Task, card: dict[str, Any], folder: Pat
     folder = CHECKPOINTS if folder is None else folder
     flat, _ = jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(nnx.split(model, nnx.Param)[1]))
     weights = {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in flat}
-    (folder / name).mkdir(parents=True, exist_ok=True)
-    save_file(weights, folder / name / "weights.safetensors")
+    write_bytes(folder / name / "weights.safetensors", in_bytes(weights))
     write_json(folder / name / "card.json", {"model": to_dict(model.config), "task": {**task.spec(), "hash": task.spec_hash}, **card})
     return folder / name

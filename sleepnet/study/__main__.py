@@ -22,7 +22,7 @@ from absl import flags
 from ml_collections import config_flags
 from rich.console import Console
 
-from sleepnet import cli
+from sleepnet import cli, lock, paths
 from sleepnet.errors import UsageError
 from sleepnet.study import ablation_report, ablations, ledger, outcomes, overview, pool, report, spec as specs
 from sleepnet.study.ledger import Run
@@ -50,24 +50,25 @@ def main(argv: list[str]) -> int:
     del argv
     console = Console()
     if _OVERVIEW.value:
-        print(report.markdown_table(overview.overview(Path(_OVERVIEW.value))))
+        print(report.markdown_table(overview.overview(_at(_OVERVIEW))))
         return 0
     if _ABLATIONS.value:
-        folder = Path(_ABLATIONS.value)
-        for path in ablation_report.write(folder, Path(_REUSE.value or folder.parent / "results"), Path(_OUT.value or folder)):
-            print(f"wrote {path}")
+        folder = _at(_ABLATIONS)
+        for path in ablation_report.write(folder, _at(_REUSE) or folder.parent / "results", _at(_OUT) or folder):
+            print(f"wrote {paths.shown(path)}")
         return 0
     if _REPORT_ONLY.value:
         return _report_only(console)
     if _CONFIG.value is None:
         raise UsageError("--config=FILE is needed; or --report_only with --workdir or --results, --overview, or --ablations")
     spec = _spec()
-    workdir = Path(_WORKDIR.value or _default_workdir())
+    workdir = paths.readable(_at(_WORKDIR) or paths.plain(_default_workdir(), "workdir"), "workdir")
+    results, *_ = map(_at, (_RESULTS, _REUSE, _OUT))  # a path that can't be is told before hours of training
     runs = ledger.runs(workdir, spec, _ONLY.value or ())
-    with ledger.lock(workdir):
+    with lock.held(workdir, "a study"):
         commands = _kept(spec)
         ledger.claim(workdir, spec, [*commands, _command()])
-        if _RESULTS.value and (adopted := ledger.adopt(Path(_RESULTS.value), runs)):
+        if results and (adopted := ledger.adopt(results, runs)):
             console.print(f"{len(adopted)} finished runs taken from {_RESULTS.value}", highlight=False, soft_wrap=True)
         if _REUSE.value and (adopted := ledger.take(_reused(spec), runs)):
             console.print(f"{len(adopted)} finished runs of the same configuration taken from {_REUSE.value}", highlight=False, soft_wrap=True)
@@ -80,21 +81,26 @@ def main(argv: list[str]) -> int:
     return 1 if failures else 0
 
 
+def _at(flag: flags.FlagHolder) -> Path | None:
+    return paths.given(flag.value, flag.name)
+
+
 def _kept(spec: StudySpec) -> list[str]:
     """The commands that made the outcomes in --results.
 
     Raises:
       UsageError: they are of another study.
     """
-    if not _RESULTS.value or not (Path(_RESULTS.value) / "study.json").exists():
+    results = _at(_RESULTS)
+    if not results or not (results / "study.json").exists():
         return []
-    ledger.check(Path(_RESULTS.value), spec, "results")
-    return ledger.read_study(Path(_RESULTS.value))[1]
+    ledger.check(results, spec, "results")
+    return ledger.read_study(results)[1]
 
 
 def _reused(spec: StudySpec) -> list[outcomes.Outcome]:
     """Outcomes in --reuse that are this study's by their configuration."""
-    return ablations.elsewhere(Path(_REUSE.value), spec) if _REUSE.value else []
+    return ablations.elsewhere(_at(_REUSE), spec) if _REUSE.value else []
 
 
 def _config_path() -> str:
@@ -135,28 +141,29 @@ def _report(console: Console, workdir: Path) -> None:
     """Over all that has finished there, by this command or an earlier one."""
     spec, commands = ledger.read_study(workdir)
     found = outcomes.load(workdir, spec)
-    out = Path(_OUT.value or workdir)
-    report.write(out, spec, found, commands)
-    if _RESULTS.value:
-        kept = {path.name for path in Path(_RESULTS.value).glob("*.json")}
+    out, results = _at(_OUT) or workdir, _at(_RESULTS)
+    if results:
+        kept = {path.name for path in results.glob("*.json")}
         lent = {(outcome.arm, outcome.seed) for outcome in _reused(spec) if f"{outcome.arm}-seed{outcome.seed}.json" not in kept}
         new = [outcome for outcome in found if (outcome.arm, outcome.seed) not in lent]
-        outcomes.collect(new, spec, commands, Path(_RESULTS.value))
+        outcomes.collect(new, spec, commands, results)
+    report.write(out, spec, found, commands)
     report.show(console, spec, found)
-    console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"report: {paths.shown(out / 'report.html')}", highlight=False, soft_wrap=True)
 
 
 def _report_only(console: Console) -> int:
     if _WORKDIR.value is None and (_RESULTS.value is None or _OUT.value is None):
         raise UsageError("--report_only needs --workdir=DIR, or --results=FOLDER and --out=DIR")
     if _WORKDIR.value is not None:
-        _report(console, Path(_WORKDIR.value))
+        _report(console, _at(_WORKDIR))
         return 0
-    spec, commands = ledger.read_study(Path(_RESULTS.value))
-    found, out = outcomes.load(Path(_RESULTS.value), spec), Path(_OUT.value)
+    results, out = _at(_RESULTS), _at(_OUT)
+    spec, commands = ledger.read_study(results)
+    found = outcomes.load(results, spec)
     report.write(out, spec, found, commands)
     report.show(console, spec, found)
-    console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"report: {paths.shown(out / 'report.html')}", highlight=False, soft_wrap=True)
     return 0
 
 

@@ -2,7 +2,8 @@
 import shlex
 from pathlib import Path
 
-from sleepnet.files import write_text
+from sleepnet import paths
+from sleepnet.files import write_bytes, write_text
 from sleepnet.study import ablation_figures, ablation_tables, ablations, report
 from sleepnet.study.ablations import Study
 from sleepnet.study.outcomes import binned
@@ -24,11 +25,12 @@ def write(folder: Path, tree: Path, out: Path) -> list[Path]:
       UsageError: as `ablations.suite`.
     """
     studies = ablations.suite(folder, tree)
-    again = shlex.join(["python", "-m", "sleepnet.study", f"--ablations={folder}", *([f"--reuse={tree}"] if tree != folder.parent / "results" else [])])
+    there, held = paths.shown(folder), paths.shown(tree)
+    again = shlex.join(["python", "-m", "sleepnet.study", f"--ablations={there}", *([f"--reuse={held}"] if tree != folder.parent / "results" else [])])
     written = [out / "README.md", out / "REPORT.md"]
     pace = ablations.speed(studies)
     command = (
-        f"python -m sleepnet.study --config={folder}/{{factor}}.py:{{base}} --only={{arm}} --seeds={{seed}} --results={tree}/{{name}} --reuse={tree}"
+        f"python -m sleepnet.study --config={there}/{{factor}}.py:{{base}} --only={{arm}} --seeds={{seed}} --results={held}/{{name}} --reuse={held}"
     )
     listed = ablation_tables.runs(studies, pace, command)
     write_text(written[0], "\n\n".join([
@@ -36,14 +38,14 @@ def write(folder: Path, tree: Path, out: Path) -> list[Path]:
         f"One factor at a time around the default, each a study of its own. Made by `{again}`, with [the report](REPORT.md); both take what is there.",
         report.markdown_table(listed),
     ]) + "\n")
-    parts = ["# Ablations", f"Made by `{again}` from the outcomes in `{tree}`; [the list of runs](README.md). {listed.note}"]
+    parts = ["# Ablations", f"Made by `{again}` from the outcomes in `{held}`; [the list of runs](README.md). {listed.note}"]
     if (folder / SUMMARY).exists():
         parts.append((folder / SUMMARY).read_text(encoding="utf-8").strip())
     for study in studies:
         text, images = _section(study)
         parts.append(text)
         for name, image in images.items():
-            (out / name).write_bytes(image)
+            write_bytes(out / name, image)
             written.append(out / name)
     write_text(written[1], "\n\n".join(parts) + "\n")
     return written

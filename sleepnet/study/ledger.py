@@ -8,13 +8,12 @@
     ARM/seedK/outcome.json    what came out of it; there once the run is finished
 """
 import dataclasses
-import fcntl
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from sleepnet import trust
+from sleepnet import lock, trust
 from sleepnet.config import RunConfig, completed, to_dict
 from sleepnet.errors import UsageError, nearest
 from sleepnet.files import write_json
@@ -70,22 +69,6 @@ def read_json(path: Path) -> Any:
         raise UsageError(f"{path} can't be read ({error}): if it is damaged, remove it and run the study again") from error
 
 
-def lock(workdir: Path) -> TextIO:
-    """Keeps other studies out of `workdir` while the returned file is open.
-
-    Raises:
-      UsageError: another process is at work there.
-    """
-    workdir.mkdir(parents=True, exist_ok=True)
-    file = open(workdir / ".lock", "w", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise UsageError(f"another study is running in {workdir}: wait for it, or give another --workdir") from None
-    return file
-
-
 def claim(workdir: Path, spec: StudySpec, commands: Iterable[str]) -> None:
     """Makes `workdir` this study's folder, or sees that it already is; new arms and seeds join it.
 
@@ -93,7 +76,7 @@ def claim(workdir: Path, spec: StudySpec, commands: Iterable[str]) -> None:
       UsageError: it belongs to another study (names the first key that differs) or holds other things.
     """
     check(workdir, spec, "workdir")
-    if not (workdir / "study.json").exists() and any(child.name != ".lock" for child in workdir.iterdir()):
+    if not (workdir / "study.json").exists() and any(child.name != lock.NAME for child in workdir.iterdir()):
         raise UsageError(f"{workdir} is not empty and holds no study: give an empty or new --workdir")
     join(workdir, spec, commands)
 

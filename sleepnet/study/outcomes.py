@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sleepnet import trust
+from sleepnet import lock, trust
 from sleepnet.config import to_dict
 from sleepnet.errors import UsageError
 from sleepnet.eval import bins
@@ -98,9 +98,10 @@ def load(folder: Path, spec: StudySpec) -> list[Outcome]:
 
 def collect(outcomes: Iterable[Outcome], spec: StudySpec, commands: list[str], folder: Path) -> None:
     """Writes ARM-seedK.json for each outcome, and study.json, to `folder`: all that a report is made from, and more may join it."""
-    for outcome in outcomes:
-        write_json(folder / f"{outcome.arm}-seed{outcome.seed}.json", dataclasses.asdict(outcome))
-    ledger.join(folder, spec, commands)
+    with lock.held(folder, "a study", wait=True):  # another one may add its own at the same moment
+        for outcome in outcomes:
+            write_json(folder / f"{outcome.arm}-seed{outcome.seed}.json", dataclasses.asdict(outcome))
+        ledger.join(folder, spec, commands)
 
 
 def score(outcomes: Iterable[Outcome], passes: int, axis: str = "all", value: Any = None, metric: str = "exact") -> Score | None:

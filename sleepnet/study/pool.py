@@ -1,15 +1,13 @@
 """Runs side by side, each in a process of its own; the results do not depend on how many there are at a time."""
-import contextlib
 import dataclasses
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sleepnet import trust
+from sleepnet import cli, trust
 from sleepnet.errors import UsageError
 from sleepnet.study.ledger import Run, prepare
 
@@ -75,7 +73,7 @@ def execute(
     command = command or worker_command
     states = {run.name: "waiting" for run in runs}
     pending, free, children, failures = list(runs), list(groups), {}, []
-    with _sigterm_interrupts():
+    with cli.sigterm_interrupts():
         try:
             while pending or children:
                 while pending and free:
@@ -123,16 +121,3 @@ def _end(processes: list[subprocess.Popen]) -> None:
         for process in processes:
             process.kill()
             process.wait()
-
-
-@contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does."""
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

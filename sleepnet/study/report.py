@@ -8,7 +8,7 @@ from rich.measure import Measurement
 from rich.table import Table as ScreenTable
 from rich.text import Text
 
-from sleepnet.files import write_text
+from sleepnet.files import write_bytes, write_text
 from sleepnet.study import figures, page
 from sleepnet.study.claim import verdict
 from sleepnet.study.outcomes import Outcome, binned
@@ -30,7 +30,7 @@ def write(folder: Path, spec: StudySpec, found: list[Outcome], commands: list[st
     found = binned(found)
     images = figures.draw(spec, found)
     for name, image in images.items():
-        (folder / f"{name}.png").write_bytes(image)
+        write_bytes(folder / f"{name}.png", image)
     write_text(folder / "report.md", markdown(spec, found, commands, list(images)))
     dark = figures.draw(spec, found, dark=True)
     shown = [page.Image(_caption(name), images[name], dark[name]) for name in images]

@@ -4,7 +4,6 @@ Trains, grades the model on the test split, and writes `outcome.json`; goes on w
 saves a checkpoint first and ends it with status 0, without an outcome.
 """
 import argparse
-import fcntl
 import json
 import os
 import platform
@@ -15,7 +14,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from sleepnet import trust
+from sleepnet import cli, lock, trust
 
 _GRACE = 60.0  # seconds to end by itself: a checkpoint may be on its way to the disk
 _PACKAGES = ("sleepnet", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -106,8 +105,7 @@ def work(folder: Path) -> None:
     })
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Runs a command line."""
+def _run(argv: list[str] | None) -> None:
     parser = argparse.ArgumentParser(prog="python -m sleepnet.study.worker", description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="the run's folder, with its run.json")
     parser.add_argument("--cores", default="", help="cores to keep to, for instance 0,1; empty: all")
@@ -116,8 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     trust.allow(*options.trust)
     pin([int(core) for core in options.cores.split(",") if core])
     end_with_parent()
-    with open(options.folder / ".lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # waits for a worker that a killed study has left behind
+    with lock.held(options.folder, "a worker", wait=True):  # for one that a killed study has left behind
         from sleepnet.train.preempt import Preempted
 
         try:
@@ -126,5 +123,10 @@ def main(argv: list[str] | None = None) -> None:
             print(stop, flush=True)
 
 
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command line; returns its exit status."""
+    return cli.guarded(lambda: _run(argv))
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

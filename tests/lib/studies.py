@@ -4,6 +4,7 @@ import textwrap
 
 import ml_collections
 
+from sleepnet import lock
 from sleepnet.config import to_dict
 from sleepnet.study import ledger, resolve, spec as specs
 from sleepnet.study.outcomes import Outcome
@@ -59,7 +60,7 @@ def outcome(study, name, seed, at4, passes=None):
 
 
 def make(folder, study, only=()):
-    with ledger.lock(folder):
+    with lock.held(folder, "a study"):
         ledger.claim(folder, study, ["command"])
         return [run for run in ledger.runs(folder, study, only) if not ledger.finished(run)]
 

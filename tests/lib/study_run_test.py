@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from sleepnet import lock
 from sleepnet.errors import UsageError
 from sleepnet.study import ledger, pool, worker
 from sleepnet.study.progress import Standing, remaining, span, standing
@@ -59,8 +60,8 @@ def test_folders_that_are_not_free(tmp_path):
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(UsageError, match="holds no study"):
         make(tmp_path, spec())
-    with ledger.lock(tmp_path), pytest.raises(UsageError, match="another study is running"):
-        ledger.lock(tmp_path)
+    with lock.held(tmp_path, "a study"), pytest.raises(UsageError, match=f"is in use by a study, pid {os.getpid()} on "):
+        make(tmp_path, spec())
 
 
 def test_an_outcome_of_another_configuration_is_not_overwritten(tmp_path):
