@@ -22,6 +22,7 @@ import time
 from absl import flags
 
 from sleepnet import cli
+from sleepnet.files import write_text
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUDGET = pathlib.Path(__file__).with_name("aot_cuda_budget.json")
@@ -147,10 +148,10 @@ def main(argv):
             print(f"{job!s:18} failed: {measured['failed']}", flush=True)
             red = True
             continue
-        print(f"{job!s:18} compiled in {measured['compile_s']:.1f} s", flush=True)
         if f.update:
             budget[str(job)] = measured["kernels"]
-            BUDGET.write_text(json.dumps(budget, indent=1, sort_keys=True) + "\n")
+            write_text(BUDGET, json.dumps(budget, indent=1, sort_keys=True) + "\n")
+        print(f"{job!s:18} compiled in {measured['compile_s']:.1f} s", flush=True)
         for name, found in measured["kernels"].items():
             beyond = over_budget(found, budget.get(str(job), {}).get(name))
             red |= bool(beyond)

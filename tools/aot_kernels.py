@@ -23,6 +23,7 @@ import time
 from absl import flags
 
 from sleepnet import cli
+from sleepnet.files import write_text
 
 BUDGET = pathlib.Path(__file__).with_name("aot_budget.json")
 SLACK = 1.05
@@ -177,10 +178,10 @@ def main(argv):
         if f.update:
             budget[str(job)] = {name: figures[name] for name in ("chunk", "heads", "cycles", "vmem_mib")}
         beyond = over_budget(figures, budget.get(str(job))) if not (f.chunk or f.heads) else []
+        if f.update:
+            write_text(BUDGET, json.dumps(budget, indent=1, sort_keys=True) + "\n")
         print(line(job, figures), *beyond, flush=True)
         red |= bool(beyond)
-        if f.update:
-            BUDGET.write_text(json.dumps(budget, indent=1, sort_keys=True) + "\n")
     return int(red)
 
 

@@ -16,7 +16,6 @@ Exits with 1 where a program does not fit into the chip, with its largest buffer
 import importlib.util
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -28,9 +27,10 @@ from aot_kernels import ENVIRONMENT
 from ml_collections import config_flags
 
 import aot_tpu_chips
-from sleepnet import cli, mesh as meshes, sharding
+from sleepnet import cli, mesh as meshes, paths, sharding
 from sleepnet.config import MeshConfig, parse
 from sleepnet.errors import UsageError
+from sleepnet.files import write_text
 
 PHASES = ("train", "sleep", "wake")
 GIB = 2**30
@@ -159,21 +159,27 @@ def main(argv: list[str]) -> int:
     phases = PHASES if FLAGS.phase == "all" else (FLAGS.phase,)
     if (FLAGS.search or FLAGS.hlo) and len(phases) > 1:
         raise UsageError(f"--{'search' if FLAGS.search else 'hlo'} is for one phase: add --phase=train, sleep or wake")
+    out, text = paths.given(FLAGS.json, "json"), paths.given(FLAGS.hlo, "hlo")
+
+    def keep(rows: list[dict[str, Any]]) -> None:
+        if out:
+            about = {"command": ["python", "tools/aot_tpu.py", *sys.argv[1:]], "topology": FLAGS.topology, "rows": rows}
+            write_text(out, json.dumps(about, indent=1) + "\n")
+
     if FLAGS.search:
         ranking = search(config, arguments, FLAGS.topology, FLAGS.phase)
-        print(*(_ranked(*pair) for pair in ranking), sep="\n")
         rows = [{"phase": FLAGS.phase, "sizes": sizes, **figures} for sizes, figures in ranking]
+        keep(rows)
+        print(*(_ranked(*pair) for pair in ranking), sep="\n")
         failed = not any("predicted" in row for row in rows)
     else:
         sharding.check(config, meshes.abstract(config.mesh, _chips(FLAGS.topology)))
         rows = []
         for phase in phases:
-            rows.append({"phase": phase, **measured(arguments, FLAGS.topology, phase, FLAGS.hlo)})
+            rows.append({"phase": phase, **measured(arguments, FLAGS.topology, phase, str(text or ""))})
+            keep(rows)
             print(told(phase, FLAGS.topology, rows[-1]), flush=True)
         failed = any("failed" in row for row in rows)
-    if FLAGS.json:
-        about = {"command": ["python", "tools/aot_tpu.py", *sys.argv[1:]], "topology": FLAGS.topology, "rows": rows}
-        pathlib.Path(FLAGS.json).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return int(failed)
 
 

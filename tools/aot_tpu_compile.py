@@ -1,5 +1,6 @@
 """What aot_tpu.py runs in a process of its own: the step that sleepnet.train compiles, a sleep and a token awake, for chips that are not here."""
 import dataclasses
+import pathlib
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import aot_tpu_hlo
 from sleepnet import build, data, mesh as meshes, optim, sharding
 from sleepnet.config import RunConfig
+from sleepnet.files import write_text
 from sleepnet.mesh import BATCH
 from sleepnet.models import flops
 from sleepnet.train.step import init_state, make_step
@@ -112,8 +114,7 @@ def measure(config: RunConfig, topology: str, phase: str, hlo: str = "") -> dict
             return about | {"failed": aot_tpu_hlo.shortage(str(error)), "compile_s": time.perf_counter() - traced}
     seconds, text = time.perf_counter() - traced, compiled.as_text()
     if hlo:
-        with open(hlo, "w", encoding="utf-8") as file:
-            file.write(text)
+        write_text(pathlib.Path(hlo), text)
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     held = {name: getattr(memory, f"{name}_size_in_bytes") for name in ("argument", "output", "alias", "temp", "generated_code")}
     peak = held["argument"] + held["output"] - held["alias"] + held["temp"] + held["generated_code"]

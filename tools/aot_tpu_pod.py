@@ -10,6 +10,7 @@ Compiles the rows that table.json, memory.json and weak_scaling.json lack, then 
 name or slice has this in it, of the curve as well; where nothing has, nothing is compiled and the table and the picture are written anew.
 Needs the extra `aot-tpu`. A row takes one to five minutes of one idle core, or more.
 """
+import io
 import json
 import os
 import pathlib
@@ -21,6 +22,7 @@ from absl import flags
 import aot_tpu
 import aot_tpu_chips
 from sleepnet import cli
+from sleepnet.files import write_bytes, write_text
 
 POD = pathlib.Path(__file__).resolve().parents[1] / "experiments" / "pod"
 SLICES = {"v5e-16": "v5e:4x4", "v5p-64": "v5p:4x4x4", "v6e-256": "v6e:16x16"}
@@ -94,12 +96,12 @@ def put(text: str, name: str, lines: list[str]) -> str:
 def compiled(rows: dict[str, tuple[str, str, list[str]]], path: pathlib.Path, only: str) -> dict[str, Any]:
     """The figures of the rows in `path`, after those that it lacks and whose name has `only` in it were compiled; predictions by today's facts."""
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    keep = lambda: path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    keep = lambda: write_text(path, json.dumps(found, indent=1) + "\n")
     for name, (phase, topology, arguments) in rows.items():
         if name not in found and only in f"{name} {topology}":
             found[name] = {"arguments": arguments, "topology": topology, **aot_tpu.measured(arguments, topology, phase)}
-            print(aot_tpu.told(phase, topology, found[name]), flush=True)
             keep()
+            print(aot_tpu.told(phase, topology, found[name]), flush=True)
     for figures in found.values():
         if "failed" not in figures:
             figures["predicted"] = aot_tpu_chips.predict(figures, *aot_tpu_chips.slice_of(figures["topology"]))
@@ -123,7 +125,9 @@ def draw(curve: dict[str, Any], path: pathlib.Path) -> None:
     axes.set(xscale="log", xlabel=f"v5e chips, {EACH} sequences each", ylabel="ms, predicted", xticks=counts, xticklabels=counts, ylim=(0, None))
     axes.minorticks_off()
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=80, metadata={"Software": None})
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=80, metadata={"Software": None})
+    write_bytes(path, picture.getvalue())
     plt.close(figure)
 
 
@@ -139,7 +143,7 @@ def main(argv: list[str]) -> int:
     lines = [HEAD, *(line(name, found[name]) for name in rows() if name in found)]
     readme = POD / "README.md"
     text = put(readme.read_text(encoding="utf-8"), "table", lines)
-    readme.write_text(put(text, "memory", memory_table(compiled(memory(), POD / "memory.json", FLAGS.only))), encoding="utf-8")
+    write_text(readme, put(text, "memory", memory_table(compiled(memory(), POD / "memory.json", FLAGS.only))))
     curve = compiled(weak_scaling(), POD / "weak_scaling.json", FLAGS.only)
     if curve:
         draw(curve, POD / "weak_scaling.png")

@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags
 
-from sleepnet import cli, files
+from sleepnet import cli, files, paths
 from sleepnet.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -127,19 +127,20 @@ def main(argv: list[str]) -> None:
         if not (Path(FLAGS.against) / "sleepnet" / "__init__.py").exists():
             raise UsageError(f"--against={FLAGS.against} is no checkout: there is no sleepnet/ in it")
         roots = {"before": Path(FLAGS.against).resolve(), "here": ROOT}
+    out = paths.given(FLAGS.json, "json")
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for what in FLAGS.only:
         for _ in range(FLAGS.repeats):
             for name, root in roots.items():
                 found.setdefault(what, {}).setdefault(name, []).append(elsewhere(root, what, FLAGS.steps))
+        if out:
+            files.write_json(out, found)
         print(f"{what}: {WHAT[what]}")
         for key, words in _COLUMNS.items():
             least = {name: min(row[key] for row in rows) for name, rows in found[what].items() if rows[0][key] is not None}
             if least:
                 ratio = f"   ratio {least['here'] / least['before']:.2f}" if len(least) > 1 else ""
                 print(f"  {words:24} {'   '.join(f'{name} {value:10.4g}' for name, value in least.items())}{ratio}")
-    if FLAGS.json:
-        files.write_json(Path(FLAGS.json), found)
 
 
 _COLUMNS = {

@@ -23,8 +23,6 @@ computes its own queries, keys and values from the one before, a sleep costs N t
 """
 import dataclasses
 import functools
-import json
-import pathlib
 import statistics
 import time
 from collections.abc import Callable
@@ -37,8 +35,9 @@ from absl import flags
 import bench_peers
 import bench_static
 import floors
-from sleepnet import cli
+from sleepnet import cli, paths
 from sleepnet.errors import UsageError
+from sleepnet.files import write_json
 from sleepnet_kernels import numerics
 from sleepnet_kernels.gated_delta_rule import api as delta_api
 from sleepnet_kernels.gated_delta_rule import arg_specs
@@ -259,11 +258,12 @@ def main(argv):
     """Reads the flags; everything else can be imported."""
     del argv
     f = FLAGS
+    out, picture = paths.given(f.json, "json"), paths.given(f.plot, "plot")
     if f.static:
         told = bench_static.rows(f.rule, f.dtype)
+        if out:
+            write_json(out, {"static": told})
         print(*map(bench_static.line, told), sep="\n") if told else print(f"no kernel of --rule={f.rule} --dtype={f.dtype} has a budget")
-        if f.json:
-            pathlib.Path(f.json).write_text(json.dumps({"static": told}, indent=1) + "\n")
         return
     shapes = shapes_of(f.shapes)
     if (f.maxtext or f.fla) and f.rule != "delta":
@@ -280,11 +280,11 @@ def main(argv):
     for shape in shapes:
         for row in bench(f.rule, shape, f.dtype, rows, f.rounds, fla, cpu_seconds if f.cpu_time else wall_seconds):
             results.append(row)
+            if out:
+                write_json(out, {"jax": jax.__version__, "rounds": f.rounds, "rows": results})
             print(line(row), flush=True)
-    if f.json:
-        pathlib.Path(f.json).write_text(json.dumps({"jax": jax.__version__, "rounds": f.rounds, "rows": results}, indent=1) + "\n")
-    if f.plot:
-        floors.plot(results, f.plot)
+    if picture:
+        floors.plot(results, picture)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,9 @@ Examples:
   python tools/bench_step.py --config=experiments/depo_cpu.py --remat=none --gradient=full,last1,last2,implicit --json=gradients.json
 """
 import dataclasses
-import json
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,10 +20,11 @@ from absl import flags
 from flax import nnx
 from ml_collections import config_flags
 
-from sleepnet import build, cli, data, optim, sharding
+from sleepnet import build, cli, data, optim, paths, sharding
 from sleepnet import mesh as meshes
 from sleepnet.config import RunConfig, parse
 from sleepnet.errors import UsageError
+from sleepnet.files import write_json
 from sleepnet.models import flops
 from sleepnet.train.step import init_state, make_step
 
@@ -122,7 +121,7 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"--passes={','.join(FLAGS.passes)} must be whole numbers of at least 1, for instance 1,4")
     if FLAGS.steps == 1:
         raise UsageError("--steps=1 has no spread: give 0, or 2 and more")
-    config = parse(FLAGS.config)
+    config, out = parse(FLAGS.config), paths.given(FLAGS.json, "json")
     # where no pass goes without a gradient there is but the full one
     ways = [
         (gradient, remat, int(passes)) for gradient in FLAGS.gradient for remat in FLAGS.remat for passes in FLAGS.passes
@@ -141,12 +140,12 @@ def main(argv: list[str]) -> int:
             print(f"compiling {at + 1} of {len(ways)}: gradient={way[0]} remat={way[1]} N={way[2]}", file=sys.stderr)
             rows.append(row_of(config, *way, batch))
         measure(rows, batch, FLAGS.steps)
+    if out:
+        keep = ("gradient", "remat", "passes", "flops", "bytes", "compile_seconds", "seconds")
+        write_json(out, [{key: getattr(row, key) for key in keep} for row in rows])
     print(f"{'gradient':9} {'remat':6} {'N':>3} {'FLOPs':>12} {'ratio':>6} {'peak MiB':>10} {'ratio':>6} {'ms a step':>18} {'ratio':>7} {'compile s':>9}   {jax.devices()[0].device_kind}")
     for row in rows:
         print(line(row, rows[0]))
-    if FLAGS.json:
-        keep = ("gradient", "remat", "passes", "flops", "bytes", "compile_seconds", "seconds")
-        Path(FLAGS.json).write_text(json.dumps([{key: getattr(row, key) for key in keep} for row in rows], indent=2) + "\n")
     return 0
 
 

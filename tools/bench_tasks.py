@@ -14,7 +14,6 @@ The column `× model` is this figure over the examples a second that the experim
 counted FLOPs: input that is 10 times as fast takes a tenth of a core's time, and none of the model's where a thread draws ahead.
 """
 import importlib.util
-import json
 import statistics
 import time
 from collections.abc import Iterator
@@ -22,7 +21,8 @@ from pathlib import Path
 
 from absl import flags
 
-from sleepnet import cli
+from sleepnet import cli, paths
+from sleepnet.files import write_json
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_list("tasks", None, "only these; by default all", flag_values=FLAGS)
@@ -73,6 +73,7 @@ def time_round(task, split: str, start: int, batch: int, least: float) -> tuple[
 def main(argv: list[str]) -> None:
     """Times every task and prints the table."""
     del argv
+    out = paths.given(FLAGS.json, "json")
     found = list(sizes(FLAGS.tasks))
     contenders, flops = {label: task for label, task, _ in found}, {label: count for label, _, count in found}
     figures, at = {label: [] for label in contenders}, {}
@@ -82,18 +83,19 @@ def main(argv: list[str]) -> None:
         for label, task in contenders.items():
             speed, at[label] = time_round(task, FLAGS.split, at[label], FLAGS.batch, FLAGS.seconds)
             figures[label].append(speed)
-    rows = []
-    print(f"{'task':40} {'T':>6} {'examples/s':>22} {'tokens/s':>14} {'× model':>9}   split {FLAGS.split}, batches of {FLAGS.batch}, median of {FLAGS.rounds} rounds")
+    rows, lines = [], []
+    head = f"{'task':40} {'T':>6} {'examples/s':>22} {'tokens/s':>14} {'× model':>9}   split {FLAGS.split}, batches of {FLAGS.batch}, median of {FLAGS.rounds} rounds"
     for label, task in contenders.items():
         middle = statistics.median(figures[label])
         low, _, high = statistics.quantiles(figures[label], n=4) if FLAGS.rounds > 1 else [middle] * 3
         ahead = middle * flops[label] / (1e9 * FLAGS.gflops)
-        print(f"{label:40} {task.seq_len:6} {middle:12,.0f} ± {(high - low) / 2:7,.0f} {middle * task.seq_len:14,.0f} {f'{ahead:9,.0f}' if ahead else ''}")
+        lines.append(f"{label:40} {task.seq_len:6} {middle:12,.0f} ± {(high - low) / 2:7,.0f} {middle * task.seq_len:14,.0f} {f'{ahead:9,.0f}' if ahead else ''}")
         rows.append({
             "task": label, "arguments": task.arguments, "examples_per_second": figures[label], "tokens": task.seq_len, "flops_per_example": flops[label]
         })
-    if FLAGS.json:
-        Path(FLAGS.json).write_text(json.dumps({"split": FLAGS.split, "batch": FLAGS.batch, "rows": rows}, indent=2) + "\n")
+    if out:
+        write_json(out, {"split": FLAGS.split, "batch": FLAGS.batch, "rows": rows})
+    print(head, *lines, sep="\n")
 
 
 if __name__ == "__main__":

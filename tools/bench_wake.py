@@ -13,19 +13,18 @@ Examples:
   python tools/bench_wake.py --json=wake.json
 """
 import dataclasses
-import json
 import statistics
 import sys
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from absl import flags
 from flax import nnx
 
-from sleepnet import cli
+from sleepnet import cli, paths
 from sleepnet.errors import UsageError
+from sleepnet.files import write_json
 from sleepnet.models import flops, zoo
 from sleepnet.models.hybrid import Hybrid
 from sleepnet.state import KvCache, State
@@ -157,6 +156,7 @@ def flags_example(flag: str) -> str:
 def main(argv: list[str]) -> int:
     """Prints the table."""
     del argv
+    out = paths.given(FLAGS.json, "json")
     window = zoo.config_of(FLAGS.model).window
     contexts, passes = _whole("contexts", window), _whole("passes", 1)
     rows = rows_of_sleep(FLAGS.model, contexts, passes, FLAGS.batch, FLAGS.read)
@@ -166,12 +166,12 @@ def main(argv: list[str]) -> int:
         measure(others, FLAGS.tokens, FLAGS.batch)
         rows += others
     first = statistics.median(rows[0].seconds)
+    if out:
+        keep = ("model", "passes", "context", "bytes", "flops", "seconds")
+        write_json(out, [{key: getattr(row, key) for key in keep} for row in rows])
     print(f"{'model':16} {'N':>3} {'context':>10} {'µs a token':>23} {'ratio':>10} {'FLOPs a token':>14} {'bytes of memory':>16}   {jax.devices()[0].device_kind}")
     for row in rows:
         print(line(row, first))
-    if FLAGS.json:
-        keep = ("model", "passes", "context", "bytes", "flops", "seconds")
-        Path(FLAGS.json).write_text(json.dumps([{key: getattr(row, key) for key in keep} for row in rows], indent=2) + "\n")
     return 0
 
 

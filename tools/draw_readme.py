@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 
 from absl import flags
 
-from sleepnet import cli
+from sleepnet import cli, paths
 from sleepnet.files import write_text
 from sleepnet.study import ledger, outcomes
 from sleepnet.study.outcomes import Outcome
@@ -226,15 +226,14 @@ def share_of(score: float) -> str:
 def main(argv: list[str]) -> None:
     """Writes the pictures."""
     del argv
-    spec, _ = ledger.read_study(Path(FLAGS.results))
-    found = outcomes.load(Path(FLAGS.results), spec)
+    results, out = paths.plain(FLAGS.results, "results"), paths.plain(FLAGS.out, "out")
+    spec, _ = ledger.read_study(results)
+    found = outcomes.load(results, spec)
     arms = [outcomes.of_arm(found, name) for name in ("sleep4", "once_matched")]
-    out = Path(FLAGS.out)
-    out.mkdir(parents=True, exist_ok=True)
     for name, theme in THEMES.items():
         for picture, drawn in (("sleep", mechanism(theme)), ("curve", curve(theme, *arms))):
             write_text(out / f"{picture}-{name}.svg", drawn)
-            print(f"wrote {out / f'{picture}-{name}.svg'}")
+            print(f"wrote {paths.shown(out / f'{picture}-{name}.svg')}")
 
 
 if __name__ == "__main__":

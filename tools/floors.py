@@ -5,10 +5,13 @@ backward reads it; a forward alone stores none. Recomputation inside a chunk is 
 """
 import dataclasses
 import functools
+import io
 import time
 
 import jax
 import jax.numpy as jnp
+
+from sleepnet.files import write_bytes
 
 CHUNK = 64
 # FLOP/s of dense products with float32 sums, and bytes/s of memory, from the makers' data sheets; float32 operands are not
@@ -121,5 +124,7 @@ def plot(rows, path) -> None:
         axes.loglog([row["flop_per_byte"] for row in mine], [row["flop_per_second"] for row in mine], "o", label=name)
     axes.set(xlabel="FLOP per byte, at least", ylabel="FLOP/s, forward + backward")
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=150)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    write_bytes(path, picture.getvalue())
     pyplot.close(figure)

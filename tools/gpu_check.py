@@ -27,8 +27,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]  # such a machine may have JAX and nothing of ours installed
 
 import gpu_check_parts  # noqa: E402
-from sleepnet import cli  # noqa: E402
+from sleepnet import cli, paths  # noqa: E402
 from sleepnet.errors import UsageError  # noqa: E402
+from sleepnet.files import write_json, write_text  # noqa: E402
 
 # Seconds; together eight minutes.
 LIMITS = {"device": 20, "numerics": 100, "bench": 110, "kernels": 80, "fla": 60, "depo": 50, "rule110": 60}
@@ -89,9 +90,9 @@ def check(out: pathlib.Path, cpu: bool, skip: set[str], limits: dict[str, float]
             part = run_part(name, out, cpu, limit)
         report["parts"][name] = part
         report["seconds"] = time.monotonic() - start
+        write_json(out / "report.json", report)
+        write_text(out / "report.md", markdown(report))
         print(f"{name:9} {part['seconds']:6.1f} s  {part['status']}", flush=True)
-        (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        (out / "report.md").write_text(markdown(report), encoding="utf-8")
     return int(any(not part["status"].startswith((DONE, EXCLUDED)) for part in report["parts"].values()))
 
 
@@ -107,7 +108,7 @@ def main(argv):
     """Reads the flags; everything else can be imported."""
     del argv
     f = FLAGS
-    out = pathlib.Path(f.out).resolve()
+    out = paths.plain(f.out, "out")
     if f.part:
         gpu_check_parts.PARTS[f.part](out / f"{f.part}.json", f.cpu)
         return 0

@@ -207,7 +207,9 @@ def _train(out, experiment, steps, every, train_keys):
 
 
 def _write(out, rows):
-    out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    from sleepnet.files import write_json
+
+    write_json(out, rows)
 
 
 PARTS = {part.__name__: part for part in (device, numerics, bench, kernels, fla, depo, rule110)}

@@ -23,7 +23,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from sleepnet import cli
+from sleepnet import cli, paths
 
 FLAGS = flags.FlagValues()
 config_flags.DEFINE_config_file("config", None, "config file of the run", lock_config=True, flag_values=FLAGS)
@@ -140,7 +140,7 @@ def main(argv: list[str]) -> int:
     for flag in ("config", "workdir"):
         if FLAGS[flag].value is None:
             raise UsageError(f"--{flag} is missing: python tools/soak.py --config=FILE --workdir=DIR")
-    workdir = Path(FLAGS.workdir)
+    workdir = paths.readable(paths.plain(FLAGS.workdir, "workdir"), "workdir")
     if workdir.exists() and any(workdir.iterdir()):
         raise UsageError(f"--workdir={workdir} is not empty: give a new one")
     file = config_flags.get_config_filename(FLAGS["config"])

@@ -7,12 +7,11 @@ import time
 import jax.numpy as jnp
 import pytest
 
-from sleepnet.errors import UsageError
-
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tools"))
 import bench_kernels  # noqa: E402
 import bench_static  # noqa: E402
 import floors  # noqa: E402
+from sleepnet.errors import UsageError  # noqa: E402
 from sleepnet_kernels.gated_delta_rule.arg_specs import Shape  # noqa: E402
 
 SMALL = Shape(1, 6, 2, 8, 12)
