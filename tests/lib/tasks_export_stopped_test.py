@@ -54,6 +54,14 @@ def test_an_empty_mounted_volume_is_filled(format, tmp_path, monkeypatch):
     assert not [name for name in everything(volume) if name.startswith(".")]
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C is heard, as in a terminal: a shell starts what it runs in the background with SIGINT ignored, and so may have started these tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 STOPS = {
     "SIGTERM": (lambda: os.kill(os.getpid(), signal.SIGTERM), 130, "interrupted\n"),
     "Ctrl-C": (lambda: os.kill(os.getpid(), signal.SIGINT), 130, "interrupted\n"),
@@ -63,7 +71,7 @@ STOPS = {
 @every_format
 @pytest.mark.parametrize("stop", STOPS)
 @pytest.mark.parametrize("is_there", [False, True], ids=["new", "empty"])
-def test_an_export_that_is_stopped_leaves_nothing_and_says_one_line(format, stop, is_there, tmp_path, monkeypatch, capsys):
+def test_an_export_that_is_stopped_leaves_nothing_and_says_one_line(format, stop, is_there, tmp_path, monkeypatch, capsys, heard):
     action, code, line = STOPS[stop]
     batch, calls, folder = Depo.batch_at, [], tmp_path / "data" / "depo"
 
