@@ -1,9 +1,7 @@
 """From a configuration to the things it names: the task, the model, both agreeing with each other."""
 import dataclasses
 
-from flax import nnx
-
-from sleepnet import tasks
+from sleepnet import seeds, tasks
 from sleepnet.config import ModelConfig, RunConfig
 from sleepnet.errors import UsageError
 from sleepnet.models.hybrid import Hybrid
@@ -33,4 +31,4 @@ def fit(model: ModelConfig, task: Task) -> ModelConfig:
 
 def model_of(config: RunConfig, task: Task) -> Hybrid:
     """A model with fresh parameters, a function of `config.model` and `config.seed`."""
-    return Hybrid(fit(config.model, task), nnx.Rngs(config.seed))
+    return Hybrid(fit(config.model, task), seeds.rngs(config.seed))

@@ -175,7 +175,7 @@ class MeshConfig:
 class RunConfig:
     """One training run."""
 
-    seed: int = 0
+    seed: int = 0  # of the parameters, the data and the passes drawn: 0 … 2^64 − 1
     # latest: go on from the newest checkpoint of the workdir; latest-good: from the newest whole one of this run, those in front of it are
     # set aside in damaged/; never: only an empty workdir will do. True and False are earlier names of latest and never
     resume: str = dataclasses.field(default="latest", metadata={"also": bool})

@@ -5,7 +5,7 @@ The dataclasses of `sleepnet.config` call these as they are built, so that nothi
 import re
 from typing import Any
 
-from sleepnet import rules, trust
+from sleepnet import rules, seeds, trust
 from sleepnet.errors import UsageError
 
 # keys that fast-weight blocks alone read, and what they say by default
@@ -118,7 +118,7 @@ def mesh(config: Any) -> None:
 
 def run(config: Any) -> None:
     """Of a RunConfig, and of its model and training together."""
-    at_least("seed", config.seed, 0)
+    seeds.check("seed", config.seed)
     choice("resume", config.resume, ("latest", "latest-good", "never"))
     span = re.fullmatch(r"(\d+):(\d+)", config.profile)
     if config.profile and not (span and int(span[1]) < int(span[2])):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from absl import flags
 
-from sleepnet import cli, paths
+from sleepnet import cli, paths, seeds
 from sleepnet.errors import UsageError
 
 FLAGS = flags.FlagValues()
@@ -35,7 +35,7 @@ flags.DEFINE_float(
 flags.DEFINE_bool("own_chain", False, "of a task with a chain of thought: grade also what follows the model's own", flag_values=FLAGS)
 flags.DEFINE_integer("examples", 2048, "examples to read", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 64, "examples read at a time; changes memory and speed alone", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("seed", 0, "of the examples", lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "of the examples", lower_bound=0, upper_bound=seeds.MOST, flag_values=FLAGS)
 flags.DEFINE_enum("split", "test", ["test", "validation", "train"], "which examples; no two splits share one", flag_values=FLAGS)
 cli.trust_flag(FLAGS)
 flags.DEFINE_string("out", None, "folder for the results. By default WORKDIR/eval, or runs/eval/NAME with --model", flag_values=FLAGS)

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import load_file, save as in_bytes
 
-from sleepnet import tasks, trust
+from sleepnet import seeds, tasks, trust
 from sleepnet.config import ModelConfig, from_dict, to_dict
 from sleepnet.errors import UsageError, nearest
 from sleepnet.files import write_bytes, write_json
@@ -126,14 +126,14 @@ def create(name: str, seed: int = 0, **overrides: Any) -> Hybrid:
 
     Args:
       name: one of `names()`.
-      seed: of fresh parameters.
+      seed: of fresh parameters, 0 … 2^64 − 1.
       **overrides: keys of ModelConfig. For a trained model only those that leave the parameters' shapes alone.
 
     Raises:
-      UsageError: no such model or key, or a trained model whose shapes the overrides change.
+      UsageError: no such model or key, a seed that is none, or a trained model whose shapes the overrides change.
     """
     config = config_of(name, **overrides)
-    make = lambda: Hybrid(config, nnx.Rngs(seed))
+    make = lambda: Hybrid(config, seeds.rngs(seed))
     if not has_checkpoint(name):
         return make()
     graph, state = nnx.split(nnx.eval_shape(make), nnx.Param)

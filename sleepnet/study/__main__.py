@@ -132,9 +132,11 @@ def _spec() -> StudySpec:
     spec = specs.parse(config)
     if _SEEDS.value is None:
         return spec
-    if not all(seed.isdigit() for seed in _SEEDS.value):
-        raise UsageError(f"--seeds={','.join(_SEEDS.value)} must be whole numbers, for instance 0,1")
-    return specs.parse({**specs.to_dict(spec), "seeds": tuple(map(int, _SEEDS.value))})
+    try:
+        seeds = tuple(map(int, _SEEDS.value))
+    except ValueError as error:
+        raise UsageError(f"--seeds={','.join(_SEEDS.value)} must be whole numbers, for instance 0,1") from error
+    return specs.parse({**specs.to_dict(spec), "seeds": seeds})
 
 
 def _report(console: Console, workdir: Path) -> None:

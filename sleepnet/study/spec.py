@@ -19,6 +19,7 @@ import ml_collections
 from sleepnet import config as run_config, trust
 from sleepnet.config import RunConfig
 from sleepnet.errors import UsageError, nearest
+from sleepnet.seeds import check as check_seed
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -148,10 +149,10 @@ def completed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def seeds(values: Iterable[int]) -> tuple[int, ...]:
-    """Checks a study's seeds: whole numbers of at least 0, each once."""
-    values = tuple([values] if isinstance(values, int) else values)
-    if not values or any(type(seed) is not int or seed < 0 for seed in values) or len(set(values)) < len(values):
-        raise UsageError(f"seeds={values!r} must be different whole numbers of at least 0, for instance (0, 1)")
+    """Checks a study's seeds, each once; numpy's integers become Python's."""
+    values = tuple(check_seed("seeds", seed) for seed in (values if isinstance(values, Iterable) else [values]))
+    if not values or len(set(values)) < len(values):
+        raise UsageError(f"seeds={values!r} must be different whole numbers, for instance (0, 1)")
     return values
 
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from sleepnet import cli, paths
+from sleepnet import cli, paths, seeds
 from sleepnet.errors import UsageError
 from sleepnet.tasks import exported
 from sleepnet.tasks.base import Task, choice, whole
@@ -157,9 +157,11 @@ def _run(argv: list[str] | None) -> int:
         for name in names():
             print(f"{name:14} {(task_class(name).__doc__ or '').splitlines()[0]}")
         return 0
-    for key, least in (("n", 1), ("start", 0), ("seed", 0)):
+    for key, least in (("n", 1), ("start", 0)):
         if hasattr(options, key):
             whole("-n" if key == "n" else f"--{key}", getattr(options, key), least)
+    if hasattr(options, "seed"):
+        seeds.check("--seed", options.seed)
     return COMMANDS[options.command][0](get(options.name, **_arguments(options.arguments)), options)
 
 

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from sleepnet import seeds
 from sleepnet.errors import UsageError, nearest
-from sleepnet.tasks.philox import MASK64
 from sleepnet.tasks.splits import SPLITS
 
 PAD = 0  # in every task's vocabulary: no content, no state write, no label
@@ -205,7 +205,7 @@ class Task(abc.ABC):
     def _key(seed: int, split: str) -> tuple[int, int]:
         """Returns the generator's key, (seed, split number)."""
         choice("split", split, tuple(SPLITS))
-        return whole("seed", seed, 0, MASK64), SPLITS[split]
+        return seeds.check("seed", seed), SPLITS[split]
 
     @staticmethod
     def _indices(indices: Sequence[int] | np.ndarray) -> np.ndarray:
