@@ -1,4 +1,5 @@
 """What every command line does around its `main`: flags, help, output to whatever takes it, and errors as one line."""
+import ast
 import contextlib
 import errno
 import inspect
@@ -6,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TextIO
@@ -19,6 +21,7 @@ from sleepnet.errors import UsageError, nearest
 USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # exit codes: ours for a request that can't be met, the shell's for signals
 _TRUST = "trust"
 _HELP = ("-h", "-help", "--help", "--helpshort", "--helpfull")
+_PLATFORMS = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME")
 _FIXES = {
     **{number: f"{fix} or write elsewhere" for number, fix in files.FULL.items()},
     errno.EACCES: "change its permissions or give another path",
@@ -80,6 +83,10 @@ def guarded(action: Callable[[], int | None], prefix: str = "error: ") -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = INTERRUPTED
+    except Exception:
+        if not (fault := device_fault()):
+            raise
+        code = _fail(fault, prefix)
     finally:
         sys.stderr = heard
         for stream in (sys.stdout, sys.stderr):
@@ -151,6 +158,33 @@ def sigterm_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def device_fault() -> str:
+    """What is wrong with the platform that the environment names, where JAX has none such; "" where it has, or was not asked yet.
+
+    JAX says so by an AssertionError without a word, or by a RuntimeError, wherever devices are looked for first.
+    """
+    if "jax" not in sys.modules:
+        return ""
+    try:
+        sys.modules["jax"].devices()
+    except Exception as error:
+        name = next((name for name in _PLATFORMS if os.environ.get(name)), None)
+        why = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        return f"{name}={os.environ[name]}: JAX finds no such device here{why}; unset it, or set {name}=cpu" if name else f"JAX finds no device{why}"
+    return ""
+
+
+def docstring(thing: Any) -> str:
+    """The docstring of a module or class, from its source where `python -OO` has left it out."""
+    if sys.flags.optimize < 2:
+        return inspect.getdoc(thing) or ""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(thing)))
+    except OSError:  # there is no source
+        return ""
+    return ast.get_docstring(tree if inspect.ismodule(thing) else tree.body[0]) or ""
 
 
 def _explain(error: OSError) -> str:
@@ -250,8 +284,7 @@ def _keys(config: Mapping[str, Any], prefix: str) -> Iterator[str]:
 
 def _help(main: Callable, own: list[flags.Flag]) -> str:
     """The docstring of main's module, then the command's flags."""
-    text = inspect.cleandoc(sys.modules[main.__module__].__doc__ or "")
-    return "\n".join([text, "", "flags:", *map(_describe, own)])
+    return "\n".join([docstring(sys.modules[main.__module__]), "", "flags:", *map(_describe, own)])
 
 
 def _describe(flag: flags.Flag) -> str:

@@ -3,6 +3,7 @@
 Orbax keeps it as the checkpoint's custom metadata: `tree_version`, `versions` of the packages, `mesh`, and the run's `config` and
 `task` (with the hash of its specification). Reading it needs neither the weights nor the devices that they were saved on.
 """
+import contextlib
 import dataclasses
 import json
 import platform
@@ -51,10 +52,18 @@ class Contents:
     saved: float
 
 
-def versions() -> dict[str, str]:
-    """Python's and the packages' that decide what a checkpoint holds."""
-    own = sys.modules["sleepnet"].__version__  # works in a source tree that is not installed, too
-    return {"sleepnet": own, "python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+def versions(*more: str) -> dict[str, str]:
+    """Python's and those of the packages that decide what a checkpoint holds, and of `more`; "unknown" where a package does not tell."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in ("sleepnet", *PACKAGES, *more)}}
+
+
+def _version(package: str) -> str:
+    """By the package itself where it is imported: a source tree, a zip file or a bundle has nothing installed to ask."""
+    told = getattr(sys.modules.get(package.replace("-", ".")), "__version__", None)
+    if told is None:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            told = metadata.version(package)
+    return told or "unknown"
 
 
 def card(config: RunConfig, task: Task, mesh: Mesh | None = None) -> dict[str, Any]:

@@ -10,7 +10,6 @@ Compiles the rows that table.json, memory.json and weak_scaling.json lack, then 
 name or slice has this in it, of the curve as well; where nothing has, nothing is compiled and the table and the picture are written anew.
 Needs the extra `aot-tpu`. A row takes one to five minutes of one idle core, or more.
 """
-import io
 import json
 import os
 import pathlib
@@ -111,24 +110,19 @@ def compiled(rows: dict[str, tuple[str, str, list[str]]], path: pathlib.Path, on
 
 def draw(curve: dict[str, Any], path: pathlib.Path) -> None:
     """Predicted time of a step by the number of chips, and what each part alone would take."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from sleepnet.pictures import Figure, png
 
     points = {int(chips): figures["predicted"] for chips, figures in curve.items() if "predicted" in figures}
     counts = sorted(points)
-    figure, axes = plt.subplots(figsize=(4.5, 3.2), layout="constrained")
+    figure = Figure(figsize=(4.5, 3.2), layout="constrained")
+    axes = figure.subplots()
     for key in ("step", "compute", "HBM", "interconnect"):
         values = [1e3 * points[count][key] or float("nan") for count in counts]
         axes.plot(counts, values, marker="o", linewidth=5 if key == "step" else 1, alpha=0.3 if key == "step" else 1, label="step, at least" if key == "step" else key)
     axes.set(xscale="log", xlabel=f"v5e chips, {EACH} sequences each", ylabel="ms, predicted", xticks=counts, xticklabels=counts, ylim=(0, None))
     axes.minorticks_off()
     axes.legend(fontsize=8)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=80, metadata={"Software": None})
-    write_bytes(path, picture.getvalue())
-    plt.close(figure)
+    write_bytes(path, png(figure, 80, Software=None))
 
 
 FLAGS = flags.FlagValues()

@@ -5,7 +5,6 @@ backward reads it; a forward alone stores none. Recomputation inside a chunk is 
 """
 import dataclasses
 import functools
-import io
 import time
 
 import jax
@@ -108,12 +107,10 @@ def _best(function, argument) -> float:
 
 def plot(rows, path) -> None:
     """Draws the roofline: each timed row's forward + backward at its FLOPs per byte, under what its device can do."""
-    import matplotlib  # pylint: disable=import-outside-toplevel
+    from sleepnet.pictures import Figure, png  # pylint: disable=import-outside-toplevel
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot  # pylint: disable=import-outside-toplevel
-
-    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
     rows = [row for row in rows if row.get("both_ms")]
     for dtype in sorted({row["dtype"] for row in rows}):
         top = next(row["peak"] for row in rows if row["dtype"] == dtype)
@@ -124,7 +121,4 @@ def plot(rows, path) -> None:
         axes.loglog([row["flop_per_byte"] for row in mine], [row["flop_per_second"] for row in mine], "o", label=name)
     axes.set(xlabel="FLOP per byte, at least", ylabel="FLOP/s, forward + backward")
     axes.legend(fontsize=8)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
-    write_bytes(path, picture.getvalue())
-    pyplot.close(figure)
+    write_bytes(path, png(figure, 150))

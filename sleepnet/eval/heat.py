@@ -3,7 +3,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
+
+from sleepnet.pictures import Figure
 
 _GAP = 0.35  # of a row, between models and guesses
 _CELL = 0.62, 0.42  # inches, as wide as a number

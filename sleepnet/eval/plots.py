@@ -1,15 +1,12 @@
 """Accuracy over difficulty as pictures: curves with a line per N, and heat maps of difficulty × N, both beside the baselines."""
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import colormaps
-from matplotlib.figure import Figure
-
 from sleepnet.eval import bins, heat
 from sleepnet.files import write_bytes
+from sleepnet.pictures import Figure, colormaps, png
 
 KINDS = {"exact": "exact accuracy (whole answers)", "label": "label accuracy (tokens)"}
 _MARKERS = "os^Dv*Px"
@@ -38,9 +35,7 @@ def plot(rows: Sequence[Mapping[str, Any]], folder: Path, title: str, words: Map
         chosen, across = [row for row in rows if row["axis"] == axis], words.get(axis, axis)
         for name, figure in (("", draw(chosen, f"{title}, {split} split", across)), ("_heat", draw_heat(chosen, f"{title}, {split} split", across))):
             paths.append(folder / f"{split}_{axis}{name}.png")
-            picture = io.BytesIO()
-            figure.savefig(picture, format="png", dpi=200)
-            write_bytes(paths[-1], picture.getvalue())
+            write_bytes(paths[-1], png(figure, 200))
     return paths
 
 

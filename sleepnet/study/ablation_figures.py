@@ -1,13 +1,10 @@
 """A factor's pictures as small PNG files: accuracy by difficulty, accuracy over training FLOPs, and train-N × test-N."""
-import io
 import itertools
 import math
 from typing import Any
 
-from matplotlib import style
-from matplotlib.figure import Figure
-
 from sleepnet.eval import heat
+from sleepnet.pictures import Figure, png, style
 from sleepnet.study import outcomes as results
 from sleepnet.study.ablation_tables import where
 from sleepnet.study.figures import COLOURS, DASHES
@@ -73,9 +70,7 @@ def _matrix(spec: StudySpec, found: list[Outcome], axis: str, value: Any) -> byt
         if len(list(filter(None, scores))) > 1:
             models[arm.label] = [score.mean if score else math.nan for score in scores]
     guess = max((score["exact"] for score in results.baselines(found, axis, value).values()), default=math.nan)
-    file = io.BytesIO()
-    heat.draw(list(map(str, passes)), models, {"best guess": [guess] * len(passes)}, title="", across="test N").savefig(file, format="png", dpi=_DPI)
-    return file.getvalue()
+    return png(heat.draw(list(map(str, passes)), models, {"best guess": [guess] * len(passes)}, title="", across="test N"), _DPI)
 
 
 def _figure() -> tuple[Figure, Any]:
@@ -89,6 +84,4 @@ def _figure() -> tuple[Figure, Any]:
 def _png(figure: Figure, axes: Any) -> bytes:
     handles = dict(zip(*reversed(axes.get_legend_handles_labels())))  # one entry an arm, however many seeds
     figure.legend(handles.values(), handles, loc="outside right upper", frameon=False)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=_DPI)
-    return file.getvalue()
+    return png(figure, _DPI)

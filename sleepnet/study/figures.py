@@ -1,15 +1,11 @@
 """A study's pictures as PNG: validation over FLOPs and over steps; test accuracy by difficulty, as curves and as a heat map."""
-import io
 import itertools
 import math
 import statistics
 from typing import Any
 
-from matplotlib import style
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from sleepnet.eval import heat
+from sleepnet.pictures import Axes, Figure, png, style
 from sleepnet.study import outcomes as results
 from sleepnet.study.outcomes import Outcome
 from sleepnet.study.spec import StudySpec
@@ -96,9 +92,7 @@ def _heat(spec: StudySpec, found: list[Outcome], axis: str, values: list[Any]) -
     told = [results.baselines(found, axis, value) for value in values]
     names = dict.fromkeys(name for there in told for name in there)
     guesses = {name.replace("_", " "): [there[name]["exact"] if name in there else math.nan for there in told] for name in names}
-    file = io.BytesIO()
-    heat.draw(list(map(str, values)), models, guesses, title="", across=_words(spec, axis)).savefig(file, format="png", dpi=150)
-    return file.getvalue()
+    return png(heat.draw(list(map(str, values)), models, guesses, title="", across=_words(spec, axis)), 150)
 
 
 def _words(spec: StudySpec, axis: str) -> str:
@@ -119,6 +113,4 @@ def _figure() -> tuple[Figure, Axes]:
 def _png(figure: Figure, axes: Axes) -> bytes:
     # below the axes: labels are sentences
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150)
-    return file.getvalue()
+    return png(figure, 150)

@@ -50,10 +50,17 @@ def slots(jobs: int, cores_per_run: int) -> list[tuple[int, ...]]:
 
 
 def _accelerated() -> bool:
-    """Whether JAX would use something other than the CPU; asked in another process, which lets go of it again."""
-    probe = "import jax; print(jax.default_backend())"
+    """Whether JAX would use something other than the CPU; asked in another process, which lets go of it again.
+
+    Raises:
+      UsageError: JAX has no device, so that no run could start.
+    """
+    probe = "import jax; from sleepnet import cli; print(cli.device_fault() or jax.default_backend())"
     found = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
-    return found.returncode == 0 and found.stdout.split()[-1] != "cpu"
+    told = (found.stdout if found.returncode == 0 else found.stderr).strip().splitlines()[-1:] or ["JAX can't be loaded"]
+    if found.returncode or " " in told[0]:
+        raise UsageError(told[0])
+    return told[0] != "cpu"
 
 
 def execute(

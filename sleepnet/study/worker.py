@@ -11,13 +11,11 @@ import signal
 import sys
 import threading
 import time
-from importlib import metadata
 from pathlib import Path
 
 from sleepnet import cli, lock, trust
 
 _GRACE = 60.0  # seconds to end by itself: a checkpoint may be on its way to the disk
-_PACKAGES = ("sleepnet", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def pin(cores: list[int]) -> None:
@@ -55,18 +53,11 @@ def curve(metrics: Path) -> list[dict]:
     return [lines[step] for step in sorted(lines)]
 
 
-def versions() -> dict[str, str]:
-    """Packages and Python that made an outcome."""
-    known = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        known[package] = metadata.version(package)
-    return known
-
-
 def work(folder: Path) -> None:
     """Trains, grades, writes the outcome; see the module."""
     import jax
 
+    from sleepnet import origin
     from sleepnet.checkpoint import load_model
     from sleepnet.config import RunConfig, from_dict, to_dict
     from sleepnet.eval.runner import evaluate
@@ -100,13 +91,13 @@ def work(folder: Path) -> None:
         "result": result,
         "rows": rows,
         "curve": curve(folder / "train" / "metrics.jsonl"),
-        "versions": versions(),
+        "versions": origin.versions("numpy"),
         "device": device.device_kind if device.platform != "cpu" else f"{platform.machine()} CPU",
     })
 
 
 def _run(argv: list[str] | None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m sleepnet.study.worker", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m sleepnet.study.worker", description="Trains and grades one run of a study, see sleepnet.study.")
     parser.add_argument("--folder", type=Path, required=True, help="the run's folder, with its run.json")
     parser.add_argument("--cores", default="", help="cores to keep to, for instance 0,1; empty: all")
     parser.add_argument("--trust", type=trust.listed, default=(), help=trust.HELP)

@@ -155,7 +155,7 @@ def _run(argv: list[str] | None) -> int:
     options = _parser().parse_args(argv)
     if options.command == "list":
         for name in names():
-            print(f"{name:14} {(task_class(name).__doc__ or '').splitlines()[0]}")
+            print(f"{name:14} {cli.docstring(task_class(name)).partition(chr(10))[0]}")
         return 0
     for key, least in (("n", 1), ("start", 0)):
         if hasattr(options, key):

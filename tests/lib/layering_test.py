@@ -13,6 +13,7 @@ MAY = {
     "sleepnet.files": ("sleepnet.errors", "sleepnet.paths"),
     "sleepnet.lock": ("sleepnet.errors",),
     "sleepnet.paths": ("sleepnet.errors",),
+    "sleepnet.pictures": (),
     "sleepnet.seeds": ("sleepnet.errors",),
     "sleepnet.orbax_log": (),
     "sleepnet.state": (),
