@@ -7,6 +7,7 @@
     damaged/       checkpoints that `resume=latest-good` passed over
     .lock          who writes here, while somebody does: a folder has one writer, and any number of readers
 """
+import contextlib
 import dataclasses
 import errno
 import json
@@ -208,6 +209,7 @@ class Checkpoints:
     def _restore(self, step: int, like: Any) -> tuple[Any, dict[str, int]]:
         self._examined(step, like)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        orbax_log.expect_late_answers()
         try:
             out = self.manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore()))
         except Exception as error:  # Orbax and tensorstore raise many kinds for a damaged file
@@ -219,10 +221,13 @@ class Checkpoints:
         """The parameters alone, see `restore`."""
         item = {"params": jax.tree.map(ocp.utils.to_shape_dtype_struct, like)}
         restore_args = ocp.checkpoint_utils.construct_restore_args(item)
+        orbax_log.expect_late_answers()
         try:
             self._examined(step, item)
             args = ocp.args.Composite(state=ocp.args.PyTreeRestore(item, restore_args=restore_args, partial_restore=True))
-            return self.manager.restore(step, args=args).state["params"]
+            params = self.manager.restore(step, args=args).state["params"]
+            origin.contents(self.folder / str(step))  # of a folder that is being deleted, arrays may have come back as zeros
+            return params
         except origin.Unusable as error:
             raise UsageError(self._refusal(step, error)) from error
         except Exception as error:  # as above
@@ -290,13 +295,14 @@ def load_model(workdir: str | Path) -> Loaded:
     """
     workdir = paths.readable(paths.plain(workdir, "workdir"), "workdir")
     config, task = read_claim(workdir)
-    if not (workdir / "checkpoints").is_dir():
-        raise UsageError(f"{workdir} has no checkpoint yet: train it first")
-    checkpoints = Checkpoints(workdir, origin.card(config, task), create=False)
-    step = checkpoints.latest()
-    if step is None:
-        raise UsageError(f"{workdir} has no checkpoint yet: train it first")
     graph, abstract = nnx.split(nnx.eval_shape(lambda: build.model_of(config, task)), nnx.Param)
-    params = checkpoints.restore_parameters(step, nnx.to_pure_dict(abstract))
-    checkpoints.close()
+
+    def newest():
+        if not step_folders.steps(workdir / "checkpoints"):
+            raise UsageError(f"{workdir} has no checkpoint yet: train it first")
+        with contextlib.closing(Checkpoints(workdir, origin.card(config, task), create=False)) as checkpoints:
+            step = checkpoints.latest()
+            return step, checkpoints.restore_parameters(step, nnx.to_pure_dict(abstract))
+
+    step, params = origin.beside_a_run(workdir / "checkpoints", newest)
     return Loaded(nnx.merge(graph, jax.tree.map(jnp.asarray, params)), task, config, step)

@@ -1,9 +1,10 @@
-"""What Orbax's own threads say of a save that failed: to the run at once, and not as tracebacks beside its one line."""
+"""What Orbax's own threads say of a save or a read that failed: to the run at once, and not as tracebacks beside its one line."""
 import logging
 import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from absl import logging as absl_logging
 
@@ -21,26 +22,26 @@ class Listener:
         self.failed = failed
         _listeners.add(self)
         absl_logging.get_absl_logger().addFilter(_for_the_terminal)  # once, however often it is added
-        _hook_once()
+        expect_late_answers()
 
     def stop(self) -> None:
         """Listens no more."""
         _listeners.discard(self)
 
 
-def _hook_once() -> None:
-    """Of a save that failed, every answer of tensorstore that comes after Orbax has stopped waiting is an exception that nobody can catch."""
-    before = sys.unraisablehook
-    if getattr(before, "is_ours", False):
-        return
+def expect_late_answers() -> None:
+    """Of a read or save that failed, what tensorstore answers later finds nobody who waits for it; from now on nothing is printed of that."""
+    if not _hooks:
+        _hooks.append(sys.unraisablehook)
+        sys.unraisablehook = _but_late_answers
 
-    def hook(unraisable) -> None:
-        late = unraisable.object is None and isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"
-        if not late:
-            before(unraisable)
 
-    hook.is_ours = True
-    sys.unraisablehook = hook
+_hooks: list[Any] = []
+
+
+def _but_late_answers(what: Any) -> None:
+    if not (what.exc_type is RuntimeError and str(what.exc_value) == "Event loop is closed"):
+        _hooks[0](what)
 
 
 _listeners: weakref.WeakSet[Listener] = weakref.WeakSet()

@@ -8,9 +8,10 @@ import dataclasses
 import json
 import platform
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -19,7 +20,8 @@ import tensorstore
 from jax.sharding import Mesh
 
 from sleepnet.config import RunConfig, completed, to_dict
-from sleepnet.step_folders import ITEMS, METADATA
+from sleepnet.errors import UsageError
+from sleepnet.step_folders import ITEMS, METADATA, steps
 from sleepnet.tasks.base import Task
 
 TREE_VERSION = 1  # raised whenever the tree of parameters or of the optimiser changes its names, shapes or meaning
@@ -27,6 +29,11 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 
 # Keys that may change between two legs of one run without changing what it computes.
 FREE = ("resume", "profile", "compile_cache", "task.folder", "train.log_every", "train.keep", "train.eval_every", "train.eval_examples", "eval.", "mesh.")
+
+
+_TRIES = 50
+
+T = TypeVar("T")
 
 
 class Unusable(Exception):
@@ -87,6 +94,22 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
         if old.get(key) != new.get(key) and not key.startswith(FREE):
             return f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
     return ""
+
+
+def beside_a_run(folder: Path, read: Callable[[], T]) -> T:
+    """`read()`, which takes the newest checkpoint of `folder`; again, where it failed while the run, which may be at work, saved and deleted some.
+
+    Raises:
+      UsageError: the run deletes them faster than they are read; what `read` raises where `folder` stayed as it was.
+    """
+    for _ in range(_TRIES):
+        before = steps(folder)
+        try:
+            return read()
+        except (OSError, Unusable, UsageError):
+            if steps(folder) == before:
+                raise
+    raise UsageError(f"{folder}: its run deleted the newest checkpoint each of the {_TRIES} times that it was being read; wait for its end, or train with a larger train.keep")
 
 
 def contents(folder: Path) -> Contents:

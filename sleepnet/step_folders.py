@@ -14,7 +14,7 @@ ITEMS = ("state", "data")
 
 
 def steps(folder: Path) -> list[int]:
-    """Steps of the checkpoints in `folder`, in their order."""
+    """Steps of the checkpoints in `folder`, in their order; none where there is no folder."""
     return sorted(int(path.name) for path in _numbered(folder) if not _foreign(path))
 
 
@@ -24,7 +24,8 @@ def foreign(folder: Path) -> list[str]:
 
 
 def _numbered(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.name.isdecimal() and str(int(path.name)) == path.name and path.is_dir())
+    listed = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in listed if path.name.isdecimal() and str(int(path.name)) == path.name and path.is_dir())
 
 
 def _foreign(path: Path) -> str:

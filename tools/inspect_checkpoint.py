@@ -23,6 +23,11 @@ any other. A checkpoint that is truncated, incomplete or none at all is told in 
 `python -m sleepnet.train … --config.resume=latest-good` goes on from the newest whole one."""
 
 
+def within(path: Path) -> Path:
+    """Where a run's checkpoints are; any other folder is such a place itself."""
+    return path / "checkpoints" if (path / "checkpoints").is_dir() else path
+
+
 def find(path: Path, step: int | None) -> tuple[Path, list[int]]:
     """The checkpoint that is meant, and the steps beside it.
 
@@ -38,7 +43,7 @@ def find(path: Path, step: int | None) -> tuple[Path, list[int]]:
         if step is not None and step != int(path.name):
             raise UsageError(f"--step {step}: {path} is the checkpoint of step {path.name}; give the run's folder")
         return path, []
-    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    folder = within(path)
     steps = step_folders.steps(folder)
     if not steps:
         raise UsageError(f"{path} holds no checkpoint: give a run's folder or one of its checkpoints")
@@ -97,12 +102,16 @@ def show(path: Path, step: int | None) -> None:
     from sleepnet import origin
     from sleepnet.errors import UsageError
 
-    folder, steps = find(path, step)
-    try:
-        found = origin.contents(folder)
-    except origin.Unusable as error:
-        raise UsageError(f"checkpoint {folder} is {error}; --step N shows another one") from error
-    for word, text in head(folder, steps, found):
+    def read():
+        folder, steps = find(path, step)
+        try:
+            found = origin.contents(folder)
+        except origin.Unusable as error:
+            raise UsageError(f"checkpoint {folder} is {error}; --step N shows another one") from error
+        return found, head(folder, steps, found)
+
+    found, top = origin.beside_a_run(within(path), read)
+    for word, text in top:
         print(f"{word:12}  {text}")
     table = [("array", "shape", "dtype", "sharding", "bytes"), *rows(found.tree)]
     widths = [max(len(row[column]) for row in table) for column in range(5)]

@@ -4,15 +4,18 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 
-from sleepnet import build, checkpoint, origin
+from sleepnet import build, checkpoint, orbax_log, origin
 from sleepnet.checkpoint import Checkpoints, claim, load_model
 from sleepnet.config import EvalConfig, ModelConfig, RunConfig, TaskConfig, TrainConfig
 from sleepnet.errors import UsageError
@@ -325,6 +328,68 @@ def test_the_only_checkpoint_damaged_leaves_no_other(workdir):
     shutil.rmtree(workdir / "checkpoints/2")
     damage(workdir, 4, "arrays")
     refused(workdir, "checkpoints/4 is truncated.*; there is no older one: start again in a new workdir", lambda: load_model(workdir))
+
+
+def moves_on(monkeypatch, place, times):
+    """The run saves its next checkpoint and deletes the newest just before, or after, `place` looks into it; `times` times. Returns those deleted."""
+    owner, name, after = place
+    real, deleted = getattr(owner, name), []
+
+    def raced(*arguments, **options):
+        def move():
+            folder = next(path for path in CHECKPOINTS() if path.name == str(max(int(path.name) for path in CHECKPOINTS())))
+            shutil.copytree(folder, folder.with_name(f"{int(folder.name) + 2}"))
+            shutil.rmtree(folder)
+            deleted.append(int(folder.name))
+
+        more = len(deleted) < times
+        if more and not after:
+            move()
+        found = real(*arguments, **options)
+        if more and after:
+            move()
+        return found
+
+    CHECKPOINTS = lambda: [path for path in raced.folder.iterdir() if path.name.isdigit()]
+    monkeypatch.setattr(owner, name, raced)
+    return raced, deleted
+
+
+PLACES = {
+    "before a look at it": (origin, "contents", False),
+    "after it": (origin, "contents", True),
+    "before the arrays are read": (ocp.CheckpointManager, "restore", False),
+    "while they are read": (ocp.CheckpointManager, "restore", True),
+    "after the folder is listed": (ocp.CheckpointManager, "__init__", True),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_run_that_deletes_what_is_being_read_is_read_at_its_newest(workdir, place, monkeypatch):
+    raced, deleted = moves_on(monkeypatch, PLACES[place], times=3)
+    raced.folder = workdir / "checkpoints"
+    loaded = load_model(workdir)
+    assert deleted == [4, 6, 8] and loaded.step == 10
+    jax.tree.map(np.testing.assert_array_equal, nnx.to_pure_dict(nnx.split(loaded.model, nnx.Param)[1]), params_at(4))
+
+
+def test_one_that_always_does_is_said_to(workdir, monkeypatch):
+    raced, deleted = moves_on(monkeypatch, (origin, "contents", False), times=1000)
+    raced.folder = workdir / "checkpoints"
+    monkeypatch.setattr(origin, "_TRIES", 5)
+    with pytest.raises(UsageError, match="its run deleted the newest checkpoint each of the 5 times that it was being read; wait for its end"):
+        load_model(workdir)
+
+
+def test_answers_that_come_too_late_are_not_printed(monkeypatch, capsys):
+    """tensorstore's, to whoever asked for the arrays of a folder that was deleted meanwhile; all others are."""
+    monkeypatch.setattr(orbax_log, "_hooks", [])
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: print(what.exc_value))
+    orbax_log.expect_late_answers()
+    orbax_log.expect_late_answers()
+    for error in (RuntimeError("Event loop is closed"), RuntimeError("another"), ValueError("Event loop is closed")):
+        sys.unraisablehook(types.SimpleNamespace(exc_type=type(error), exc_value=error))
+    assert capsys.readouterr().out == "another\nEvent loop is closed\n"
 
 
 def test_what_is_left_of_a_save_that_was_killed_is_no_checkpoint(workdir):
