@@ -10,6 +10,7 @@ import numpy as np
 from einops import rearrange
 from flax import nnx
 
+from sleepnet.models import inputs
 from sleepnet.models.window import PAD, WindowReader
 from sleepnet.state import FastWeights, KvCache, State, new_window
 
@@ -37,7 +38,7 @@ class Hybrid(WindowReader):
           [B, T, V] float32 logits; zeros in windows that sleep, where nothing is predicted.
 
         Raises:
-          ValueError: neither a concrete mask nor `predicts`, or `predicts` of another length than the windows.
+          ValueError: neither a concrete mask nor `predicts`, one of another length than the tokens, or what `inputs.check_tokens` refuses.
         """
         return self.forward_until(tokens, loss_mask, passes=passes, predicts=predicts)[0]
 
@@ -52,6 +53,7 @@ class Hybrid(WindowReader):
         Returns:
           The logits, and the passes over windows that sleep, taken together: int32 [B].
         """
+        inputs.check_tokens(tokens, self.config.vocab_size)
         batch_size, length = tokens.shape
         predicts = self._layout(length, loss_mask, predicts)
         passes = self.config.sleep.passes if passes is None else passes
@@ -83,6 +85,8 @@ class Hybrid(WindowReader):
         if predicts is None:
             if loss_mask is None or isinstance(loss_mask, jax.core.Tracer):
                 raise ValueError("forward needs to know which windows predict: a concrete loss_mask, or predicts=… under jit")
+            if np.shape(loss_mask)[1:] != (length,):
+                raise ValueError(f"loss_mask has shape {list(np.shape(loss_mask))}, for [B, {length}] tokens")
             labelled = np.asarray(loss_mask).any(axis=0)
             return tuple(bool(labelled[i * self.config.window:(i + 1) * self.config.window].any()) for i in range(windows))
         if len(predicts) != windows:
@@ -107,7 +111,8 @@ class Hybrid(WindowReader):
     # Streaming
 
     def init_state(self, batch_size: int) -> State:
-        """The memory of `batch_size` sequences that have read nothing."""
+        """The memory of `batch_size` sequences that have read nothing; raises ValueError without any."""
+        inputs.check_batch_size(batch_size)
         return self._open(*self._begin(batch_size))
 
     def _open(self, fast_weights: FastWeights, survivors: KvCache) -> State:
@@ -125,7 +130,7 @@ class Hybrid(WindowReader):
         """One ordinary forward pass over T more tokens of the window: the same cost whatever N is.
 
         Args:
-          tokens: [B, T] int32, T ≥ 1.
+          tokens: [B, T] int32, B and T at least 1, from 0 to V − 1; under `jit`, where that can't be seen, the logits are NaN beyond.
           state: as `init_state`, `wake` or `sleep` returned it.
 
         Returns:
@@ -133,11 +138,14 @@ class Hybrid(WindowReader):
 
         Raises:
           ValueError: the tokens do not fit into what is left of the window (call `sleep` first), where that can be
-            known (outside `jit`); or the model loops over the windows that predict and so has no one-pass form.
+            known (outside `jit`); they, or the state, are not this model's, see `sleepnet.models.inputs`; or the model loops over the windows
+            that predict and so has no one-pass form.
         """
         config, window = self.config, state.window
         if config.sleep.predict_passes != 1:
             raise ValueError(f"sleep.predict_passes={config.sleep.predict_passes}: such a model can't wake in one pass; use forward")
+        inputs.check_tokens(tokens, config.vocab_size)
+        inputs.check_state(state, config, tokens.shape[0])
         if not isinstance(window.length, jax.core.Tracer) and int(window.length) + tokens.shape[1] > config.window:
             raise ValueError(f"{tokens.shape[1]} tokens on top of {int(window.length)} overfill the window of {config.window}: sleep first")
         valid = tokens != PAD
@@ -171,8 +179,9 @@ class Hybrid(WindowReader):
           slots more than before: shapes change, and what was compiled for the last window is compiled again.
 
         Raises:
-          ValueError: passes < 1.
+          ValueError: passes < 1, or a state of another model.
         """
+        inputs.check_state(state, self.config)
         passes = self.config.sleep.passes if passes is None else passes
         window = state.window
         awake = window.fast_weights, self._evict(window.kv_cache, window.length)

@@ -51,7 +51,8 @@ class WindowReader(nnx.Module):
 
     def _embed(self, tokens, first=0):
         """Embeddings of tokens that stand at `first` … of the window."""
-        hidden = _whole(self.embedding)[tokens]
+        # beyond the vocabulary, on either side, is no token: NaN, where indexing would take the nearest
+        hidden = _whole(self.embedding).at[tokens].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
         if self.config.window_positions:
             hidden = hidden + jax.lax.dynamic_slice_in_dim(_whole(self.positions), first, tokens.shape[1])[None]
         return hidden.astype(jnp.dtype(self.config.dtype))

@@ -148,6 +148,8 @@ class Task(abc.ABC):
 
     def batch(self, seed: int, split: str, start: int, size: int) -> dict[str, Any]:
         """Returns examples start … start + size - 1, stacked."""
+        whole("start", start, 0)
+        whole("size", size, 1)
         return self.batch_at(seed, split, np.arange(start, start + size))
 
     @property
