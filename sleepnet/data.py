@@ -35,12 +35,19 @@ class BatchSource:
     def __init__(self, task: Task | Exported, *, seed: int, batch_size: int, steps: int, rows: np.ndarray | None = None):
         self.task, self.seed, self.batch_size, self.steps = task, seed, batch_size, steps
         self.rows = np.arange(batch_size) if rows is None else rows
+        of = task.task if isinstance(task, Exported) else task
+        self.name, self.vocab_size = of.name, of.vocab_size
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         batch = self.task.batch_at(self.seed, "train", int(index) * self.batch_size + self.rows)
+        for key in ("tokens", "targets"):
+            least, most = batch[key].min(), batch[key].max()
+            if least < 0 or most >= self.vocab_size:
+                wrong = f"{key} hold {least if least < 0 else most}, the task's vocabulary is 0 … {self.vocab_size - 1}"
+                raise UsageError(f"batch {index} of seed {self.seed}: {wrong}; `python -m sleepnet.tasks check {self.name}` shows an example")
         return {key: batch[key] for key in KEYS}
 
 

@@ -29,7 +29,7 @@ class Hybrid(WindowReader):
         """Algorithm 1: reads the windows in turn, sleeping over those without labels.
 
         Args:
-          tokens: [B, T] int32; PAD is 0.
+          tokens: [B, T] int32 from 0 to V − 1; PAD is 0. A sequence with others is refused or, under `jit`, where they can't be seen, has NaN logits.
           loss_mask: [B, T] bool, concrete; True where something is predicted. Not needed where `predicts` is given.
           passes: N of windows that sleep; `config.sleep.passes` if None. Of an int32 scalar one program serves every N, without gradients.
           predicts: one bool a window, static: does it hold labels? Needed under `jit`, where a mask has no values.
@@ -70,7 +70,15 @@ class Hybrid(WindowReader):
             logits.append(self._logits(hidden) if predicting else self._no_logits(chunk))
             used = used if predicting else used + more
             start += run * size
-        return jnp.concatenate(logits, axis=1), used
+        return self._of_known(tokens, jnp.concatenate(logits, axis=1)), used
+
+    def _of_known(self, tokens, logits):
+        """The logits, NaN for a sequence with a token outside the vocabulary: told at the end, since any change to the first lookup would move the
+        last bits of the gradients that XLA sums."""
+        if not isinstance(tokens, jax.core.Tracer):
+            return logits
+        known_B = jnp.all((tokens >= 0) & (tokens < self.config.vocab_size), axis=1)
+        return jnp.where(known_B[:, None, None], logits, jnp.nan)
 
     def _reader(self, passes, causal, halt):
         """`_read` of (tokens, fast weights, survivors); computed again in the backward pass if that is the policy."""
@@ -153,7 +161,7 @@ class Hybrid(WindowReader):
         put = jax.lax.dynamic_update_slice_in_dim
         cache = KvCache(window.kv_cache.keys, window.kv_cache.values, put(window.kv_cache.valid, valid, slot, axis=1))
         hidden, fast_weights, tails, cache = self._advance(
-            0, len(config.pattern), self._embed(tokens, window.length), window.fast_weights, window.conv_tails, cache, valid, slot
+            0, len(config.pattern), self._embed(tokens, window.length, strict=True), window.fast_weights, window.conv_tails, cache, valid, slot
         )
         window = type(window)(
             tokens=put(window.tokens, tokens, window.length, axis=1),
@@ -189,7 +197,7 @@ class Hybrid(WindowReader):
         if counted and passes == 1:
             return self._open(*awake)
         survivors = jax.tree.map(lambda a: a[:, :a.shape[1] - self.config.window], window.kv_cache)
-        _, *asleep, _ = self._read(window.tokens, state.fast_weights, survivors, passes, window.length, halt=halt)
+        _, *asleep, _ = self._read(window.tokens, state.fast_weights, survivors, passes, window.length, halt=halt, strict=True)
         return self._open(*(asleep if counted else jax.tree.map(lambda one, more: jnp.where(passes == 1, one, more), awake, tuple(asleep))))
 
 

@@ -49,16 +49,16 @@ class WindowReader(nnx.Module):
         )
         return FastWeights.zeros(batch_size, (config.state_shape,) * config.pattern.count("G")), cache
 
-    def _embed(self, tokens, first=0):
-        """Embeddings of tokens that stand at `first` … of the window."""
-        # beyond the vocabulary, on either side, is no token: NaN, where indexing would take the nearest
-        hidden = _whole(self.embedding).at[tokens].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    def _embed(self, tokens, first=0, strict=False):
+        """Embeddings of tokens that stand at `first` … of the window; beyond the vocabulary it is the nearest token's or, if `strict`, NaN."""
+        table = _whole(self.embedding)
+        hidden = table.at[tokens].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False) if strict else table[tokens]
         if self.config.window_positions:
             hidden = hidden + jax.lax.dynamic_slice_in_dim(_whole(self.positions), first, tokens.shape[1])[None]
         return hidden.astype(jnp.dtype(self.config.dtype))
 
-    def _read(self, tokens, fast_weights, survivors, passes, newest=None, causal=False, halt=None):
-        """Reads one window `passes` times; `causal` where it predicts.
+    def _read(self, tokens, fast_weights, survivors, passes, newest=None, causal=False, halt=None, strict=False):
+        """Reads one window `passes` times; `causal` where it predicts; `strict` as in `_embed`.
 
         A pass that began with the S of the pass before would have read the whole window, the answers included: where
         something is predicted, every pass begins with the window's first S.
@@ -89,7 +89,7 @@ class WindowReader(nnx.Module):
         def after(context, entries):
             return (valid, *(entries or context[1:3]), context[3])
 
-        hidden = self._embed(tokens)
+        hidden = self._embed(tokens, strict=strict)
         hidden, fast_weights, entries = span(0, start)((params, context), hidden, fast_weights)
         context = after(context, entries)
         block_pass = jax.checkpoint(span(start, stop), policy=_KEPT) if config.recomputed == "named" else span(start, stop)

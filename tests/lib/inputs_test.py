@@ -1,11 +1,13 @@
 """What a model is given that is none of its own: refused by name where it can be seen, never read as something else where it can't."""
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from sleepnet import seeds, tasks
+from sleepnet import data, seeds, tasks
 from sleepnet.config import ModelConfig, SleepConfig
 from sleepnet.errors import UsageError
 from sleepnet.models.hybrid import Hybrid
@@ -84,19 +86,38 @@ def test_a_token_outside_the_vocabulary_is_refused_where_it_is_seen(token, array
             call()
 
 
-def test_one_that_is_not_seen_makes_nan_of_what_comes_after_and_of_no_other_sequence():
-    read = jax.jit(lambda tokens: MODEL.forward(tokens, predicts=(False, True)))
-    good = read(TOKENS)
+def whole(tokens):
+    return MODEL.forward(tokens, predicts=(False, True))
+
+
+def streamed(tokens):
+    """The same in windows: what is read is remembered, so what is no token must not be forgotten either."""
+    state = MODEL.sleep(MODEL.wake(tokens[:, :L], MODEL.init_state(2))[1], 2)
+    return MODEL.wake(tokens[:, L:], state)[0]
+
+
+@pytest.mark.parametrize("read", [whole, streamed])
+def test_one_that_is_not_seen_makes_nan_of_what_comes_after_and_of_no_other_sequence(read):
+    compiled = jax.jit(read)
+    good = compiled(TOKENS)
     assert np.isfinite(good).all()
     for token in (-1, V):
         for place in (1, 6):  # in a window that sleeps, and in one that predicts
             bad = TOKENS.copy()
             bad[1, place] = token
-            found = read(bad)
+            found = compiled(bad)
             np.testing.assert_array_equal(found[0], good[0])
-            window = place // L * L
-            np.testing.assert_array_equal(found[1, :window], good[1, :window])
-            assert np.isnan(found[1, max(place, L) :]).all()
+            assert np.isnan(found[1, max(place - L, 0) - L :]).all()
+
+
+@pytest.mark.parametrize("key, token", [("tokens", -1), ("tokens", V), ("targets", -1), ("targets", V)])
+def test_training_data_with_one_are_refused_by_their_batch(key, token):
+    batch = {name: np.zeros((3, 4), np.int32) for name in data.KEYS}
+    batch[key][2, 1] = token
+    task = types.SimpleNamespace(name="mine", vocab_size=V, batch_at=lambda seed, split, indices: batch)
+    source = data.BatchSource(task, seed=5, batch_size=3, steps=9)
+    with pytest.raises(UsageError, match=f"batch 7 of seed 5: {key} hold {token}, the task's vocabulary is 0 … {V - 1}; .*tasks check mine"):
+        source[7]
 
 
 @pytest.mark.parametrize("tokens, given", [
