@@ -10,7 +10,6 @@
 import contextlib
 import dataclasses
 import errno
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -29,7 +28,7 @@ from orbax.checkpoint import checkpoint_managers as preservation
 from sleepnet import build, files, lock, orbax_log, origin, paths, step_folders, trust
 from sleepnet.config import RunConfig, from_dict, to_dict
 from sleepnet.errors import UsageError
-from sleepnet.files import write_json
+from sleepnet.files import read_json, write_json
 from sleepnet.models.hybrid import Hybrid
 from sleepnet.tasks.base import Task
 
@@ -46,14 +45,8 @@ class Loaded:
     step: int
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        found = json.loads(path.read_text())
-        if not isinstance(found, dict):
-            raise ValueError(f"{type(found).__name__} where a JSON object should be")
-        return found
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} can't be read ({error}); the run's folder is damaged, or not a run's folder") from error
+def _read_json(path: Path) -> dict[str, Any]:
+    return read_json(path, "the run's folder is damaged, or not a run's folder")
 
 
 def claim(workdir: Path, config: RunConfig, task: Task, manifest_hash: str = "") -> None:
@@ -80,7 +73,9 @@ def claim(workdir: Path, config: RunConfig, task: Task, manifest_hash: str = "")
         if (held := known.get("manifest_hash", "")) != manifest_hash:
             there, here = (f"the export with manifest {digest[:12]}" if digest else "examples drawn by the task" for digest in (held, manifest_hash))
             raise UsageError(f"{workdir} was trained on {there}, task.folder={config.task.folder!r} is {here}: give that folder, or another --workdir")
-        if key := origin.difference(_read_json(workdir / "config.json"), mine):
+        with trust.reading(workdir / "config.json"):
+            key = origin.difference(_read_json(workdir / "config.json"), mine)
+        if key:
             raise UsageError(f"{workdir} belongs to another run: {key}; give another --workdir")
         return
     if workdir.exists() and any(path.name not in ("task.json", lock.NAME) and path.suffix != ".part" for path in workdir.iterdir()):
@@ -100,7 +95,7 @@ def read_claim(workdir: Path) -> tuple[RunConfig, Task]:
         raise UsageError(f"{workdir} holds no run: there is no config.json in it")
     with trust.reading(workdir / "config.json"):
         config = from_dict(RunConfig, _read_json(workdir / "config.json"))
-    task, known = build.task_of(config), _read_json(workdir / "task.json")
+        task, known = build.task_of(config), _read_json(workdir / "task.json")
     if known.get("hash") != task.spec_hash:
         raise UsageError(f"{workdir}: the run's task {known} is not this package's {task.spec()}; use the version it was trained with")
     return config, task

@@ -29,6 +29,7 @@ _FIXES = {
     errno.ENOENT: "check the path",
     errno.ENOTDIR: "a part of that path is a file: give another path",
     errno.EISDIR: "give a file's path",
+    errno.EEXIST: "a file, or a link to nothing, is in its place: move it away or give another path",
 }
 
 

@@ -234,6 +234,8 @@ def _built(cls: type, arguments: dict[str, Any]) -> Any:
 
 def _made(cls: type, values: Any, prefix: str, make: Callable[[type, dict[str, Any]], Any]) -> Any:
     """What `make` makes of a class and its arguments, those that are sections made before."""
+    if not hasattr(values, "items"):
+        raise UsageError(f"{prefix[:-1] or 'config'}={values!r} must be a section of keys and values")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     arguments = {}
     for key, value in dict(values).items():
@@ -244,9 +246,8 @@ def _made(cls: type, values: Any, prefix: str, make: Callable[[type, dict[str, A
 
 
 def _convert(field: dataclasses.Field, value: Any, key: str, make: Callable[[type, dict[str, Any]], Any]) -> Any:
-    if dataclasses.is_dataclass(field.type) or field.type not in (int, float, bool, str, tuple[int, ...]):
-        if not hasattr(value, "items"):
-            raise UsageError(f"{key}={value!r} must be a section of keys and values")
+    if field.type not in (int, float, bool, str, tuple[int, ...]) and not hasattr(value, "items"):
+        raise UsageError(f"{key}={value!r} must be a section of keys and values")
     if dataclasses.is_dataclass(field.type):
         return _made(field.type, value, f"{key}.", make)
     if field.type is float and isinstance(value, int) and not isinstance(value, bool):

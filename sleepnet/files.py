@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sleepnet import paths
+from sleepnet.errors import UsageError
 
 
 # what takes no more, and what helps
@@ -54,6 +55,32 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """`text` in UTF-8, by `write_bytes`."""
     write_bytes(path, text.encode())
+
+
+def read_json(path: Path, fix: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+      UsageError: there is none, or it is damaged; `fix` says what to do then.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"{type(found).__name__} where a JSON object should be")
+        return found
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} can't be read ({error}); {fix}") from error
+
+
+def json_lines(text: str, *keys: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The whole lines of `text` that are JSON objects with these keys, as they stand and read: not what a kill has cut or a disk has spoilt."""
+    for line in text.splitlines(keepends=True):
+        try:
+            found = json.loads(line) if line.endswith("\n") else None
+        except ValueError:
+            continue
+        if isinstance(found, dict) and found.keys() >= set(keys):
+            yield line, found
 
 
 def write_json(path: Path, value: Any) -> None:

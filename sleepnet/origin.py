@@ -32,6 +32,7 @@ FREE = ("resume", "profile", "compile_cache", "task.folder", "train.log_every", 
 
 
 _TRIES = 50
+_CARD = {"tree_version": int, "versions": dict, "mesh": dict, "config": dict, "task": dict}
 
 T = TypeVar("T")
 
@@ -128,7 +129,10 @@ def contents(folder: Path) -> Contents:
         tree = ocp.StandardCheckpointer().metadata(folder / "state").item_metadata.tree
     except Exception as error:  # of many kinds, for a damaged file
         raise Unusable(f"truncated or damaged (state/: {first_line(error)})") from error
-    return Contents(known.get("custom_metadata") or {}, data.get("next_index"), metrics, tree, known["init_timestamp_nsecs"] / 1e9)
+    card = known.get("custom_metadata") or {}
+    if not isinstance(card, dict) or card and not all(isinstance(card.get(key), kind) for key, kind in _CARD.items()):
+        raise Unusable(f"truncated or damaged ({folder.name}/{METADATA}: its card needs {', '.join(_CARD)})")
+    return Contents(card, data.get("next_index"), metrics, tree, known.get("init_timestamp_nsecs", 0) / 1e9)
 
 
 def _spec(state: Path) -> dict[str, Any]:
@@ -182,10 +186,14 @@ def check(found: Contents, mine: dict[str, Any], like: Any) -> None:
     """
     if found.card and mine:
         if (version := found.card["tree_version"]) != mine["tree_version"]:
-            raise Unusable(f"of tree version {version}, this package reads {mine['tree_version']} (sleepnet {found.card['versions']['sleepnet']} wrote it)")
-        if found.card["task"]["hash"] != mine["task"]["hash"]:
-            raise Unusable(f"of another task ({found.card['task']['name']} {found.card['task']['hash'][:12]}, here {mine['task']['name']} {mine['task']['hash'][:12]})")
-        if key := difference(found.card["config"], mine["config"]):
+            raise Unusable(f"of tree version {version}, this package reads {mine['tree_version']} (sleepnet {found.card['versions'].get('sleepnet')} wrote it)")
+        if found.card["task"].get("hash") != mine["task"]["hash"]:
+            raise Unusable(f"of another task ({found.card['task'].get('name')} {str(found.card['task'].get('hash'))[:12]}, here {mine['task']['name']} {mine['task']['hash'][:12]})")
+        try:
+            key = difference(found.card["config"], mine["config"])
+        except UsageError as error:
+            raise Unusable(f"of a newer version, or damaged ({error}; sleepnet {found.card['versions'].get('sleepnet')} wrote it)") from error
+        if key:
             raise Unusable(f"another run's ({key})")
     have = named(found.tree)
     for name, leaf in named(like).items():

@@ -50,10 +50,18 @@ def flags() -> list[str]:
 
 @contextlib.contextmanager
 def reading(source: str | Path = "") -> Iterator[None]:
-    """Within it configurations are built from a saved file, `source`; of several, one in another, the inner one is told where it is known."""
+    """Within it configurations are built from a saved file, `source`; of several, one in another, the inner one is told where it is known.
+
+    Raises:
+      UsageError: one that is raised within, behind the name of the file: a saved configuration is refused where it is damaged or newer than this package.
+    """
     token = _SOURCE.set(str(source) or _SOURCE.get() or "a saved configuration")
     try:
         yield
+    except UsageError as error:
+        if not str(source) or str(error).startswith(str(source)):
+            raise
+        raise UsageError(f"{source}: {error}; if a newer version of sleepnet wrote it, use that one") from error
     finally:
         _SOURCE.reset(token)
 

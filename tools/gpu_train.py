@@ -14,7 +14,6 @@ process, with compiling, validation and packing; --reserve seconds are kept for 
 Prints tokens per second and the share of the device's peak of this leg, and validation accuracy against tokens of all legs.
 """
 import contextlib
-import json
 import os
 import signal
 import threading
@@ -30,6 +29,7 @@ import packs
 from sleepnet import cli, paths, trust
 from sleepnet.config import RunConfig, parse
 from sleepnet.errors import UsageError
+from sleepnet.files import json_lines
 
 _START = time.monotonic()
 FLAGS = flags.FlagValues()
@@ -101,7 +101,7 @@ def told(workdir: Path, start: int, config: RunConfig) -> list[str]:
     import floors
     import jax
 
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [line for _, line in json_lines((workdir / "metrics.jsonl").read_text(encoding="utf-8", errors="replace"), "step", "split")]
     train = [line for line in lines if line["split"] == "train"]
     mine = [line for line in train if line["step"] > start]
     out = []

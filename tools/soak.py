@@ -24,6 +24,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from sleepnet import cli, paths
+from sleepnet.files import json_lines
 
 FLAGS = flags.FlagValues()
 config_flags.DEFINE_config_file("config", None, "config file of the run", lock_config=True, flag_values=FLAGS)
@@ -43,8 +44,8 @@ def start(workdir: Path, arguments: list[str]) -> subprocess.Popen:
 def step_of(workdir: Path) -> int:
     """The last step that has a line of metrics."""
     path = workdir / "metrics.jsonl"
-    whole = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")] if path.exists() else []
-    return json.loads(whole[-1])["step"] if whole else 0
+    whole = [line for _, line in json_lines(path.read_text(encoding="utf-8", errors="replace"), "step")] if path.exists() else []
+    return whole[-1]["step"] if whole else 0
 
 
 def saving(workdir: Path) -> bool:

@@ -66,7 +66,7 @@ def catalogue(tree: Path) -> Catalogue:
     found: Catalogue = {}
     for path in sorted(tree.rglob("*-seed*.json")):
         outcome = results.read(path)
-        found.setdefault(key(ledger.whole(outcome.config)), {}).setdefault(outcome.seed, outcome)
+        found.setdefault(key(ledger.whole(outcome.config, path)), {}).setdefault(outcome.seed, outcome)
     return found
 
 

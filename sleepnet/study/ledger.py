@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sleepnet import lock, trust
+from sleepnet import files, lock, trust
 from sleepnet.config import RunConfig, completed, to_dict
 from sleepnet.errors import UsageError, nearest
 from sleepnet.files import write_json
@@ -56,17 +56,25 @@ def plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def whole(config: dict[str, Any]) -> dict[str, Any]:
-    """A run's configuration from a file, with the defaults of keys that are newer than the file."""
-    return plain(completed(RunConfig, config))
+def whole(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A run's configuration from the file `path`, with the defaults of keys that are newer than the file."""
+    with trust.reading(path):
+        return plain(completed(RunConfig, config))
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; raises UsageError if it is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise UsageError(f"{path} can't be read ({error}): if it is damaged, remove it and run the study again") from error
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a study's file; raises UsageError if it is missing or damaged."""
+    return files.read_json(path, "if it is damaged, remove it and run the study again")
+
+
+def _study(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """What study.json holds; raises UsageError if it is missing or damaged."""
+    path = folder / "study.json"
+    values = read_json(path)
+    spec, commands = values.get("spec"), values.get("commands")
+    if not isinstance(spec, dict) or not isinstance(commands, list) or not isinstance(spec.get("seeds"), list):
+        raise UsageError(f"{path} is no study's: it needs spec, with its seeds, and commands; if it is damaged, remove it and run the study again")
+    return spec, commands
 
 
 def claim(workdir: Path, spec: StudySpec, commands: Iterable[str]) -> None:
@@ -88,7 +96,8 @@ def check(folder: Path, spec: StudySpec, flag: str) -> None:
       UsageError: it belongs to another study; names the first key that differs.
     """
     if (folder / "study.json").exists():
-        known = specs.completed(read_json(folder / "study.json")["spec"])
+        with trust.reading(folder / "study.json"):
+            known = specs.completed(_study(folder)[0])
         difference = _difference(plain(known), plain(specs.to_dict(spec)))
         if difference:
             raise UsageError(f"{folder} belongs to another study: {difference}; give another --{flag}")
@@ -98,9 +107,8 @@ def join(folder: Path, spec: StudySpec, commands: Iterable[str]) -> None:
     """Writes the study to `folder`, its seeds and commands added to those that are there."""
     path, new, before = folder / "study.json", plain(specs.to_dict(spec)), []
     if path.exists():
-        known = read_json(path)
-        before = known["commands"]
-        new["seeds"] = sorted({*known["spec"]["seeds"], *new["seeds"]})
+        known, before = _study(folder)
+        new["seeds"] = sorted({*known["seeds"], *new["seeds"]})
     write_json(path, {"spec": new, "commands": list(dict.fromkeys([*before, *commands]))})
 
 
@@ -108,9 +116,9 @@ def read_study(folder: Path) -> tuple[StudySpec, list[str]]:
     """The study of a folder, and the commands that ran it."""
     if not (folder / "study.json").exists():
         raise UsageError(f"{folder} holds no study: there is no study.json in it")
-    values = read_json(folder / "study.json")
+    values, commands = _study(folder)
     with trust.reading(folder / "study.json"):
-        return specs.from_dict(values["spec"]), values["commands"]
+        return specs.from_dict(values), commands
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
@@ -185,7 +193,7 @@ def take(outcomes: Iterable[Any], runs: Iterable[Run]) -> list[Run]:
 
 def _of(run: Run, path: Path, flag: str) -> bool:
     """Sees that an outcome is the run's; it lies in the folder given as --`flag`."""
-    old, new = flatten(whole(read_json(path)["config"])), flatten(plain(to_dict(run.config)))
+    old, new = flatten(whole(read_json(path).get("config"), path)), flatten(plain(to_dict(run.config)))
     for key in sorted({*old, *new} - {"resume"}):
         if old.get(key) != new.get(key):
             raise UsageError(f"{path} was made with {key}={old.get(key)!r}, this study asks for {new.get(key)!r}: give another --{flag}")

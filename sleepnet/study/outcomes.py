@@ -88,7 +88,7 @@ def load(folder: Path, spec: StudySpec) -> list[Outcome]:
         for path, outcome in zip(paths, outcomes):
             if outcome.arm != arm.name:
                 raise UsageError(f"{path} is of arm {outcome.arm!r}: not its outcome")
-            have = flatten(ledger.whole(outcome.config))
+            have = flatten(ledger.whole(outcome.config, path))
             for key in sorted({*expected, *have} - free):
                 if have.get(key) != expected.get(key):
                     raise UsageError(f"{path} was made with {key}={have.get(key)!r}, the study says {expected.get(key)!r}: not its outcome")
@@ -147,6 +147,6 @@ def binned(outcomes: Iterable[Outcome]) -> list[Outcome]:
 def read(path: Path) -> Outcome:
     """An outcome's file; raises UsageError if it is damaged or none."""
     values, known = read_json(path), {field.name for field in dataclasses.fields(Outcome)}
-    if not isinstance(values, dict) or set(values) != known or type(values["seed"]) is not int:
+    if set(values) != known or type(values["seed"]) is not int:
         raise UsageError(f"{path} is not the outcome of a run: it needs the keys {', '.join(sorted(known))}, and a whole number for its seed")
     return Outcome(**values)

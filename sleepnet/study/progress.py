@@ -1,6 +1,5 @@
 """How far a study is, read from the metrics that its runs write."""
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 
@@ -8,6 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from sleepnet.files import json_lines
 from sleepnet.study.ledger import Run
 
 _TAIL = 1 << 16  # bytes; some hundred lines
@@ -47,10 +47,8 @@ def _tail(run: Run) -> list[dict]:
     with open(run.metrics, "rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - _TAIL))
-        parts = file.read().split(b"\n")
-    # the first may be cut off, the last not yet written
-    parts = parts[1 if size > _TAIL else 0:-1]
-    return [json.loads(part) for part in parts if part.strip()]
+        text = file.read().decode(errors="replace")
+    return [line for _, line in json_lines(text, "split", "step", "seconds")]  # the first may be cut off, the last not yet written
 
 
 def remaining(runs: Sequence[Run], states: dict[str, str], standings: dict[str, Standing], slots: int) -> float | None:

@@ -45,9 +45,10 @@ def end_with_parent() -> None:
 
 def curve(metrics: Path) -> list[dict]:
     """The validation lines of a run's metrics by step; of a step that a resumed run repeated, the later line."""
+    from sleepnet.files import json_lines
+
     lines = {}
-    for text in metrics.read_text(encoding="utf-8").splitlines():
-        line = json.loads(text)
+    for _, line in json_lines(metrics.read_text(encoding="utf-8", errors="replace"), "step"):
         if line.get("split") == "validation":
             lines[line["step"]] = {key: line.get(key) for key in ("step", "flops", "tokens", "loss", "exact_accuracy")}
     return [lines[step] for step in sorted(lines)]

@@ -1,6 +1,5 @@
 """A training run: data, steps, metrics, checkpoints, from wherever its folder stands to the end."""
 import contextlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,14 @@ from sleepnet import build, checkpoint, data, lock, mesh as meshes, optim, origi
 from sleepnet.config import RunConfig
 from sleepnet.errors import UsageError
 from sleepnet.eval.runner import evaluate
-from sleepnet.files import write_json
+from sleepnet.files import read_json, write_json
 from sleepnet.models import flops
 from sleepnet.train import compiled, hosts, preempt
 from sleepnet.train.metrics import Metrics, Seconds
 from sleepnet.train.step import first_bad_tensor, init_state, make_step
 from sleepnet.train.trace import Trace
 
+_RESULT = {"steps", "tokens", "flops", "seconds", "device"}  # of result.json, what is told at the end
 _AHEAD = 2  # steps that may be on their way at once: with more, simulated CPU devices run out of threads and wait for each other
 
 
@@ -61,7 +61,7 @@ def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dic
         hosts.first(lambda: stack.enter_context(lock.held(workdir, "a training")), "lock")
         hosts.first(lambda: checkpoint.claim(workdir, config, task, examples.manifest_hash if config.task.folder else ""), "claim")
         if (workdir / "result.json").exists():
-            return json.loads((workdir / "result.json").read_text())
+            return _finished(workdir)
         keep = {key: getattr(config.train, key) for key in ("keep", "keep_period", "keep_best")}
         # Of several processes the others wait for this one, and Orbax waits for them: only its thread can still act
         failed = (lambda error: hosts.fail(str(error))) if hosts.several() else (lambda error: None)
@@ -151,6 +151,15 @@ def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
     }
     if hosts.primary():
         write_json(workdir / "result.json", result)
+    return result
+
+
+def _finished(workdir: Path) -> dict[str, Any]:
+    """What `result.json` says; raises UsageError if it is damaged."""
+    path, fix = workdir / "result.json", "remove it and run the same command again: it is written anew from the last checkpoint"
+    result = read_json(path, fix)
+    if lacks := _RESULT - result.keys():
+        raise UsageError(f"{path} lacks {', '.join(sorted(lacks))}; {fix}")
     return result
 
 

@@ -12,6 +12,8 @@ import jax
 from sleepnet import files
 from sleepnet.train.board import Board
 
+from sleepnet import files
+
 
 def _clock(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
@@ -68,14 +70,11 @@ class Metrics:
     def _kept(self, start: int) -> list[str]:
         if not self.path.exists():
             return []
-        kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True):
-            try:
-                if line.endswith("\n") and json.loads(line)["step"] <= start:
-                    kept.append(line)
-            except json.JSONDecodeError:
-                break  # the line a kill cut in two
-        return kept
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        whole = list(files.json_lines(text, "step", "seconds"))
+        if spoilt := text.count("\n") - len(whole):  # what a kill cut in two has no end
+            print(f"{self.path}: {spoilt} damaged line{'s are' if spoilt > 1 else ' is'} left out", file=sys.stderr)
+        return [line for line, values in whole if values["step"] <= start]
 
     def write(self, step: int, split: str, values: dict[str, Any]) -> None:
         """One line of numbers of `split`, with the seconds that the run has taken so far, all its legs together."""
