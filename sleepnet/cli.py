@@ -4,18 +4,16 @@ import contextlib
 import errno
 import inspect
 import os
-import re
 import signal
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from absl import flags, logging
-from ml_collections.config_flags import config_flags
 
-from sleepnet import files, trust
+from sleepnet import config_files, files, trust
 from sleepnet.errors import UsageError, nearest
 
 USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # exit codes: ours for a request that can't be met, the shell's for signals
@@ -215,70 +213,17 @@ def _parse(argv: list[str], flag_values: flags.FlagValues, known: list[str]) -> 
     """Returns argv without flags, which is [program]; `known` are the names to propose for an unknown flag.
 
     Raises:
-      UsageError: a missing config file, an unknown key of it, or an argument that is no flag.
-      flags.Error: a flag that is unknown or has a bad value.
+      UsageError: a flag that is unknown, an argument that is none, or as `config_files.parse`.
+      flags.Error: a flag that has a bad value.
     """
-    configs = dict(_config_files(argv, flag_values))
-    for name, path in configs.items():
-        if path is not None and not os.path.isfile(path.split(":", 1)[0]):
-            raise UsageError(f"--{name}={path}: there is no such file")
-    for name, key in _overrides(argv, configs):
-        if configs[name] is None:
-            raise UsageError(f"--{name}.{key} changes a config file: give --{name}=FILE before it")
     try:
-        rest = flag_values(argv)
-    except (KeyError, AttributeError) as error:
-        _name_unknown_key(argv, configs, error)
-        raise
+        rest = config_files.parse(argv, flag_values)
     except flags.UnrecognizedFlagError as error:
         near = nearest(f"--{error.flagname}", (f"--{name}" for name in known))
         raise UsageError(f"unknown flag --{error.flagname}{near}") from error
-    except flags.IllegalFlagValueError as error:
-        if "Error whilst parsing config file" in str(error):
-            path = next(path for path in configs.values() if path is not None)
-            raise UsageError(f"{path}: {str(error).strip().splitlines()[-1]}") from error
-        raise
     if len(rest) > 1:
         raise UsageError(f"unexpected argument {rest[1]!r}: everything is given as --flag=value, see --help")
     return rest
-
-
-def _config_files(argv: list[str], flag_values: flags.FlagValues) -> Iterator[tuple[str, str | None]]:
-    """(flag, path given or None) for every flag that takes a config file."""
-    for name in flag_values:
-        if config_flags.is_config_flag(flag_values[name]):
-            path = None
-            for argument, following in zip(argv, [*argv[1:], None]):
-                if re.fullmatch(f"--?{name}", argument):
-                    path = following
-                elif match := re.match(f"--?{name}=(.*)", argument):
-                    path = match[1]
-            yield name, path
-
-
-def _overrides(argv: list[str], configs: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """(flag, dotted key) for every `--config.key=value`."""
-    for argument in argv[1:]:
-        for name in configs:
-            if match := re.match(rf"--?(?:no)?{name}\.([^=]+)", argument):
-                yield name, match[1]
-
-
-def _name_unknown_key(argv: list[str], configs: Mapping[str, str | None], cause: Exception) -> None:
-    """Raises a UsageError if an override names a key that its config lacks; ml_collections says which, but not where."""
-    for name, key in _overrides(argv, configs):
-        known = set(_keys(config_flags.ConfigFileFlagParser(name).parse(configs[name]), ""))
-        if key not in known:
-            near = nearest(f"--{name}.{key}", (f"--{name}.{other}" for other in known))
-            raise UsageError(f"unknown flag --{name}.{key}{near}") from cause
-
-
-def _keys(config: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    """Dotted keys of a config and of its sections."""
-    for key, value in config.items():
-        yield f"{prefix}{key}"
-        if hasattr(value, "items"):
-            yield from _keys(value, f"{prefix}{key}.")
 
 
 # Help

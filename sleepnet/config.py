@@ -10,7 +10,7 @@ from typing import Any
 
 import ml_collections
 
-from sleepnet import refusals, rules, trust
+from sleepnet import refusals, rules, scalars, trust
 from sleepnet.errors import UsageError, nearest
 
 
@@ -203,9 +203,22 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+class Section(ml_collections.ConfigDict):
+    """A section of a config file: numpy's numbers that it is given become Python's, in it and below it."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        below = isinstance(value, (dict, ml_collections.ConfigDict)) and not isinstance(value, Section)
+        super().__setitem__(key, section(value) if below else scalars.python(value))
+
+
+def section(values: Mapping[str, Any]) -> Section:
+    """The values as a `Section`, with those below it."""
+    return Section({key: section(value) if isinstance(value, dict) else value for key, value in values.items()})
+
+
 def default() -> ml_collections.ConfigDict:
     """A run with every key at its default: what a config file starts from."""
-    return ml_collections.ConfigDict(dataclasses.asdict(RunConfig()))
+    return section(dataclasses.asdict(RunConfig()))
 
 
 def from_dict(cls: type, values: Any, prefix: str = "") -> Any:
@@ -246,6 +259,7 @@ def _made(cls: type, values: Any, prefix: str, make: Callable[[type, dict[str, A
 
 
 def _convert(field: dataclasses.Field, value: Any, key: str, make: Callable[[type, dict[str, Any]], Any]) -> Any:
+    value = scalars.python(value)
     if field.type not in (int, float, bool, str, tuple[int, ...]) and not hasattr(value, "items"):
         raise UsageError(f"{key}={value!r} must be a section of keys and values")
     if dataclasses.is_dataclass(field.type):

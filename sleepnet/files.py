@@ -10,7 +10,6 @@ from typing import Any
 from sleepnet import paths
 from sleepnet.errors import UsageError
 
-
 # what takes no more, and what helps
 FULL = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some of your quota", errno.EFBIG: "raise the limit (ulimit -f)"}
 

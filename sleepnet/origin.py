@@ -30,7 +30,6 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 # Keys that may change between two legs of one run without changing what it computes.
 FREE = ("resume", "profile", "compile_cache", "task.folder", "train.log_every", "train.keep", "train.eval_every", "train.eval_examples", "eval.", "mesh.")
 
-
 _TRIES = 50
 _CARD = {"tree_version": int, "versions": dict, "mesh": dict, "config": dict, "task": dict}
 

@@ -5,10 +5,10 @@ outcomes go to RESULTS/FACTOR_BASE.
 """
 import dataclasses
 import json
-import runpy
 from collections.abc import Iterable
 from pathlib import Path
 
+from sleepnet import config_files
 from sleepnet.config import RunConfig, to_dict
 from sleepnet.errors import UsageError
 from sleepnet.study import ledger, outcomes as results, resolve, spec as specs
@@ -83,9 +83,8 @@ def suite(folder: Path, tree: Path) -> list[Study]:
     """
     known, studies = catalogue(tree), []
     for path in sorted(folder.glob("*.py")):
-        defined = runpy.run_path(str(path))
-        for base in defined.get("BASES", ()):
-            spec = specs.parse(defined["get_config"](base))
+        for base in config_files.namespace(str(path)).get("BASES", ()):
+            spec = specs.parse(config_files.load(f"{path}:{base}"))
             runs = resolve.resolve(spec)
             studies.append(Study(path.stem, base, spec, runs, _of(spec, runs, known)))
     if not studies:

@@ -16,7 +16,7 @@ from typing import Any
 
 import ml_collections
 
-from sleepnet import config as run_config, trust
+from sleepnet import config as run_config, scalars, trust
 from sleepnet.config import RunConfig
 from sleepnet.errors import UsageError, nearest
 from sleepnet.seeds import check as check_seed
@@ -90,7 +90,7 @@ class StudySpec:
 
 def default() -> ml_collections.ConfigDict:
     """A study without arms: what a config file starts from."""
-    return ml_collections.ConfigDict({
+    return run_config.section({
         "title": "", "question": "", "seeds": (0,), "base": run_config.default(), "arms": (), "reference": "", "claim": {},
     })
 
@@ -196,10 +196,10 @@ def _arm(values: Any) -> Arm:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UsageError(f"an arm's name must be letters, digits, '_', '-' or '.', since it names a folder, not {name!r}")
     overrides = values.get("overrides") or {}
-    overrides = flatten(overrides.to_dict() if hasattr(overrides, "to_dict") else overrides)
+    overrides = flatten(scalars.python(overrides.to_dict() if hasattr(overrides, "to_dict") else overrides))
     if values.get("match") and "train.steps" in overrides:
         raise UsageError(f"arm {name!r} sets train.steps and match={values['match']!r}, which computes it: drop one of them")
-    passes = values.get("eval_passes") or ()
+    passes = scalars.python(values.get("eval_passes", ())) or ()
     passes = (passes,) if isinstance(passes, int) else tuple(passes)
     if any(type(n) is not int or n < 1 for n in passes):
         raise UsageError(f"arm {name!r}: eval_passes={passes!r} must be whole numbers of at least 1")
@@ -214,7 +214,7 @@ def _known(what: str, name: str, names: list[str]) -> None:
 def _claim(values: Any, names: list[str]) -> Claim | None:
     if not values:
         return None
-    values, known = dict(values), [field.name for field in dataclasses.fields(Claim)]
+    values, known = scalars.python(dict(values)), [field.name for field in dataclasses.fields(Claim)]
     for key in values:
         if key not in known:
             raise UsageError(f"unknown key claim.{key}{nearest(key, known)}")
@@ -224,7 +224,7 @@ def _claim(values: Any, names: list[str]) -> Claim | None:
     _known("claim.arm", values["arm"], names)
     if values.get("against"):
         _known("claim.against", values["against"], names)
-    elif "at_most" in values:
+    elif values.get("at_most", 1.0) != 1.0:  # which is how a claim without it is kept
         raise UsageError("claim.at_most needs claim.against, the arm that it is about")
     for key in ("at_least", "at_most"):
         bound = values.get(key, 1.0)

@@ -1,11 +1,10 @@
 """`python -m sleepnet.tasks`: the benchmarks, for a reader; checked, counted, and written to disk."""
 import argparse
-import ast
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from sleepnet import cli, paths, seeds
+from sleepnet import cli, config_files, paths, seeds
 from sleepnet.errors import UsageError
 from sleepnet.tasks import exported
 from sleepnet.tasks.base import Task, choice, whole
@@ -37,20 +36,12 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see --help\n")
 
 
-def _value(text: str) -> Any:
-    """Reads a value as Python writes it; anything else is a word."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
 def _arguments(pairs: list[str]) -> dict[str, Any]:
     """Reads k=v pairs."""
     for pair in pairs:
         if "=" not in pair:
             raise UsageError(f"--arguments takes key=value, not {pair!r}; for example width=12")
-    return {key: _value(value) for key, value in (pair.split("=", 1) for pair in pairs)}
+    return {key: config_files.value(value) for key, value in (pair.split("=", 1) for pair in pairs)}
 
 
 def _describe(task: Task, options: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ import importlib
 import pkgutil
 from typing import Any, TypeVar
 
+from sleepnet import scalars
 from sleepnet.errors import UsageError, nearest
 from sleepnet.tasks.base import Task
 
@@ -44,7 +45,7 @@ def task_class(name: str) -> type[Task]:
 
 
 def get(name: str, **arguments: Any) -> Task:
-    """Returns the task `name` with these arguments (lists and tuples are the same).
+    """Returns the task `name` with these arguments (lists and tuples are the same, and so are numpy's numbers and Python's).
 
     Raises:
       UsageError: for an unknown task, an unknown argument or an impossible value, naming the nearest name or the fix.
@@ -54,4 +55,4 @@ def get(name: str, **arguments: Any) -> Task:
     for key in arguments:
         if key not in known:
             raise UsageError(f"task {name!r} has no argument {key!r}{nearest(key, known)}")
-    return cls(**arguments)
+    return cls(**scalars.python(arguments))

@@ -73,7 +73,7 @@ def test_flags_and_overrides_reach_main(command):
         (["--config=config.py", "--config.model.width=wide"], "flag --config.model.width=wide: invalid literal for int() with base 10: 'wide'"),
         (["--config.model.width=3"], "--config.model.width changes a config file: give --config=FILE before it"),
         (["--config=confg.py"], "--config=confg.py: there is no such file"),
-        (["--config=bad.py"], "bad.py: sleepnet.errors.UsageError: width=3 must be even"),
+        (["--config=bad.py"], "bad.py, line 3: width=3 must be even"),
         (["--numbre=4"], "unknown flag --numbre; did you mean '--number'?"),
         (["--number=0"], "flag --number=0: 0 is not a positive integer"),
         (["--number"], "Missing value for flag --number"),
