@@ -85,6 +85,17 @@ def claim(workdir: Path, config: RunConfig, task: Task, manifest_hash: str = "")
     write_json(workdir / "config.json", mine)
 
 
+def changed(workdir: Path, config: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Key → what it was, and what it is in `config`, as which the run goes on; but for what is of one leg alone."""
+    found = origin.changes(_read_json(workdir / "config.json"), to_dict(config))
+    return {key: values for key, values in found.items() if key not in ("resume", "profile")}
+
+
+def change(workdir: Path, config: RunConfig) -> None:
+    """Writes down that the run goes on as `config`, which `claim` and its checkpoint have let pass."""
+    write_json(workdir / "config.json", to_dict(config))
+
+
 def read_claim(workdir: Path) -> tuple[RunConfig, Task]:
     """The configuration and task of a run's folder.
 

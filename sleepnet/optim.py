@@ -10,17 +10,30 @@ ITERATIONS = 5  # of Newton-Schulz
 SMALLEST_MATRIX = 8  # narrower ones (the gates' projections) have no spectrum worth equalising
 
 
+def phases(config: OptimConfig, steps: int) -> tuple[int, int]:
+    """Of a run of so many steps: the steps of its warm-up, and the step before which no rate falls."""
+    warmup = min(config.warmup, steps)
+    return warmup, steps - min(int(round(config.decay * steps)), steps - warmup)
+
+
+def alike(config: OptimConfig, one: int, other: int) -> int:
+    """How many steps have the same rates in runs of `one` and of `other` steps."""
+    (warmup, falls), (others_warmup, others_falls) = phases(config, one), phases(config, other)
+    if warmup != others_warmup:
+        return 0
+    return min(one, other) if config.final == 1 else min(falls, others_falls)
+
+
 def schedule(peak: float, config: OptimConfig, steps: int) -> optax.Schedule:
     """0 → peak over `warmup` steps, constant, then linearly to `final · peak` over the last `decay · steps`."""
-    warmup = min(config.warmup, steps)
-    decay = min(int(round(config.decay * steps)), steps - warmup)
+    warmup, falls = phases(config, steps)
     return optax.join_schedules(
         [
             optax.linear_schedule(peak / max(warmup, 1), peak, max(warmup - 1, 1)),
             optax.constant_schedule(peak),
-            optax.linear_schedule(peak, peak * config.final, max(decay, 1)),
+            optax.linear_schedule(peak, peak * config.final, max(steps - falls, 1)),
         ],
-        [warmup, steps - decay],
+        [warmup, falls],
     )
 
 

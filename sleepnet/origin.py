@@ -19,7 +19,8 @@ import orbax.checkpoint as ocp
 import tensorstore
 from jax.sharding import Mesh
 
-from sleepnet.config import RunConfig, completed, to_dict
+from sleepnet import optim
+from sleepnet.config import OptimConfig, RunConfig, completed, from_dict, to_dict
 from sleepnet.errors import UsageError
 from sleepnet.step_folders import ITEMS, METADATA, steps
 from sleepnet.tasks.base import Task
@@ -28,7 +29,9 @@ TREE_VERSION = 1  # raised whenever the tree of parameters or of the optimiser c
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 
 # Keys that may change between two legs of one run without changing what it computes.
-FREE = ("resume", "profile", "compile_cache", "task.folder", "train.log_every", "train.keep", "train.eval_every", "train.eval_examples", "eval.", "mesh.")
+FREE = (
+    "resume", "profile", "compile_cache", "task.folder", "train.log_every", "train.save_every", "train.keep", "train.eval_every", "train.eval_examples", "eval.", "mesh."
+)  # fmt: skip
 
 _TRIES = 50
 _CARD = {"tree_version": int, "versions": dict, "mesh": dict, "config": dict, "task": dict}
@@ -87,12 +90,26 @@ def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix[:-1]: tree}
 
 
-def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """The first key in which two runs differ that changes what they compute, "" without one; keys newer than `old` have their default there."""
+def changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Key → what it is in two configurations, where they differ; keys newer than one of them have their default there."""
     old, new = (flat(json.loads(json.dumps(completed(RunConfig, values)))) for values in (old, new))
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key) and not key.startswith(FREE):
-            return f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
+    return {key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)}
+
+
+def difference(old: dict[str, Any], new: dict[str, Any], taken: int = 0) -> str:
+    """The first key in which two runs differ that changes what the first `taken` steps compute, or can be no more, "" without one."""
+    found = changes(old, new)
+    for key, (there, here) in found.items():
+        if key != "train.steps" and not key.startswith(FREE):
+            return f"{key} is {there!r} there and {here!r} here"
+    there, here = found.get("train.steps", (taken, taken))
+    if here < taken:
+        return f"train.steps is {there} there and {here} here, where {taken} are taken"
+    same = optim.alike(from_dict(OptimConfig, new.get("optim", {})), there, here) if there != here else taken
+    if same < taken:
+        why = f"since step {same} the learning rate would be another (optim.decay), so a checkpoint of that step at most can go on"
+        why = why if same else "the warm-up would be another from the first on (optim.warmup)"
+        return f"train.steps is {there} there and {here} here, and {taken} are taken: {why}"
     return ""
 
 
@@ -189,7 +206,7 @@ def check(found: Contents, mine: dict[str, Any], like: Any) -> None:
         if found.card["task"].get("hash") != mine["task"]["hash"]:
             raise Unusable(f"of another task ({found.card['task'].get('name')} {str(found.card['task'].get('hash'))[:12]}, here {mine['task']['name']} {mine['task']['hash'][:12]})")
         try:
-            key = difference(found.card["config"], mine["config"])
+            key = difference(found.card["config"], mine["config"], found.step)
         except UsageError as error:
             raise Unusable(f"of a newer version, or damaged ({error}; sleepnet {found.card['versions'].get('sleepnet')} wrote it)") from error
         if key:

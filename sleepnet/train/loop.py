@@ -34,7 +34,8 @@ def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dic
     """Trains to the last step and returns what `result.json` says; a finished run is returned at once.
 
     A run that was stopped, however, goes on from its newest checkpoint and ends with the same parameters and the same
-    metrics, bit for bit, as if it had not been.
+    metrics, bit for bit, as if it had not been. Keys that change nothing computed so far may be other ones then, see `sleepnet.origin`: `train.steps`
+    too, while no rate has fallen yet that would not have in a run of that length.
 
     Args:
       config: the run.
@@ -61,7 +62,9 @@ def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dic
         hosts.first(lambda: stack.enter_context(lock.held(workdir, "a training")), "lock")
         hosts.first(lambda: checkpoint.claim(workdir, config, task, examples.manifest_hash if config.task.folder else ""), "claim")
         if (workdir / "result.json").exists():
-            return _finished(workdir)
+            result = _finished(workdir)
+            if result["steps"] == config.train.steps:
+                return result
         keep = {key: getattr(config.train, key) for key in ("keep", "keep_period", "keep_best")}
         # Of several processes the others wait for this one, and Orbax waits for them: only its thread can still act
         failed = (lambda error: hosts.fail(str(error))) if hosts.several() else (lambda error: None)
@@ -86,14 +89,19 @@ def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
     if found:
         state, position = found
         start, pending = position["next_index"], position.get("pending", [])
+    elif (workdir / "result.json").exists():
+        raise UsageError(f"{workdir} holds a run that has ended, and no checkpoint to go on from to train.steps={settings.steps}: give another --workdir")
+    changed = checkpoint.changed(workdir, config) if hosts.primary() else {}
     if not quiet:
-        _say_where(workdir, start)
+        _say_where(workdir, start, changed)
     step_once = make_step(graph, optimizer, task.predicts, task.answers, settings.accumulate)
     rows = sharding.rows(mesh, settings.batch_size)
     source = data.BatchSource(examples, seed=config.seed, batch_size=settings.batch_size, steps=settings.steps, rows=rows)
     iterator = data.batches(source, start)
     costs = {n: flops.train_flops(model.config, task.predicts, task.seq_len, n) * settings.batch_size for n in _all_passes(config)}
     metrics = Metrics(workdir, start=start, steps=settings.steps, quiet=quiet, writes=hosts.primary())
+    if hosts.primary():
+        _write_down(workdir, config, metrics, start, changed)
     seconds, trace = Seconds(), Trace(config.profile, workdir / "profile" if hosts.primary() else None)
     spent, rank = sum(costs[passes_at(config, step)] for step in range(start)), {}
     see = lambda: _stop_if_bad(config, task, graph, optimizer, state, lambda step: sharding.place(mesh, source[step], settings.batch_size, rows), workdir)
@@ -163,6 +171,14 @@ def _finished(workdir: Path) -> dict[str, Any]:
     return result
 
 
+def _write_down(workdir: Path, config: RunConfig, metrics: Metrics, start: int, changed: dict[str, Any]) -> None:
+    """That the run goes on from `start`, longer than it was, or with other keys."""
+    (workdir / "result.json").unlink(missing_ok=True)
+    if changed:
+        metrics.note(start, changed)
+        checkpoint.change(workdir, config)
+
+
 def _restored(config: RunConfig, checkpoints: checkpoint.Checkpoints, like: Any) -> tuple[Any, dict[str, Any]] | None:
     """State and data position of the checkpoint to go on from, as `resume` says; None: from the beginning."""
     if config.resume == "latest-good":
@@ -174,12 +190,13 @@ def _restored(config: RunConfig, checkpoints: checkpoint.Checkpoints, like: Any)
     return None if latest is None else checkpoints.restore(latest, like)
 
 
-def _say_where(workdir: Path, start: int) -> None:
+def _say_where(workdir: Path, start: int, changed: dict[str, Any]) -> None:
     """A line for whoever started the command again; none at the beginning. And one for each folder that only looks like a checkpoint."""
     for line in step_folders.foreign(workdir / "checkpoints"):
         print(f"{line}: it is left alone", file=sys.stderr)
     if start:
-        print(f"goes on from the checkpoint of step {start}", file=sys.stderr)
+        other = "".join(f"; {key} was {before!r}, is {now!r}" for key, (before, now) in changed.items())
+        print(f"goes on from the checkpoint of step {start}{other}", file=sys.stderr)
     elif (workdir / "metrics.jsonl").exists():
         print(f"{workdir / 'checkpoints'} holds no checkpoint: begins again at step 0", file=sys.stderr)
 

@@ -12,8 +12,6 @@ import jax
 from sleepnet import files
 from sleepnet.train.board import Board
 
-from sleepnet import files
-
 
 def _clock(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
@@ -84,13 +82,21 @@ class Metrics:
         self.seconds += now - self.mark
         rate = (step - self.marked_step) / max(now - self.mark, 1e-9)
         self.mark, self.marked_step = now, step
-        line = (json.dumps({"step": step, "split": split, **values, "seconds": round(self.seconds, 3)}) + "\n").encode()
-        with files.named(self.path):
-            while line:  # a disk that becomes full takes a part first
-                line = line[self.file.write(line):]
+        self._append({"step": step, "split": split, **values})
         self.board.write(step, {f"{split}/{key}": value for key, value in values.items()})
         if not self.quiet:
             self._show(step, split, values, rate)
+
+    def note(self, step: int, changed: dict[str, Any]) -> None:
+        """A line, of the split "config", about keys of the configuration that are other ones from this step on."""
+        if self.writes and changed:
+            self._append({"step": step, "split": "config", "changed": changed})
+
+    def _append(self, values: dict[str, Any]) -> None:
+        line = (json.dumps(values | {"seconds": round(self.seconds, 3)}) + "\n").encode()
+        with files.named(self.path):
+            while line:  # a disk that becomes full takes a part first
+                line = line[self.file.write(line):]
 
     def _show(self, step: int, split: str, values: dict[str, Any], rate: float) -> None:
         line = f"step {step}/{self.steps}  {split:10s} exact {values['exact_accuracy']:.3f}"

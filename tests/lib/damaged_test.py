@@ -59,7 +59,7 @@ def test_so_is_a_checkpoint_s():
     mine = origin.card(CONFIG, TASK)
     newer = {**mine, "config": mine["config"] | {"nights": 3}, "versions": mine["versions"] | {"sleepnet": "9.0"}}
     with pytest.raises(origin.Unusable, match=r"^of a newer version, or damaged \(unknown config key nights.*; sleepnet 9.0 wrote it\)$"):
-        origin.check(origin.Contents(newer, {}, {}, 0.0), mine, {})
+        origin.check(origin.Contents(newer, 0, {}, {}, 0.0), mine, {})
 
 
 def study(folder, **values):

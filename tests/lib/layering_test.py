@@ -37,7 +37,7 @@ MAY = {
     f"{MODELS}.__main__": (f"{MODELS}.zoo", "sleepnet.cli", "sleepnet.errors", MODELS, "sleepnet.trust"),
     "sleepnet.build": ("sleepnet.config", "sleepnet.errors", MODELS, "sleepnet.seeds", "sleepnet.tasks"),
     "sleepnet.sharding": ("sleepnet.build", "sleepnet.cli", "sleepnet.config", "sleepnet.errors", "sleepnet.mesh"),
-    "sleepnet.origin": ("sleepnet.config", "sleepnet.errors", "sleepnet.step_folders", "sleepnet.tasks"),
+    "sleepnet.origin": ("sleepnet.config", "sleepnet.errors", "sleepnet.optim", "sleepnet.step_folders", "sleepnet.tasks"),
     "sleepnet.checkpoint": ("sleepnet.build", "sleepnet.config", "sleepnet.errors", "sleepnet.files", "sleepnet.lock", MODELS, "sleepnet.orbax_log", "sleepnet.origin", "sleepnet.paths", "sleepnet.step_folders", "sleepnet.tasks", "sleepnet.trust"),
 }
 # everything but these
