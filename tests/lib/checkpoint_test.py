@@ -337,7 +337,9 @@ def moves_on(monkeypatch, place, times):
     def raced(*arguments, **options):
         def move():
             folder = next(path for path in CHECKPOINTS() if path.name == str(max(int(path.name) for path in CHECKPOINTS())))
-            shutil.copytree(folder, folder.with_name(f"{int(folder.name) + 2}"))
+            newer = folder.with_name(f"{int(folder.name) + 2}")
+            shutil.copytree(folder, newer)
+            (newer / "data/metadata").write_text(json.dumps({"next_index": int(newer.name)}))
             shutil.rmtree(folder)
             deleted.append(int(folder.name))
 
