@@ -4,16 +4,14 @@ import contextlib
 import errno
 import inspect
 import os
-import signal
 import sys
 import textwrap
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from absl import flags, logging
 
-from sleepnet import config_files, files, trust
+from sleepnet import config_files, files, signals, trust
 from sleepnet.errors import UsageError, nearest
 
 USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # exit codes: ours for a request that can't be met, the shell's for signals
@@ -143,20 +141,12 @@ def _fail(message: str, prefix: str) -> int:
     return USAGE
 
 
-@contextlib.contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """Within it SIGTERM does what Ctrl-C does: what was begun is undone on the way out. Outside the main thread it changes nothing."""
+def stops_interrupt() -> contextlib.AbstractContextManager[None]:
+    """Within it whatever asks to stop (see `signals`) does what Ctrl-C does: what was begun is undone on the way out."""
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return signals.handled(interrupt)
 
 
 def device_fault() -> str:

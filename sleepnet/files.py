@@ -56,6 +56,14 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; raises OSError or ValueError where there is none."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError(f"{type(found).__name__} where a JSON object should be")
+    return found
+
+
 def read_json(path: Path, fix: str) -> dict[str, Any]:
     """The JSON object in a file.
 
@@ -63,10 +71,7 @@ def read_json(path: Path, fix: str) -> dict[str, Any]:
       UsageError: there is none, or it is damaged; `fix` says what to do then.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError(f"{type(found).__name__} where a JSON object should be")
-        return found
+        return json_object(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} can't be read ({error}); {fix}") from error
 

@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 from sleepnet import optim
 from sleepnet.config import OptimConfig, RunConfig, completed, from_dict, to_dict
 from sleepnet.errors import UsageError
+from sleepnet.files import json_object
 from sleepnet.step_folders import ITEMS, METADATA, steps
 from sleepnet.tasks.base import Task
 
@@ -174,10 +175,7 @@ def array(folder: Path, name: str) -> np.ndarray:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError(f"{type(found).__name__} where a JSON object should be")
-        return found
+        return json_object(path)
     except (OSError, ValueError) as error:
         raise Unusable(f"truncated or damaged ({path.parent.name}/{path.name}: {first_line(error)})") from error
 

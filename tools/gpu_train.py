@@ -15,6 +15,7 @@ Prints tokens per second and the share of the device's peak of this leg, and val
 """
 import contextlib
 import os
+import shlex
 import signal
 import threading
 import time
@@ -137,14 +138,14 @@ def main(argv: list[str]) -> None:
     deadline = _START + 60 * FLAGS.minutes - FLAGS.reserve
     if deadline <= time.monotonic():
         raise UsageError(f"--minutes={FLAGS.minutes} leave no time for training before --reserve={FLAGS.reserve} seconds: give more minutes")
-    with cli.sigterm_interrupts():  # what is half unpacked or packed is removed
+    with cli.stops_interrupt():  # what is half unpacked or packed is removed
         done = leg(config, workdir, pack, out, deadline=deadline, part_bytes=int(FLAGS.part_mib * 2**20))
     print(*told(workdir, done["start"], config), sep="\n")
     size = sum(part["bytes"] for part in done["parts"])
     print(f"step {done['step']} of {config.train.steps}: {len(done['parts']) + 1} files, {size / 2**20:.1f} MiB in {paths.shown(out)}; {time.monotonic() - _START:.0f} s")
     print(
-        f"finished; grade it with: {' '.join(['python -m sleepnet.eval', f'--workdir={paths.shown(workdir)}', *trust.flags()])}" if (workdir / "result.json").exists()
-        else f"the same command with --pack={paths.shown(out)} goes on from there"
+        f"finished; grade it with: {shlex.join(['python', '-m', 'sleepnet.eval', f'--workdir={paths.shown(workdir)}', *trust.flags()])}" if (workdir / "result.json").exists()
+        else f"the same command with {shlex.join([f'--pack={paths.shown(out)}'])} goes on from there"
     )
 
 

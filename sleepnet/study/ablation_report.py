@@ -29,9 +29,8 @@ def write(folder: Path, tree: Path, out: Path) -> list[Path]:
     again = shlex.join(["python", "-m", "sleepnet.study", f"--ablations={there}", *([f"--reuse={held}"] if tree != folder.parent / "results" else [])])
     written = [out / "README.md", out / "REPORT.md"]
     pace = ablations.speed(studies)
-    command = (
-        f"python -m sleepnet.study --config={there}/{{factor}}.py:{{base}} --only={{arm}} --seeds={{seed}} --results={held}/{{name}} --reuse={held}"
-    )
+    into, beside = shlex.quote(held), shlex.quote(there)
+    command = f"python -m sleepnet.study --config={beside}/{{factor}}.py:{{base}} --only={{arm}} --seeds={{seed}} --results={into}/{{name}} --reuse={into}"
     listed = ablation_tables.runs(studies, pace, command)
     write_text(written[0], "\n\n".join([
         "# Ablations: the runs",

@@ -75,12 +75,12 @@ def execute(
       command: how a run is started; `worker_command` if None.
 
     Raises:
-      KeyboardInterrupt: Ctrl-C or SIGTERM; the children have ended.
+      KeyboardInterrupt: Ctrl-C, SIGTERM, SIGHUP or SIGUSR1; the children have ended.
     """
     command = command or worker_command
     states = {run.name: "waiting" for run in runs}
     pending, free, children, failures = list(runs), list(groups), {}, []
-    with cli.sigterm_interrupts():
+    with cli.stops_interrupt():
         try:
             while pending or children:
                 while pending and free:

@@ -158,7 +158,7 @@ def _run(argv: list[str] | None) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command line; returns its exit status, 2 for a request that can't be met."""
-    with cli.sigterm_interrupts():
+    with cli.stops_interrupt():
         return cli.guarded(lambda: _run(argv), "python -m sleepnet.tasks: ")
 
 

@@ -19,10 +19,12 @@ it) and, at the end, result.json. Then: python -m sleepnet.eval --workdir=DIR
 A line of metrics says what its seconds went to: input_seconds (the devices had run dry and waited for a batch), compute_seconds,
 checkpoint_seconds, evaluation_seconds. --config.profile=100:105 writes a JAX trace of these steps to profile/.
 
-SIGTERM saves a checkpoint at the step reached, prints "preempted at step …" and exits with 0; the same command goes on from there,
-to the same numbers. A second SIGTERM ends the process at once. A folder has one run at work in it: a second is told which and ends. A checkpoint that is truncated, incomplete or another run's stops the
+SIGTERM, SIGHUP (a terminal that closes; nohup keeps it away) or SIGUSR1 (Slurm's --signal) saves a checkpoint at the step reached, prints "preempted at step …" and exits with 0; the same command goes on from there,
+to the same numbers. A second one ends the process at once. A folder has one run at work in it: a second is told which and ends. A checkpoint that is truncated, incomplete or another run's stops the
 command with one line; with --config.resume=latest-good it is set aside in damaged/ and the newest good one is used.
 """
+import shlex
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -69,7 +71,7 @@ def main(argv: list[str]) -> None:
         return
     print(
         f"{result['steps']} steps, {result['tokens']:,} tokens, {result['flops']:.3g} FLOPs, {result['seconds']:.0f} s on {result['device']}; "
-        f"grade it with: {' '.join(['python -m sleepnet.eval', f'--workdir={FLAGS.workdir}', *trust.flags()])}"
+        f"grade it with: {shlex.join(['python', '-m', 'sleepnet.eval', f'--workdir={FLAGS.workdir}', *trust.flags()])}"
     )
 
 

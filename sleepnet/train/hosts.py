@@ -25,7 +25,7 @@ from sleepnet.train.sentinel import Sentinel
 HEARTBEAT = 20  # seconds without a sign of life after which a process is taken for dead
 _PERIOD = 1.0  # seconds between two looks at the others
 _PATIENCE = 120_000  # milliseconds that the others may take to start, claim the workdir and so on
-_AGAIN = "the newest checkpoint stays: run the same command in all of them to go on from there"
+_AGAIN = "what is saved stays: run the same command in all of them to go on from the newest checkpoint, or to begin where there is none yet"
 _ENVIRONMENT = {"coordinator": "JAX_COORDINATOR_ADDRESS", "process_id": "JAX_PROCESS_ID", "process_count": "JAX_NUM_PROCESSES"}
 
 

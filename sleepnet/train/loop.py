@@ -44,8 +44,8 @@ def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dic
 
     Raises:
       UsageError: a folder of another run, a damaged checkpoint, or a `task.folder` that does not hold the run's examples.
-      FloatingPointError: a loss or gradient that is not finite; the newest checkpoint stays.
-      Preempted: SIGTERM came; the checkpoint of the step reached is saved.
+      FloatingPointError: a loss or gradient that is not finite; what is saved stays.
+      Preempted: SIGTERM, SIGHUP or SIGUSR1 came; the checkpoint of the step reached is saved.
     """
     workdir = paths.readable(paths.plain(workdir, "workdir"), "workdir")
     paths.plain(config.compile_cache, "compile_cache")  # told now, not behind the folder that it makes
@@ -247,7 +247,8 @@ def _stop_if_bad(config, task, graph, optimizer, state, batch_of, workdir) -> No
     if bad_step < 0:
         return
     name = first_bad_tensor(graph, optimizer, state, batch_of(bad_step), passes_at(config, bad_step), task.predicts)
+    saved = step_folders.steps(workdir / "checkpoints")
+    kept = f"the checkpoint of step {saved[-1]} is kept in {workdir / 'checkpoints'}" if saved else "no checkpoint had been saved before"
     raise FloatingPointError(
-        f"step {bad_step} (batch {bad_step} of seed {config.seed}) is not finite, first in {name}; the last good checkpoint is kept in "
-        f"{workdir / 'checkpoints'}. Lower optim.learning_rate or optim.clip and start in a new workdir"
+        f"step {bad_step} (batch {bad_step} of seed {config.seed}) is not finite, first in {name}; {kept}. Lower optim.learning_rate or optim.clip and start in a new workdir"
     )

@@ -1,11 +1,14 @@
-"""SIGTERM while a run trains: the step in hand ends, a checkpoint is saved, the process leaves; the same command goes on later."""
+"""A run that trains is asked to stop: the step in hand ends, a checkpoint is saved, the process leaves; the same command goes on later."""
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 
 import jax
 from jax.experimental import multihost_utils
+
+from sleepnet import signals
 
 
 class Preempted(Exception):
@@ -18,26 +21,21 @@ class Preempted(Exception):
 
 @contextlib.contextmanager
 def watch() -> Iterator[Callable[[int], bool]]:
-    """Yields `told(step)`, asked before each step: whether to stop now, because SIGTERM has come.
+    """Yields `told(step)`, asked before each step: whether to stop now, because SIGTERM, SIGHUP or SIGUSR1 has come.
 
-    A second SIGTERM does what it did before; outside the main thread nothing is watched. Of several processes one SIGTERM is for all: JAX's
-    service, which takes the signal itself, names a step that none has passed, and all stop there.
+    A second one does what it did before; outside the main thread nothing is watched. Of several processes one signal is for all: JAX's
+    service, which takes SIGTERM itself, names a step that none has passed, and all stop there.
     """
     if jax.process_count() > 1:
-        yield multihost_utils.reached_preemption_sync_point
+        with signals.handled(lambda *_: os.kill(os.getpid(), signal.SIGTERM), tuple(stop for stop in signals.STOPS if stop != signal.SIGTERM)):
+            yield multihost_utils.reached_preemption_sync_point
         return
     came = threading.Event()
-    told = lambda step: came.is_set()
-    if threading.current_thread() is not threading.main_thread():
-        yield told
-        return
+    with contextlib.ExitStack() as watching:
 
-    def tell(*_):
-        came.set()
-        signal.signal(signal.SIGTERM, before)
+        def tell(*_):
+            came.set()
+            watching.close()
 
-    before = signal.signal(signal.SIGTERM, tell)
-    try:
-        yield told
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        watching.enter_context(signals.handled(tell))
+        yield lambda step: came.is_set()

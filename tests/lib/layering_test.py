@@ -16,6 +16,7 @@ MAY = {
     "sleepnet.pictures": (),
     "sleepnet.scalars": (),
     "sleepnet.seeds": ("sleepnet.errors",),
+    "sleepnet.signals": (),
     "sleepnet.orbax_log": (),
     "sleepnet.state": (),
     "sleepnet.step_folders": (),
@@ -25,7 +26,7 @@ MAY = {
     "sleepnet.refusals": ("sleepnet.errors", "sleepnet.rules", "sleepnet.seeds", "sleepnet.trust"),
     "sleepnet.config": ("sleepnet.errors", "sleepnet.refusals", "sleepnet.rules", "sleepnet.scalars", "sleepnet.trust"),
     "sleepnet.presets": ("sleepnet.config",),
-    "sleepnet.cli": ("sleepnet.config_files", "sleepnet.errors", "sleepnet.files", "sleepnet.trust"),
+    "sleepnet.cli": ("sleepnet.config_files", "sleepnet.errors", "sleepnet.files", "sleepnet.signals", "sleepnet.trust"),
     "sleepnet.sleep": ("sleepnet.config", "sleepnet.mesh", "sleepnet.state"),
     "sleepnet.optim": ("sleepnet.config",),
     "sleepnet.tasks": ("sleepnet.cli", "sleepnet.config_files", "sleepnet.errors", "sleepnet.files", "sleepnet.lock", "sleepnet.paths", "sleepnet.scalars", "sleepnet.seeds"),
@@ -37,7 +38,7 @@ MAY = {
     f"{MODELS}.__main__": (f"{MODELS}.zoo", "sleepnet.cli", "sleepnet.errors", MODELS, "sleepnet.trust"),
     "sleepnet.build": ("sleepnet.config", "sleepnet.errors", MODELS, "sleepnet.seeds", "sleepnet.tasks"),
     "sleepnet.sharding": ("sleepnet.build", "sleepnet.cli", "sleepnet.config", "sleepnet.errors", "sleepnet.mesh"),
-    "sleepnet.origin": ("sleepnet.config", "sleepnet.errors", "sleepnet.optim", "sleepnet.step_folders", "sleepnet.tasks"),
+    "sleepnet.origin": ("sleepnet.config", "sleepnet.errors", "sleepnet.files", "sleepnet.optim", "sleepnet.step_folders", "sleepnet.tasks"),
     "sleepnet.checkpoint": ("sleepnet.build", "sleepnet.config", "sleepnet.errors", "sleepnet.files", "sleepnet.lock", MODELS, "sleepnet.orbax_log", "sleepnet.origin", "sleepnet.paths", "sleepnet.step_folders", "sleepnet.tasks", "sleepnet.trust"),
 }
 # everything but these

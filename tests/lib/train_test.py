@@ -6,6 +6,7 @@ import os
 import random
 import re
 import shutil
+import shlex
 import signal
 import subprocess
 import sys
@@ -347,7 +348,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(whole,
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "make_step", make_step)
-        with pytest.raises(FloatingPointError, match=r"step 34 \(batch 34 of seed 0\) is not finite, first in parameter blocks.0.mixer.beta.kernel;"):
+        with pytest.raises(FloatingPointError, match=r"step 34 \(batch 34 of seed 0\) is not finite, first in parameter blocks.0.mixer.beta.kernel; the checkpoint of step 30 is kept in "):
             train(CONFIG, workdir, quiet=True)
     assert steps_in(workdir) == [30] and not (workdir / "result.json").exists()
     assert lines(workdir) == lines(whole)[:lines(workdir)[-1]["step"] + 1] and lines(workdir)[-1]["step"] == 34
@@ -378,8 +379,19 @@ def test_a_loss_that_is_not_finite_is_one_line_on_the_command_line(tmp_path, mon
         cli.run(command.main, command.FLAGS)
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count("\n") == 1 and "Traceback" not in error
-    assert error.startswith("error: step 0 (batch 0 of seed 0) is not finite, first in parameter head.kernel;")
+    assert error.startswith("error: step 0 (batch 0 of seed 0) is not finite, first in parameter head.kernel; no checkpoint had been saved before. ")
     assert steps_in(tmp_path / "run") == []
+
+
+def test_the_command_that_is_proposed_can_be_pasted(tmp_path, monkeypatch, capsys):
+    workdir = tmp_path / "a folder's"
+    done = {"steps": 1, "tokens": 1, "flops": 1, "seconds": 1, "device": "cpu"}
+    monkeypatch.setattr(loop, "train", lambda *_, **__: done)
+    monkeypatch.setattr(sys, "argv", ["train", f"--config={config_file(tmp_path)}", f"--workdir={workdir}"])
+    with pytest.raises(SystemExit):
+        cli.run(command.main, command.FLAGS)
+    proposed = capsys.readouterr().out.partition("grade it with: ")[2]
+    assert shlex.split(proposed) == ["python", "-m", "sleepnet.eval", f"--workdir={workdir}"]
 
 
 def test_an_update_that_is_not_finite_is_never_saved(tmp_path, monkeypatch):
