@@ -109,6 +109,33 @@ class TaskConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MethodConfig:
+    """Toward what a run learns, by name; `arguments` as `sleepnet.methods.get` takes them."""
+
+    name: str = "answers"  # one of sleepnet.methods, or your own as "module:NAME"
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        refusals.method(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptersConfig:
+    """What may change; all else stays as it was, byte for byte, without a gradient or optimiser state."""
+
+    # all: every parameter; named: those that `names` names; entries: a `share` of each of those, drawn from the seed; low_rank: none, but each
+    # of those matrices W acts as W + alpha / rank · A B, and A and B change
+    kind: str = "all"
+    names: str = ""  # regular expression, found in a parameter's dotted name, such as "blocks.1.mlp"; read by every kind but all
+    rank: int = 8  # of A and B
+    alpha: float = 32.0  # A B counts alpha / rank times
+    share: float = 0.1  # of entries
+
+    def __post_init__(self):
+        refusals.adapters(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class OptimConfig:
     """Muon on the matrices of the blocks, AdamW on everything else."""
 
@@ -133,6 +160,7 @@ class TrainConfig:
 
     steps: int = 1000
     batch_size: int = 64
+    first_example: int = 0  # of the training split: step i takes the batch_size examples from first_example + i · batch_size on
     accumulate: int = 1  # microbatches that a batch is computed in, one after the other; the same gradient, to rounding, for less memory
     random_passes: tuple[int, ...] = ()  # passes drawn uniformly from these at each step; empty: always model.sleep.passes
     log_every: int = 50  # steps between two lines of metrics
@@ -182,6 +210,11 @@ class RunConfig:
     profile: str = ""  # start:stop, steps from 0: a JAX trace of them goes to profile/ in the workdir; empty: none
     # workdir: what is compiled is kept in compiled/ there, where a resumed run finds it; off: it is not kept; or a folder of your own
     compile_cache: str = "workdir"
+    # where the parameters come from: "": fresh, from the seed; the folder of a run (its newest checkpoint); or the name of a trained model of the zoo
+    start: str = ""
+    phase: str = ""  # which part of a chain of runs this is: samples and other draws of a step are made from (seed, phase, step, row)
+    method: MethodConfig = dataclasses.field(default_factory=MethodConfig)
+    adapters: AdaptersConfig = dataclasses.field(default_factory=AdaptersConfig)
     task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)

@@ -31,7 +31,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 
 # Keys that may change between two legs of one run without changing what it computes.
 FREE = (
-    "resume", "profile", "compile_cache", "task.folder", "train.log_every", "train.save_every", "train.keep", "train.eval_every", "train.eval_examples", "eval.", "mesh."
+    "resume", "profile", "compile_cache", "start", "task.folder", "train.log_every", "train.save_every", "train.keep", "train.eval_every", "train.eval_examples", "eval.", "mesh."
 )  # fmt: skip
 
 _TRIES = 50

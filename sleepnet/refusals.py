@@ -65,6 +65,30 @@ def model(config: Any) -> None:
         )
 
 
+def method(config: Any) -> None:
+    """Of a MethodConfig; the method itself knows its arguments."""
+    trust.named(config.name, *config.arguments.values())
+
+
+def adapters(config: Any) -> None:
+    """Of an AdaptersConfig."""
+    choice("adapters.kind", config.kind, ("all", "named", "entries", "low_rank"))
+    at_least("adapters.rank", config.rank, 1)
+    if not config.alpha > 0:
+        raise UsageError(f"adapters.alpha={config.alpha} must be positive")
+    if not 0 < config.share < 1:
+        raise UsageError(f"adapters.share={config.share} must lie between 0 and 1; for all entries of a parameter set adapters.kind to 'named'")
+    if config.kind != "all" and not config.names:
+        raise UsageError(f"adapters.kind={config.kind!r} needs adapters.names, a regular expression for names of parameters, such as 'blocks.1.mlp'")
+    try:
+        re.compile(config.names)
+    except re.error as error:
+        raise UsageError(f"adapters.names={config.names!r} is no regular expression: {error}") from error
+    for key, value, kinds in (("names", "", ("named", "entries", "low_rank")), ("rank", 8, ("low_rank",)), ("alpha", 32.0, ("low_rank",)), ("share", 0.1, ("entries",))):
+        if getattr(config, key) != value and config.kind not in kinds:
+            raise UsageError(f"adapters.{key}={getattr(config, key)!r} with adapters.kind={config.kind!r}, which does not read it: leave it at {value!r}, or set kind to {' or '.join(kinds)}")
+
+
 def optim(config: Any) -> None:
     """Of an OptimConfig."""
     for key in ("learning_rate", "adam_rate"):
@@ -84,7 +108,7 @@ def train(config: Any) -> None:
     """Of a TrainConfig."""
     for key in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep", "eval_examples"):
         at_least(f"train.{key}", getattr(config, key), 1)
-    for key in ("keep_period", "eval_every"):
+    for key in ("keep_period", "eval_every", "first_example"):
         at_least(f"train.{key}", getattr(config, key), 0)
     for passes in config.random_passes:
         at_least("train.random_passes", passes, 1)
@@ -125,6 +149,8 @@ def run(config: Any) -> None:
         raise UsageError(f"profile={config.profile!r} must be start:stop with start < stop, such as 100:105")
     if span and int(span[1]) >= config.train.steps:
         raise UsageError(f"profile={config.profile!r} begins behind the last step: train.steps={config.train.steps}, the first is 0")
+    if config.phase and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", config.phase):
+        raise UsageError(f"phase={config.phase!r} must be letters, digits, '_', '-' or '.'")
     if not config.compile_cache:
         raise UsageError("compile_cache='' must be workdir, off, or a folder")
     asleep = config.train.random_passes or (config.model.sleep.passes,)
