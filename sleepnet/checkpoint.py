@@ -3,7 +3,8 @@
     config.json    the whole RunConfig
     task.json      name, version, arguments and hash of the task's specification; the manifest's hash of an export it is read from
     checkpoints/   Orbax, one folder a step: `state` (parameters, optimiser), `data` (the iterator's one integer), and beside them
-                   where they come from, see `sleepnet.origin`
+                   where they come from, see `sleepnet.origin`; of a run that changes a part of its model, that part alone
+    start.json     where the run started, and frozen.safetensors, what it does not change; see `sleepnet.lineage`
     damaged/       checkpoints that `resume=latest-good` passed over
     .lock          who writes here, while somebody does: a folder has one writer, and any number of readers
 """
@@ -25,7 +26,7 @@ from flax import nnx
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as preservation
 
-from sleepnet import build, files, lock, orbax_log, origin, paths, step_folders, trust
+from sleepnet import adapters, build, files, lineage, lock, orbax_log, origin, paths, step_folders, trust
 from sleepnet.config import RunConfig, from_dict, to_dict
 from sleepnet.errors import UsageError
 from sleepnet.files import read_json, write_json
@@ -302,13 +303,16 @@ def load_model(workdir: str | Path) -> Loaded:
     workdir = paths.readable(paths.plain(workdir, "workdir"), "workdir")
     config, task = read_claim(workdir)
     graph, abstract = nnx.split(nnx.eval_shape(lambda: build.model_of(config, task)), nnx.Param)
+    trainable, frozen = jax.eval_shape(lambda params: adapters.split(config.adapters, params, config.seed), nnx.to_pure_dict(abstract))
+    card = origin.card(config, task, start=lineage.read(workdir))
 
     def newest():
         if not step_folders.steps(workdir / "checkpoints"):
             raise UsageError(f"{workdir} has no checkpoint yet: train it first")
-        with contextlib.closing(Checkpoints(workdir, origin.card(config, task), create=False)) as checkpoints:
+        with contextlib.closing(Checkpoints(workdir, card, create=False)) as checkpoints:
             step = checkpoints.latest()
-            return step, checkpoints.restore_parameters(step, nnx.to_pure_dict(abstract))
+            return step, checkpoints.restore_parameters(step, trainable)
 
     step, params = origin.beside_a_run(workdir / "checkpoints", newest)
-    return Loaded(nnx.merge(graph, jax.tree.map(jnp.asarray, params)), task, config, step)
+    params, frozen = jax.tree.map(jnp.asarray, (params, lineage.load_frozen(workdir, frozen)))
+    return Loaded(nnx.merge(graph, adapters.whole(config.adapters, params, frozen)), task, config, step)

@@ -27,13 +27,13 @@ def examples(task: Task, folder: str, *, seed: int, count: int) -> Task | Export
 
 
 class BatchSource:
-    """Batch i of a run: examples i · batch_size … of the training split, drawn by the task's vectorised path or read from its export.
+    """Batch i of a run: examples first + i · batch_size … of the training split, drawn by the task's vectorised path or read from its export.
 
     `rows` are the rows of each batch that are drawn here, all if None: which examples a batch holds does not depend on them.
     """
 
-    def __init__(self, task: Task | Exported, *, seed: int, batch_size: int, steps: int, rows: np.ndarray | None = None):
-        self.task, self.seed, self.batch_size, self.steps = task, seed, batch_size, steps
+    def __init__(self, task: Task | Exported, *, seed: int, batch_size: int, steps: int, rows: np.ndarray | None = None, first: int = 0):
+        self.task, self.seed, self.batch_size, self.steps, self.first = task, seed, batch_size, steps, first
         self.rows = np.arange(batch_size) if rows is None else rows
         of = task.task if isinstance(task, Exported) else task
         self.name, self.vocab_size = of.name, of.vocab_size
@@ -42,7 +42,7 @@ class BatchSource:
         return self.steps
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        batch = self.task.batch_at(self.seed, "train", int(index) * self.batch_size + self.rows)
+        batch = self.task.batch_at(self.seed, "train", self.first + int(index) * self.batch_size + self.rows)
         for key in ("tokens", "targets"):
             least, most = batch[key].min(), batch[key].max()
             if least < 0 or most >= self.vocab_size:

@@ -19,6 +19,19 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, loss_mask: jax.Array, c
     return jnp.sum(jnp.where(loss_mask, losses, 0.0)) / count
 
 
+def weighted_cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.Array, count: jax.Array) -> jax.Array:
+    """Σ w_t · −log softmax(logits)[target_t] / count; where w is the loss mask and count its sum, `cross_entropy` bit for bit.
+
+    Args:
+      logits: [B, T, V] float32.
+      targets: [B, T] int32.
+      weights: [B, T] float32, at least 0; a token of weight 0 has exactly no gradient.
+      count: float32 scalar.
+    """
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    return jnp.sum(jnp.where(weights > 0, weights * losses, 0.0)) / count
+
+
 def grade(logits: jax.Array, targets: jax.Array, answer: jax.Array, answers: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """What was right in each answer.
 

@@ -38,11 +38,11 @@ def schedule(peak: float, config: OptimConfig, steps: int) -> optax.Schedule:
 
 
 def matrices(params) -> object:
-    """Muon's dimension numbers for each matrix inside a block; None for embeddings, head, norms, gates and convolutions."""
+    """Muon's dimension numbers for each matrix inside a block; None for embeddings, head, norms, gates, convolutions and what adapts a matrix: factors of one are none."""
 
     def numbers(path, leaf):
-        name = jax.tree_util.keystr(path)
-        matrix = "blocks" in name and "kernel" in name and leaf.ndim == 2 and min(leaf.shape) >= SMALLEST_MATRIX
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        matrix = "blocks" in name and name.endswith("kernel") and leaf.ndim == 2 and min(leaf.shape) >= SMALLEST_MATRIX
         return contrib.MuonDimensionNumbers() if matrix else None
 
     return jax.tree_util.tree_map_with_path(numbers, params)

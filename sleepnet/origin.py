@@ -1,16 +1,17 @@
 """Where a checkpoint comes from: what is saved beside its weights, and what is wrong with one that can't be used.
 
 Orbax keeps it as the checkpoint's custom metadata: `tree_version`, `versions` of the packages, `mesh`, and the run's `config` and
-`task` (with the hash of its specification). Reading it needs neither the weights nor the devices that they were saved on.
+`task` (with the hash of its specification), and `start`, where the run did not begin with fresh parameters. Reading it needs neither the weights nor the devices that they were saved on.
 """
 import contextlib
 import dataclasses
 import json
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import jax
@@ -77,11 +78,11 @@ def _version(package: str) -> str:
     return told or "unknown"
 
 
-def card(config: RunConfig, task: Task, mesh: Mesh | None = None) -> dict[str, Any]:
-    """What is saved beside the weights of the run `config` on `mesh`; JSON values."""
+def card(config: RunConfig, task: Task, mesh: Mesh | None = None, start: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """What is saved beside the weights of the run `config` on `mesh`; JSON values. `start`: what it started from, see `sleepnet.lineage`."""
     where = {} if mesh is None else {**mesh.shape, "processes": jax.process_count(), "device": mesh.devices.flat[0].device_kind}
     made = {"tree_version": TREE_VERSION, "versions": versions(), "mesh": where, "config": to_dict(config), "task": {**task.spec(), "hash": task.spec_hash}}
-    return json.loads(json.dumps(made))
+    return json.loads(json.dumps({**made, "start": dict(start)} if start else made))
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -209,6 +210,10 @@ def check(found: Contents, mine: dict[str, Any], like: Any) -> None:
             raise Unusable(f"of a newer version, or damaged ({error}; sleepnet {found.card['versions'].get('sleepnet')} wrote it)") from error
         if key:
             raise Unusable(f"another run's ({key})")
+        there, here = (each.get("start") or {} for each in (found.card, mine))
+        for key in ("digest", "frozen"):
+            if there.get(key) != here.get(key):
+                raise Unusable(f"of a run that started from other parameters (sha256 {str(there.get(key))[:12]}, here {str(here.get(key))[:12]})")
     have = named(found.tree)
     for name, leaf in named(like).items():
         if name not in have:

@@ -19,15 +19,21 @@ def check(key: str, seed: Any) -> int:
     return number
 
 
-def rngs(seed: int) -> Any:
-    """`nnx.Rngs(seed)`, with parameters of its own for every seed: JAX itself takes the lower 32 bits of a seed and no more.
+def key(seed: int) -> Any:
+    """A JAX key for every seed: JAX itself takes the lower 32 bits of one and no more.
 
     Raises:
       UsageError: as `check`.
     """
     import jax  # the tasks, which check seeds as well, do without
-    from flax import nnx
 
     high, low = divmod(check("seed", seed), 1 << _WORD)
-    key = jax.random.key(low)
-    return nnx.Rngs(jax.random.fold_in(key, high) if high else key)
+    made = jax.random.key(low)
+    return jax.random.fold_in(made, high) if high else made
+
+
+def rngs(seed: int) -> Any:
+    """`nnx.Rngs` with parameters of its own for every seed; raises as `check`."""
+    from flax import nnx
+
+    return nnx.Rngs(key(seed))

@@ -20,7 +20,7 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
-from sleepnet import build, cli, mesh as meshes
+from sleepnet import adapters, build, cli, mesh as meshes
 from sleepnet.config import RunConfig, parse
 from sleepnet.errors import UsageError
 from sleepnet.mesh import BATCH, Axis
@@ -42,7 +42,16 @@ RULES: tuple[tuple[str, tuple[Axis, ...]], ...] = (
 
 
 def axes_of(name: str, shape: tuple[int, ...]) -> tuple[Axis, ...] | None:
-    """The axes that the first matching rule names for a parameter, or for the optimiser's copy of it; None where no rule matches."""
+    """The axes that the first matching rule names for a parameter, what adapts it, or the optimiser's copy of either; None where no rule matches.
+
+    Of low-rank factors A is cut as the matrix along its first axis, B along its second; single entries are whole everywhere.
+    """
+    name, part = adapters.base_name(name)
+    if part == adapters.ENTRIES:
+        return (None,) * len(shape)
+    if part:
+        axes = axes_of(name, shape)
+        return axes if axes is None else (axes[0], None) if part == adapters.LOW_RANK[0] else (None, axes[1])
     for pattern, axes in RULES:
         if re.search(rf"(^|\.)({pattern})$", name):
             return axes if len(axes) == len(shape) else (None,) * len(shape) if not axes else None

@@ -10,12 +10,12 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import aot_tpu_hlo
-from sleepnet import build, data, mesh as meshes, optim, sharding
+from sleepnet import adapters, build, costs, data, mesh as meshes, sharding
 from sleepnet.config import RunConfig
 from sleepnet.files import write_text
 from sleepnet.mesh import BATCH
 from sleepnet.models import flops
-from sleepnet.train.step import init_state, make_step
+from sleepnet.train.step import draw, learning_of, make_step
 
 # axes of what a model keeps between calls, by the field's name
 _STATE = {
@@ -71,13 +71,14 @@ def program(config: RunConfig, mesh: Mesh, phase: str) -> Program:
     params = nnx.to_pure_dict(params)
     rows, passes = config.train.batch_size, max(config.train.random_passes or (config.model.sleep.passes,))
     if phase == "train":
-        optimizer = optim.optimizer(config.optim, config.train.steps)
-        state = jax.eval_shape(lambda params: init_state(params, optimizer), params)
+        learning = learning_of(config, task)
+        trainable, frozen = jax.eval_shape(lambda params: adapters.split(config.adapters, params, config.seed), params)
+        state = jax.eval_shape(lambda params: learning.begin(params, rows), trainable)
         one = data.BatchSource(task, seed=config.seed, batch_size=1, steps=1)[0]
         batch = {key: jax.ShapeDtypeStruct((rows, *value.shape[1:]), value.dtype) for key, value in one.items()}
-        step = make_step(graph, optimizer, task.predicts, task.answers, config.train.accumulate)
-        arguments = (_placed(state, sharding.shardings(state, mesh)), _rows(batch, mesh), passes)
-        return Program(step, arguments, rows * flops.train_flops(model.config, task.predicts, task.seq_len, passes))
+        words = draw(config.seed, config.phase, 0) if learning.method.prepares else None
+        arguments = (*(_placed(tree, sharding.shardings(tree, mesh)) for tree in (state, frozen)), _rows(batch, mesh), words, passes)
+        return Program(make_step(learning), arguments, costs.of_step(config)[passes])
     params = _placed(params, sharding.shardings(params, mesh))
     state = _state(jax.eval_shape(lambda: model.init_state(rows)), mesh)
     if phase == "sleep":

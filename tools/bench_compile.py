@@ -78,7 +78,7 @@ def _step():
 
     from sleepnet import build, data, optim
     from sleepnet.config import parse
-    from sleepnet.train.step import init_state, make_step
+    from sleepnet.train import step as steps
 
     sys.path.insert(0, str(ROOT / "experiments"))
     import quickstart
@@ -86,9 +86,12 @@ def _step():
     config = parse(quickstart.base())
     task = build.task_of(config)
     graph, params = nnx.split(build.model_of(config, task), nnx.Param)
-    optimizer = optim.optimizer(config.optim, config.train.steps)
     batch = jax.device_put(data.BatchSource(task, seed=0, batch_size=config.train.batch_size, steps=1)[0])
-    return make_step(graph, optimizer, task.predicts, task.answers, 1), (init_state(nnx.to_pure_dict(params), optimizer), batch, 4)
+    if not hasattr(steps, "learning_of"):  # a tree to compare with, of before there were methods
+        optimizer = optim.optimizer(config.optim, config.train.steps)
+        return steps.make_step(graph, optimizer, task.predicts, task.answers, 1), (steps.init_state(nnx.to_pure_dict(params), optimizer), batch, 4)
+    learning = steps.learning_of(config, task)
+    return steps.make_step(learning), (learning.begin(nnx.to_pure_dict(params), config.train.batch_size), {}, batch, None, 4)
 
 
 def _forward():

@@ -20,13 +20,12 @@ from absl import flags
 from flax import nnx
 from ml_collections import config_flags
 
-from sleepnet import build, cli, data, optim, paths, sharding
+from sleepnet import adapters, build, cli, costs, data, paths, sharding
 from sleepnet import mesh as meshes
 from sleepnet.config import RunConfig, parse
 from sleepnet.errors import UsageError
 from sleepnet.files import write_json
-from sleepnet.models import flops
-from sleepnet.train.step import init_state, make_step
+from sleepnet.train.step import draw, learning_of, make_step
 
 FLAGS = flags.FlagValues()
 config_flags.DEFINE_config_file("config", None, "config file of the run", lock_config=True, flag_values=FLAGS)
@@ -78,17 +77,16 @@ def row_of(config: RunConfig, gradient: str, remat: str, passes: int, batch: Any
     """Compiles the step that `sleepnet.train` would take."""
     config = _with(config, gradient, remat, passes)
     task = build.task_of(config)
-    model = build.model_of(config, task)
-    graph, params = nnx.split(model, nnx.Param)
-    optimizer = optim.optimizer(config.optim, config.train.steps)
-    state = init_state(nnx.to_pure_dict(params), optimizer)
-    step = make_step(graph, optimizer, task.predicts, task.answers, config.train.accumulate)
+    learning = learning_of(config, task)
+    trainable, frozen = adapters.split(config.adapters, nnx.to_pure_dict(nnx.split(build.model_of(config, task), nnx.Param)[1]), config.seed)
+    state = learning.begin(trainable, config.train.batch_size)
+    step = make_step(learning)
+    words = draw(config.seed, config.phase, 0) if learning.method.prepares else None
     began = time.perf_counter()
-    compiled = step.lower(state, batch, passes).compile()
+    compiled = step.lower(state, frozen, batch, words, passes).compile()
     seconds, memory = time.perf_counter() - began, compiled.memory_analysis()
     peak = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
-    cost = flops.train_flops(model.config, task.predicts, task.seq_len, passes) * config.train.batch_size
-    return Row(gradient, remat, passes, cost, peak, seconds, compiled, state)
+    return Row(gradient, remat, passes, costs.of_step(config)[passes], peak, seconds, lambda state, batch: compiled(state, frozen, batch, words), state)
 
 
 def measure(rows: list[Row], batch: Any, steps: int) -> None:

@@ -6,28 +6,20 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 
-from sleepnet import build, checkpoint, data, lock, mesh as meshes, optim, origin, paths, sharding, step_folders
+from sleepnet import build, checkpoint, costs, data, lineage, lock, mesh as meshes, origin, paths, sharding, start as starts, step_folders
 from sleepnet.config import RunConfig
 from sleepnet.errors import UsageError
 from sleepnet.eval.runner import evaluate
 from sleepnet.files import read_json, write_json
-from sleepnet.models import flops
 from sleepnet.train import compiled, hosts, preempt
+from sleepnet.train.leg import Leg
 from sleepnet.train.metrics import Metrics, Seconds
-from sleepnet.train.step import first_bad_tensor, init_state, make_step
+from sleepnet.train.step import TrainState, first_bad_tensor, learning_of, make_step
 from sleepnet.train.trace import Trace
 
 _RESULT = {"steps", "tokens", "flops", "seconds", "device"}  # of result.json, what is told at the end
 _AHEAD = 2  # steps that may be on their way at once: with more, simulated CPU devices run out of threads and wait for each other
-
-
-def passes_at(config: RunConfig, step: int) -> int:
-    """N of a step: `model.sleep.passes`, or one of `train.random_passes`, drawn by (seed, step) alone."""
-    if not config.train.random_passes:
-        return config.model.sleep.passes
-    return int(np.random.default_rng((config.seed, step)).choice(config.train.random_passes))
 
 
 def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dict[str, Any]:
@@ -43,68 +35,59 @@ def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dic
       quiet: no progress line.
 
     Raises:
-      UsageError: a folder of another run, a damaged checkpoint, or a `task.folder` that does not hold the run's examples.
+      UsageError: a folder of another run, a damaged checkpoint, a `start` that does not fit, or a `task.folder` that does not hold the run's examples.
       FloatingPointError: a loss or gradient that is not finite; what is saved stays.
       Preempted: SIGTERM, SIGHUP or SIGUSR1 came; the checkpoint of the step reached is saved.
     """
     workdir = paths.readable(paths.plain(workdir, "workdir"), "workdir")
     paths.plain(config.compile_cache, "compile_cache")  # told now, not behind the folder that it makes
-    task = build.task_of(config)
-    model = build.model_of(config, task)
+    settings, task = config.train, build.task_of(config)
+    learning = learning_of(config, task)
     mesh = meshes.make(config.mesh)
     sharding.check(config, mesh)
-    examples = data.examples(task, config.task.folder, seed=config.seed, count=config.train.steps * config.train.batch_size)
-    card = origin.card(config, task, mesh)
+    last = settings.first_example + settings.steps * settings.batch_size
+    examples = data.examples(task, config.task.folder, seed=config.seed, count=last)
+    begin = starts.find(config, task, workdir)
+    card = origin.card(config, task, mesh, begin.record)
     hosts.agree(card)
     hosts.share(workdir)
     with contextlib.ExitStack() as stack:
         # Of several processes the first writes for all
         hosts.first(lambda: stack.enter_context(lock.held(workdir, "a training")), "lock")
         hosts.first(lambda: checkpoint.claim(workdir, config, task, examples.manifest_hash if config.task.folder else ""), "claim")
+        if begin.record and not lineage.read(workdir):
+            hosts.first(lambda: lineage.write(workdir, begin.record, begin.frozen), "start")
         if (workdir / "result.json").exists():
             result = _finished(workdir)
-            if result["steps"] == config.train.steps:
+            if result["steps"] == settings.steps:
                 return result
-        keep = {key: getattr(config.train, key) for key in ("keep", "keep_period", "keep_best")}
+        keep = {key: getattr(settings, key) for key in ("keep", "keep_period", "keep_best")}
         # Of several processes the others wait for this one, and Orbax waits for them: only its thread can still act
         failed = (lambda error: hosts.fail(str(error))) if hosts.several() else (lambda error: None)
         checkpoints = checkpoint.Checkpoints(workdir, card, **keep, failed=failed)
         stack.callback(checkpoints.close)
         with compiled.cached(config.compile_cache, workdir), meshes.use(mesh), preempt.watch() as told:
-            return _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
+            rows = sharding.rows(mesh, settings.batch_size)
+            source = data.BatchSource(examples, seed=config.seed, batch_size=settings.batch_size, steps=settings.steps, rows=rows, first=settings.first_example)
+            frozen = jax.jit(lambda tree: tree, out_shardings=sharding.shardings(begin.frozen, mesh))(begin.frozen) if begin.frozen else {}
+            return _run(Leg(config, workdir, task, learning, begin, frozen, mesh, source, rows, checkpoints, told, quiet))
 
 
-def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told):
-    settings = config.train
-    graph, params = nnx.split(model, nnx.Param)
-    params = nnx.to_pure_dict(params)
-    optimizer = optim.optimizer(config.optim, settings.steps)
-    begin = lambda params: init_state(params, optimizer)
-    shardings = sharding.shardings(jax.eval_shape(begin, params), mesh)
-    state, start, pending = jax.jit(begin, out_shardings=shardings)(params), 0, []
-    if mesh.size > 1 and not quiet:
-        for line in sharding.uncut(state.params, mesh):
-            print(f"sharding: {line}", file=sys.stderr)
-    found = _restored(config, checkpoints, state)
-    if found:
-        state, position = found
-        start, pending = position["next_index"], position.get("pending", [])
-    elif (workdir / "result.json").exists():
-        raise UsageError(f"{workdir} holds a run that has ended, and no checkpoint to go on from to train.steps={settings.steps}: give another --workdir")
+def _run(leg: Leg) -> dict[str, Any]:
+    config, settings, workdir, task, checkpoints = leg.config, leg.config.train, leg.workdir, leg.task, leg.checkpoints
+    state, position = _state(leg)
+    start, pending = position.get("next_index", 0), position.get("pending", [])
     changed = checkpoint.changed(workdir, config) if hosts.primary() else {}
-    if not quiet:
+    if not leg.quiet:
         _say_where(workdir, start, changed)
-    step_once = make_step(graph, optimizer, task.predicts, task.answers, settings.accumulate)
-    rows = sharding.rows(mesh, settings.batch_size)
-    source = data.BatchSource(examples, seed=config.seed, batch_size=settings.batch_size, steps=settings.steps, rows=rows)
-    iterator = data.batches(source, start)
-    costs = {n: flops.train_flops(model.config, task.predicts, task.seq_len, n) * settings.batch_size for n in _all_passes(config)}
-    metrics = Metrics(workdir, start=start, steps=settings.steps, quiet=quiet, writes=hosts.primary())
+    step_once = make_step(leg.learning)
+    iterator = data.batches(leg.source, start)
+    costs_of = costs.of_step(config)
+    metrics = Metrics(workdir, start=start, steps=settings.steps, quiet=leg.quiet, writes=hosts.primary())
     if hosts.primary():
         _write_down(workdir, config, metrics, start, changed)
     seconds, trace = Seconds(), Trace(config.profile, workdir / "profile" if hosts.primary() else None)
-    spent, rank = sum(costs[passes_at(config, step)] for step in range(start)), {}
-    see = lambda: _stop_if_bad(config, task, graph, optimizer, state, lambda step: sharding.place(mesh, source[step], settings.batch_size, rows), workdir)
+    spent, rank = costs.of_steps(config, start), {}
 
     def save(step):
         jax.block_until_ready(state)  # the time until then is the steps' own
@@ -114,33 +97,32 @@ def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
     try:
         for step in range(start, settings.steps):
             checkpoints.check()
-            if told(step):
+            if leg.told(step):
                 checkpoints.wait()
                 if step > (checkpoints.latest() or 0):
-                    see()
+                    _stop_if_bad(leg, state)
                     save(step)
                     checkpoints.wait()
                 raise preempt.Preempted(step, settings.steps)
-            passes = passes_at(config, step)
+            passes = costs.passes_at(config, step)
             trace.before(step)
             with seconds.of("input", pending[-1:]):
-                batch = sharding.place(mesh, next(iterator), settings.batch_size, rows)
-            state, numbers = step_once(state, batch, passes)
+                batch = leg.placed(next(iterator))
+            state, numbers = step_once(state, leg.frozen, batch, leg.draw(step), passes)
             trace.after(step, numbers)
-            spent += costs[passes]
+            spent += costs_of[passes]
             pending.append(numbers)
             jax.block_until_ready(pending[-1 - _AHEAD : -_AHEAD])
             done, rank = step + 1, {}
             if done % settings.log_every == 0 or done % settings.save_every == 0 or done == settings.steps:
-                see()
+                _stop_if_bad(leg, state)
             if done % settings.log_every == 0 or done == settings.steps:
-                summary = _summary(pending, done, task, settings.batch_size, spent)
-                metrics.write(done, "train", summary | seconds.take())
+                metrics.write(done, "train", _summary(leg, pending, done, spent) | seconds.take())
                 pending = []
             if settings.eval_every and (done % settings.eval_every == 0 or done == settings.steps):
                 jax.block_until_ready(state)
                 with seconds.of("evaluation"):
-                    seen = _validate(config, graph, state, task, done, spent)
+                    seen = _validate(leg, state, done, spent)
                 rank = {key: seen[key] for key in ("exact_accuracy", "label_accuracy")} if settings.keep_best else {}
                 metrics.write(done, "validation", seen)
             if done % settings.save_every == 0 or done == settings.steps:
@@ -149,17 +131,36 @@ def _run(config, workdir, task, examples, model, mesh, checkpoints, quiet, told)
     finally:
         trace.close()
         metrics.close()
+    sizes = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (jax.eval_shape(leg.learning.whole, state.params, leg.frozen), state.params)]
     result = {
         "steps": settings.steps,
         "tokens": settings.steps * settings.batch_size * task.seq_len,
         "flops": spent,
         "seconds": round(metrics.seconds, 3),
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "parameters": sizes[0],
         "device": jax.devices()[0].device_kind,
     }
+    if leg.begin.record:
+        result |= {"trained_parameters": sizes[1], **{f"{key}_before": leg.begin.record.get(key) for key in ("flops", "tokens")}}
     if hosts.primary():
         write_json(workdir / "result.json", result)
     return result
+
+
+def _state(leg: Leg) -> tuple[TrainState, dict[str, Any]]:
+    """The state to go on with, and the position in the data: of a checkpoint, or the first."""
+    begin = lambda params: leg.learning.begin(params, leg.config.train.batch_size)
+    shapes = jax.eval_shape(begin, leg.begin.shapes)
+    shardings = sharding.shardings(shapes, leg.mesh)
+    if leg.mesh.size > 1 and not leg.quiet:
+        for line in sharding.uncut(shapes.params, leg.mesh):
+            print(f"sharding: {line}", file=sys.stderr)
+    like = jax.tree.map(lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding), shapes, shardings)
+    if found := _restored(leg.config, leg.checkpoints, like):
+        return found
+    if (leg.workdir / "result.json").exists():
+        raise UsageError(f"{leg.workdir} holds a run that has ended, and no checkpoint to go on from to train.steps={leg.config.train.steps}: give another --workdir")
+    return jax.jit(begin, out_shardings=shardings)(leg.begin.trainable()), {}
 
 
 def _finished(workdir: Path) -> dict[str, Any]:
@@ -201,34 +202,28 @@ def _say_where(workdir: Path, start: int, changed: dict[str, Any]) -> None:
         print(f"{workdir / 'checkpoints'} holds no checkpoint: begins again at step 0", file=sys.stderr)
 
 
-def _all_passes(config: RunConfig) -> tuple[int, ...]:
-    return config.train.random_passes or (config.model.sleep.passes,)
-
-
 def _plain(pending: list[dict[str, Any]]) -> list[dict[str, float | int]]:
     """The numbers of steps as JSON holds them without loss."""
     return [{key: np.asarray(value).item() for key, value in numbers.items()} for numbers in jax.device_get(pending)]
 
 
-def _summary(pending: list[dict[str, Any]], step: int, task, batch_size: int, spent: int) -> dict[str, Any]:
+def _summary(leg: Leg, pending: list[dict[str, Any]], step: int, spent: int) -> dict[str, Any]:
     """Means over the steps since the last line, in float64 so that their order is all that matters."""
     numbers = jax.device_get(pending)
     mean = lambda key: float(np.mean([float(n[key]) for n in numbers]))
-    right, asked = (sum(int(n[key]) for n in numbers) for key in ("exact", "answered"))
-    return {
-        "loss": mean("loss"),
-        "exact_accuracy": right / max(asked, 1),
-        "gradient_norm": mean("gradient_norm"),
-        "tokens": step * batch_size * task.seq_len,
-        "flops": spent,
-    }
+    told = {"loss": mean("loss")}
+    if "exact" in numbers[0]:
+        right, asked = (sum(int(n[key]) for n in numbers) for key in ("exact", "answered"))
+        told["exact_accuracy"] = right / max(asked, 1)
+    told |= {key: mean(key) for key in ("gradient_norm", *leg.learning.method.tells)}
+    return told | {"tokens": step * leg.config.train.batch_size * leg.task.seq_len, "flops": spent}
 
 
-def _validate(config: RunConfig, graph, state, task, step: int, spent: int) -> dict[str, Any]:
+def _validate(leg: Leg, state: TrainState, step: int, spent: int) -> dict[str, Any]:
     """Exact accuracy on the validation split with the run's own N, whole and by the task's first axis."""
-    settings = config.train
+    config, settings, task = leg.config, leg.config.train, leg.task
     rows = evaluate(
-        nnx.merge(graph, state.params),
+        leg.model(state),
         task,
         passes=(config.model.sleep.passes,),
         examples=settings.eval_examples,
@@ -241,14 +236,14 @@ def _validate(config: RunConfig, graph, state, task, step: int, spent: int) -> d
     return values | {"tokens": step * settings.batch_size * task.seq_len, "flops": spent}
 
 
-def _stop_if_bad(config, task, graph, optimizer, state, batch_of, workdir) -> None:
-    """Raises FloatingPointError once a step had a loss, gradient or update that was not finite; `batch_of(step)` is its batch."""
+def _stop_if_bad(leg: Leg, state: TrainState) -> None:
+    """Raises FloatingPointError once a step had a loss, gradient or update that was not finite."""
     bad_step = int(state.bad_step)
     if bad_step < 0:
         return
-    name = first_bad_tensor(graph, optimizer, state, batch_of(bad_step), passes_at(config, bad_step), task.predicts)
-    saved = step_folders.steps(workdir / "checkpoints")
-    kept = f"the checkpoint of step {saved[-1]} is kept in {workdir / 'checkpoints'}" if saved else "no checkpoint had been saved before"
+    name = first_bad_tensor(leg.learning, state, leg.frozen, leg.placed(leg.source[bad_step]), leg.draw(bad_step), costs.passes_at(leg.config, bad_step))
+    saved = step_folders.steps(leg.workdir / "checkpoints")
+    kept = f"the checkpoint of step {saved[-1]} is kept in {leg.workdir / 'checkpoints'}" if saved else "no checkpoint had been saved before"
     raise FloatingPointError(
-        f"step {bad_step} (batch {bad_step} of seed {config.seed}) is not finite, first in {name}; {kept}. Lower optim.learning_rate or optim.clip and start in a new workdir"
+        f"step {bad_step} (batch {bad_step} of seed {leg.config.seed}) is not finite, first in {name}; {kept}. Lower optim.learning_rate or optim.clip and start in a new workdir"
     )

@@ -1,18 +1,22 @@
-"""One training step as a pure function on a pytree."""
+"""One training step as a pure function on a pytree, whatever is learnt toward and whatever may change."""
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+import zlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
-from sleepnet import losses
+from sleepnet import adapters, build, methods, optim
+from sleepnet.config import AdaptersConfig, RunConfig
 from sleepnet.mesh import BATCH, constrain, over_data
-
-Batch = Mapping[str, jax.Array]
+from sleepnet.methods.base import Batch, Method, Problem
+from sleepnet.tasks.base import Task
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["params", "opt_state", "step", "bad_step"], meta_fields=[])
@@ -21,8 +25,8 @@ class TrainState:
     """All that a step reads and writes.
 
     Attributes:
-      params: nested dict of float32 arrays.
-      opt_state: the optimiser's.
+      params: nested dict of float32 arrays: what may change, see `sleepnet.adapters`.
+      opt_state: the optimiser's; of a method with a memory {"optimizer": the optimiser's, "memory": the method's}.
       step: int32 scalar, steps taken.
       bad_step: int32 scalar, the first step with a loss, gradient or update that was not finite, −1 without one. From there on the
         state stands still, so the tensor at fault can be looked up.
@@ -34,17 +38,61 @@ class TrainState:
     bad_step: jax.Array
 
 
-def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
-    return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
+@dataclasses.dataclass(frozen=True)
+class Learning:
+    """How a step is computed: the static half of it.
+
+    Attributes:
+      method: toward what.
+      problem: of which model and task.
+      adapters: what of the model may change.
+      optimizer: how.
+      accumulate: microbatches that a batch is computed in, one after the other.
+    """
+
+    method: Method
+    problem: Problem
+    adapters: AdaptersConfig
+    optimizer: optax.GradientTransformation
+    accumulate: int = 1
+
+    def begin(self, params: Any, batch_size: int) -> TrainState:
+        """The state before the first step; `params` as `TrainState` has them."""
+        opt_state, memory = self.optimizer.init(params), self.method.memory(batch_size)
+        return TrainState(params, _kept(opt_state, memory), jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
+
+    def whole(self, params: Any, frozen: Any) -> Any:
+        """The model's parameters."""
+        return adapters.whole(self.adapters, params, frozen)
 
 
-def loss_and_logits(
-    graph: nnx.GraphDef, params: Any, batch: Batch, passes: int, predicts: tuple[bool, ...], count: jax.Array | None = None
-) -> tuple[jax.Array, jax.Array]:
-    """Algorithm 1's loss, and the logits it came from; `count` as `losses.cross_entropy` takes it."""
-    logits = nnx.merge(graph, params).forward(batch["tokens"], passes=passes, predicts=predicts)
-    return losses.cross_entropy(logits, batch["targets"], batch["loss_mask"], count), logits
+def learning_of(config: RunConfig, task: Task) -> Learning:
+    """How the run computes its steps; raises UsageError where its method can't train it."""
+    method = methods.of(config)
+    method.check(config, task)
+    graph = nnx.split(nnx.eval_shape(lambda: build.model_of(config, task)), nnx.Param)[0]
+    return Learning(method, Problem(graph, task), config.adapters, optim.optimizer(config.optim, config.train.steps), config.train.accumulate)
+
+
+def _kept(opt_state: Any, memory: Any) -> Any:
+    return {"optimizer": opt_state, "memory": memory} if jax.tree.leaves(memory) else opt_state
+
+
+def _parts(opt_state: Any) -> tuple[Any, Any]:
+    return (opt_state["optimizer"], opt_state["memory"]) if isinstance(opt_state, dict) else (opt_state, ())
+
+
+def draw(seed: int, phase: str, step: int) -> np.ndarray:
+    """uint32 [4] that a step's randomness is made from: the seed's halves, the phase's name, the step."""
+    high, low = divmod(seed, 1 << 32)
+    return np.array([low, high, zlib.crc32(phase.encode()), step], np.uint32)
+
+
+def _key(words: jax.Array | None) -> jax.Array | None:
+    """The key of a step's randomness, of `draw`."""
+    if words is None:
+        return None
+    return functools.reduce(jax.random.fold_in, [words[i] for i in range(1, 4)], jax.random.key(words[0]))
 
 
 def split(batch: Batch, parts: int) -> Batch:
@@ -54,62 +102,75 @@ def split(batch: Batch, parts: int) -> Batch:
     return {key: constrain(cut(value), None, BATCH, *(None,) * (value.ndim - 1)) for key, value in batch.items()}
 
 
-def gradients(graph: nnx.GraphDef, params: Any, batch: Batch, passes: int, predicts: tuple[bool, ...], answers: int, accumulate: int):
-    """Loss, gradient and the right and the asked answers of a batch, computed in `accumulate` parts; equal to one part up to rounding."""
-
-    def of(params, batch, count):
-        value_and_grad = jax.value_and_grad(lambda params: loss_and_logits(graph, params, batch, passes, predicts, count), has_aux=True)
-        (loss, logits), grads = value_and_grad(params)
-        _, tokens, exact = losses.grade(logits, batch["targets"], batch["answer"], answers)
-        return loss, grads, jnp.sum(exact.astype(jnp.float32)), jnp.sum((tokens > 0).astype(jnp.float32))  # exact below 2^24 answers
-
-    def share(params, batch, count):
-        if accumulate == 1:
-            return of(params, batch, count)
-        parts = split(batch, accumulate)
-        zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(of, params, jax.tree.map(lambda x: x[0], parts), count))
-        return jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, of(params, part, count)), None), zeros, parts)[0]
-
-    loss, grads, exact, answered = over_data(share, params, batch, jnp.sum(batch["loss_mask"].astype(jnp.float32)))
-    return loss, grads, exact.astype(jnp.int32), answered.astype(jnp.int32)
+def prepared(learning: Learning, state: TrainState, frozen: Any, batch: Batch, words: jax.Array | None, passes: int) -> tuple[Batch, Any]:
+    """The batch with all that the loss needs, and the method's memory after the step."""
+    memory = _parts(state.opt_state)[1]
+    if not learning.method.prepares:
+        return batch, memory
+    params = jax.lax.stop_gradient(learning.whole(state.params, frozen))
+    return learning.method.prepare(learning.problem, params, memory, batch, _key(words), passes)
 
 
-def make_step(
-    graph: nnx.GraphDef, optimizer: optax.GradientTransformation, predicts: tuple[bool, ...], answers: int, accumulate: int = 1
-) -> Callable[[TrainState, Batch, int], tuple[TrainState, dict[str, jax.Array]]]:
-    """Compiles `step(state, batch, passes) → (state, metrics)`; `passes` is static, `state` is donated, `accumulate` as in `gradients`.
+def gradients(learning: Learning, params: Any, frozen: Any, batch: Batch, passes: int) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
+    """Loss, gradient and the method's numbers of a prepared batch, computed in `accumulate` parts; equal to one part up to rounding."""
+    method, problem = learning.method, learning.problem
 
-    Metrics, one scalar each: loss, gradient_norm (before clipping), exact and answered (answers right, and asked).
+    def of(both, batch, count):
+        params, frozen = both
+        value_and_grad = jax.value_and_grad(lambda params: method.loss(problem, learning.whole(params, frozen), batch, passes, count), has_aux=True)
+        (loss, seen), grads = value_and_grad(params)
+        return loss, grads, method.tell(problem, batch, seen, count)
+
+    def share(both, batch, count):
+        if learning.accumulate == 1:
+            return of(both, batch, count)
+        parts = split(batch, learning.accumulate)
+        zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(of, both, jax.tree.map(lambda x: x[0], parts), count))
+        return jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, of(both, part, count)), None), zeros, parts)[0]
+
+    loss, grads, numbers = over_data(share, (params, frozen), batch, method.count(batch))
+    whole = {key: numbers[key].astype(jnp.int32) for key in ("exact", "answered") if key in numbers}
+    return loss, grads, numbers | whole
+
+
+def make_step(learning: Learning) -> Callable[[TrainState, Any, Batch, jax.Array | None, int], tuple[TrainState, dict[str, jax.Array]]]:
+    """Compiles `step(state, frozen, batch, words, passes) → (state, numbers)`; `words` as `draw` gives them, None for a method without randomness, `passes` static, `state` donated.
+
+    Numbers, one scalar each: loss, gradient_norm (before clipping), and what the method tells: exact and answered (answers right, and asked), its `tells`.
     """
 
-    @partial(jax.jit, static_argnums=2, donate_argnums=0)
-    def step(state: TrainState, batch: Batch, passes: int):
-        loss, grads, exact, answered = gradients(graph, state.params, batch, passes, predicts, answers, accumulate)
+    @partial(jax.jit, static_argnums=4, donate_argnums=0)
+    def step(state: TrainState, frozen: Any, batch: Batch, words: jax.Array | None, passes: int):
+        batch, memory = prepared(learning, state, frozen, batch, words, passes)
+        loss, grads, numbers = gradients(learning, state.params, frozen, batch, passes)
         norm = optax.global_norm(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        moved = TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1, state.bad_step)
-        good = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(optax.global_norm(moved.params)) & (state.bad_step < 0)
+        before = _parts(state.opt_state)[0]
+        updates, opt_state = learning.optimizer.update(grads, before, state.params)
+        params = optax.apply_updates(state.params, updates)
+        good = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(optax.global_norm(params)) & (state.bad_step < 0)
+        if (moves := learning.method.moves(batch)) is not None:
+            params, opt_state = jax.tree.map(lambda new, old: jnp.where(moves, new, old), (params, opt_state), (state.params, before))
+        moved = TrainState(params, _kept(opt_state, memory), state.step + 1, state.bad_step)
         stopped = dataclasses.replace(state, bad_step=jnp.where(state.bad_step < 0, state.step, state.bad_step))
-        metrics = {"loss": loss, "gradient_norm": norm, "exact": exact, "answered": answered}
-        return jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, stopped), metrics
+        return jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, stopped), {"loss": loss, "gradient_norm": norm, **numbers}
 
     return step
 
 
-def first_bad_tensor(
-    graph: nnx.GraphDef, optimizer: optax.GradientTransformation, state: TrainState, batch: Batch, passes: int, predicts: tuple[bool, ...]
-) -> str:
-    """The name of the first tensor that is not finite: parameters, logits, loss, gradients, updated parameters, each in tree order."""
+def first_bad_tensor(learning: Learning, state: TrainState, frozen: Any, batch: Batch, words: jax.Array | None, passes: int) -> str:
+    """The name of the first tensor that is not finite: parameters, what the loss is computed from, loss, gradients, updated parameters, each in tree order."""
 
     @jax.jit
-    def compute(state):
-        value_and_grad = jax.value_and_grad(lambda p: loss_and_logits(graph, p, batch, passes, predicts), has_aux=True)
-        (loss, logits), grads = value_and_grad(state.params)
-        updates, _ = optimizer.update(grads, state.opt_state, state.params)
-        return loss, logits, grads, optax.apply_updates(state.params, updates)
+    def compute(state, frozen):
+        ready, _ = prepared(learning, state, frozen, batch, words, passes)
+        count = learning.method.count(ready)
+        value_and_grad = jax.value_and_grad(lambda p: learning.method.loss(learning.problem, learning.whole(p, frozen), ready, passes, count), has_aux=True)
+        (loss, seen), grads = value_and_grad(state.params)
+        updates, _ = learning.optimizer.update(grads, _parts(state.opt_state)[0], state.params)
+        return {name: value for name, value in ready.items() if name not in batch}, seen, loss, grads, optax.apply_updates(state.params, updates)
 
-    loss, logits, grads, moved = compute(state)
-    kinds = ("parameter", state.params), ("logits", logits), ("loss", loss), ("gradient of", grads), ("update of", moved)
+    made, seen, loss, grads, moved = compute(state, frozen)
+    kinds = ("parameter", learning.whole(state.params, frozen)), ("prepared", made), ("", seen), ("loss", loss), ("gradient of", grads), ("update of", moved)
     for kind, tree in kinds:
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             if not bool(jnp.all(jnp.isfinite(leaf))):

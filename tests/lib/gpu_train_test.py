@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
 import gpu_train
 import packs
-from sleepnet import build, checkpoint
+from sleepnet import build, checkpoint, optim
 from sleepnet.config import RunConfig, from_dict
 from sleepnet.errors import UsageError
 from sleepnet.train import loop, preempt
@@ -32,7 +32,7 @@ CONFIG = from_dict(RunConfig, {
 @pytest.fixture(autouse=True)
 def compiled_once(quickly_compiled, monkeypatch):
     """The legs share their compiled step. Optax's Muon divides a power of a float by an int32, which strict promotion forbids."""
-    monkeypatch.setattr(loop.optim, "optimizer", functools.cache(loop.optim.optimizer))
+    monkeypatch.setattr(optim, "optimizer", functools.cache(optim.optimizer))
     monkeypatch.setattr(loop, "make_step", functools.cache(loop.make_step))
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield

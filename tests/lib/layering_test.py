@@ -37,9 +37,17 @@ MAY = {
     "sleepnet.models.zoo": ("sleepnet.config", "sleepnet.errors", "sleepnet.files", MODELS, "sleepnet.seeds", "sleepnet.tasks", "sleepnet.trust"),
     f"{MODELS}.__main__": (f"{MODELS}.zoo", "sleepnet.cli", "sleepnet.errors", MODELS, "sleepnet.trust"),
     "sleepnet.build": ("sleepnet.config", "sleepnet.errors", MODELS, "sleepnet.seeds", "sleepnet.tasks"),
-    "sleepnet.sharding": ("sleepnet.build", "sleepnet.cli", "sleepnet.config", "sleepnet.errors", "sleepnet.mesh"),
+    "sleepnet.adapters": ("sleepnet.config", "sleepnet.errors", "sleepnet.seeds"),
+    "sleepnet.methods": ("sleepnet.config", "sleepnet.errors", "sleepnet.losses", f"{MODELS}.flops", "sleepnet.scalars", "sleepnet.tasks", "sleepnet.trust"),
+    "sleepnet.costs": ("sleepnet.build", "sleepnet.config", "sleepnet.methods"),
+    "sleepnet.lineage": ("sleepnet.errors", "sleepnet.files", "sleepnet.origin"),
+    "sleepnet.start": (
+        "sleepnet.adapters", "sleepnet.build", "sleepnet.checkpoint", "sleepnet.config", "sleepnet.costs", "sleepnet.errors", "sleepnet.lineage", f"{MODELS}.zoo",
+        "sleepnet.origin", "sleepnet.paths", "sleepnet.step_folders", "sleepnet.tasks",
+    ),
+    "sleepnet.sharding": ("sleepnet.adapters", "sleepnet.build", "sleepnet.cli", "sleepnet.config", "sleepnet.errors", "sleepnet.mesh"),
     "sleepnet.origin": ("sleepnet.config", "sleepnet.errors", "sleepnet.files", "sleepnet.optim", "sleepnet.step_folders", "sleepnet.tasks"),
-    "sleepnet.checkpoint": ("sleepnet.build", "sleepnet.config", "sleepnet.errors", "sleepnet.files", "sleepnet.lock", MODELS, "sleepnet.orbax_log", "sleepnet.origin", "sleepnet.paths", "sleepnet.step_folders", "sleepnet.tasks", "sleepnet.trust"),
+    "sleepnet.checkpoint": ("sleepnet.adapters", "sleepnet.lineage", "sleepnet.build", "sleepnet.config", "sleepnet.errors", "sleepnet.files", "sleepnet.lock", MODELS, "sleepnet.orbax_log", "sleepnet.origin", "sleepnet.paths", "sleepnet.step_folders", "sleepnet.tasks", "sleepnet.trust"),
 }
 # everything but these
 MAY_NOT = {"sleepnet.eval": ("sleepnet.train", "sleepnet.study"), "sleepnet.train": ("sleepnet.study",), "sleepnet.study": ()}

@@ -1,17 +1,21 @@
 """What saves memory changes no gradient: accumulation over microbatches, and computing again in the backward pass."""
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
-from sleepnet.config import ModelConfig, SleepConfig
+from sleepnet import methods
+from sleepnet.config import AdaptersConfig, ModelConfig, SleepConfig
+from sleepnet.methods.base import Problem
 from sleepnet.models import flops
 from sleepnet.models.hybrid import Hybrid
-from sleepnet.train.step import gradients
+from sleepnet.train.step import Learning, gradients
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 PREDICTS, LENGTH, ROWS, PASSES = (False, False, True), 3 * 6, 8, 3
@@ -32,7 +36,13 @@ def batch():
 def step_of(config, accumulate=1):
     """The jitted (loss, gradient, right, asked) of a config, and the parameters, the same for each."""
     graph, params = nnx.split(Hybrid(config, nnx.Rngs(0)), nnx.Param)
-    run = lambda params, batch: gradients(graph, params, batch, PASSES, PREDICTS, 1, accumulate)
+    problem = Problem(graph, types.SimpleNamespace(predicts=PREDICTS, answers=1))
+    learning = Learning(methods.get("answers"), problem, AdaptersConfig(), optax.identity(), accumulate)
+
+    def run(params, batch):
+        loss, grads, numbers = gradients(learning, params, {}, batch, PASSES)
+        return loss, grads, numbers["exact"], numbers["answered"]
+
     return jax.jit(run), nnx.to_pure_dict(params)
 
 

@@ -14,7 +14,7 @@ from sleepnet.models import zoo
 from sleepnet.models.hybrid import Hybrid
 from sleepnet.study import spec as specs
 from sleepnet.tasks.__main__ import main as tasks_command
-from sleepnet.train.loop import passes_at
+from sleepnet.costs import passes_at
 
 TINY = dict(vocab_size=4, window=4, pattern="G", width=4, heads=1, head_dim=2, mlp_width=0)
 # of both 32-bit words, and where an integer of 32, 63 or 64 bits would end

@@ -22,10 +22,11 @@ from flax import nnx
 
 from sleepnet import build, checkpoint, cli, data, optim
 from sleepnet.config import RunConfig, from_dict, to_dict
+from sleepnet.costs import passes_at
 from sleepnet.errors import UsageError
 from sleepnet.train import __main__ as command
 from sleepnet.train import loop, metrics
-from sleepnet.train.loop import passes_at, train
+from sleepnet.train.loop import train
 from sleepnet.train.metrics import Seconds
 from sleepnet.train.preempt import Preempted
 
@@ -62,7 +63,7 @@ def compiled_once(quickly_compiled):
         return made._replace(update=update)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.optim, "optimizer", optimizer)
+        patch.setattr(optim, "optimizer", optimizer)
         patch.setattr(loop, "make_step", functools.cache(loop.make_step))
         yield
 
@@ -137,9 +138,9 @@ def test_no_more_than_two_steps_are_on_their_way(tmp_path, monkeypatch):
     def make_step(*arguments):
         step = real(*arguments)
 
-        def one(state, batch, passes):
+        def one(state, *rest):
             assert len(sent) < 3 or id(sent[-3]) in waited
-            state, numbers = step(state, batch, passes)
+            state, numbers = step(state, *rest)
             sent.append(numbers)
             return state, numbers
 
@@ -270,7 +271,7 @@ def test_the_best_checkpoint_by_validation_is_kept(whole, tmp_path):
     config = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, eval_every=10, keep=1, keep_best="label_accuracy"))
     values = {10: 0.1, 20: 0.8, 30: 0.5, 40: 0.3}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_validate", lambda config, graph, state, task, step, spent: {"exact_accuracy": 1 - values[step], "label_accuracy": values[step]})
+        patch.setattr(loop, "_validate", lambda leg, state, step, spent: {"exact_accuracy": 1 - values[step], "label_accuracy": values[step]})
         patch.setattr(loop, "make_step", stopping(loop.make_step, 24))
         with pytest.raises(Preempted):
             train(config, tmp_path / "run", quiet=True)
@@ -339,10 +340,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(whole,
     workdir, real = copied(whole, tmp_path / "run", without=(40,)), loop.make_step
 
     def make_step(*arguments):
-        def step(state, batch, passes):
+        def step(state, *rest):
             if int(state.step) == 34:
                 state = dataclasses.replace(state, params=poisoned(state.params, "blocks.0.mixer.beta.kernel"))
-            return real(*arguments)(state, batch, passes)
+            return real(*arguments)(state, *rest)
 
         return step
 
@@ -395,7 +396,7 @@ def test_the_command_that_is_proposed_can_be_pasted(tmp_path, monkeypatch, capsy
 
 
 def test_an_update_that_is_not_finite_is_never_saved(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.optim, "optimizer", lambda config, steps: optax.scale(float("inf")))
+    monkeypatch.setattr(optim, "optimizer", lambda config, steps: optax.scale(float("inf")))
     config = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, log_every=1, save_every=1, keep=1))
     with pytest.raises(FloatingPointError, match=r"step 0 .* is not finite, first in update of "):
         train(config, tmp_path / "run", quiet=True)
@@ -405,10 +406,10 @@ def test_an_update_that_is_not_finite_is_never_saved(tmp_path, monkeypatch):
 def stopping(real, at):
     """`make_step` of a process that gets SIGTERM while it takes the step `at`."""
     def make_step(*arguments):
-        def step(state, batch, passes):
+        def step(state, *rest):
             if int(state.step) == at:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return real(*arguments)(state, batch, passes)
+            return real(*arguments)(state, *rest)
 
         return step
 

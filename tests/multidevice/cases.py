@@ -69,8 +69,8 @@ def places() -> dict:
     task = build.task_of(CONFIG)
     mesh = meshes.make(MeshConfig(1, 2, 2))
     graph, params = nnx.split(build.model_of(CONFIG, task), nnx.Param)
-    optimizer = loop.optim.optimizer(CONFIG.optim, 8)
-    begin = lambda params: loop.init_state(params, optimizer)
+    learning = loop.learning_of(dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, steps=8)), task)
+    begin = lambda params: learning.begin(params, 16)
     pure = nnx.to_pure_dict(params)
     state = jax.jit(begin, out_shardings=sharding.shardings(jax.eval_shape(begin, pure), mesh))(pure)
     keys = ("tokens", "targets", "loss_mask", "answer")
@@ -79,9 +79,9 @@ def places() -> dict:
     with meshes.use(mesh):
         wake = jax.jit(lambda params, tokens: nnx.merge(graph, params).wake(tokens, nnx.merge(graph, params).init_state(16))[1])
         memory = wake(state.params, batch["tokens"][:, : task.window])
-        step = loop.make_step(graph, optimizer, task.predicts, task.answers)
-        text = step.lower(state, batch, 2).compile().as_text()
-        after, _ = step(state, batch, 2)
+        step = loop.make_step(learning)
+        text = step.lower(state, {}, batch, None, 2).compile().as_text()
+        after, _ = step(state, {}, batch, None, 2)
     spec = lambda array: [list(axis) if isinstance(axis, tuple) else axis for axis in array.sharding.spec]
     named = dict(sharding._named(after))
     return {
@@ -101,12 +101,12 @@ def sums_over_data() -> dict:
     task, mesh = build.task_of(config), meshes.make(MeshConfig(4, 1, 1))
     assert task.predicts.count(False) > 1
     graph, params = nnx.split(build.model_of(config, task), nnx.Param)
-    optimizer = loop.optim.optimizer(config.optim, 8)
+    learning = loop.learning_of(dataclasses.replace(config, train=dataclasses.replace(config.train, steps=8)), task)
     whole = task.batch(0, "train", 0, 16)
     batch = sharding.place(mesh, {key: whole[key] for key in ("tokens", "targets", "loss_mask", "answer")}, 16, sharding.rows(mesh, 16))
     with meshes.use(mesh):
-        step = loop.make_step(graph, optimizer, task.predicts, task.answers)
-        text = step.lower(loop.init_state(nnx.to_pure_dict(params), optimizer), batch, 2).compile().as_text()
+        step = loop.make_step(learning)
+        text = step.lower(learning.begin(nnx.to_pure_dict(params), 16), {}, batch, None, 2).compile().as_text()
     bodies, place, found = set(re.findall(r"body=%?([\w.\-]+)", text)), "", {"loops": len(re.findall(r" while\(", text)), "within": 0, "all": 0}
     for line in text.splitlines():
         head = re.match(r"(?:ENTRY )?%?([\w.\-]+) \(.*{$", line)

@@ -15,7 +15,7 @@ from flax import nnx
 
 from sleepnet import build, checkpoint, mesh as meshes, optim, origin, sharding
 from sleepnet.config import MeshConfig, RunConfig, from_dict
-from sleepnet.train.step import init_state
+from sleepnet.train.step import learning_of
 
 CONFIG = from_dict(RunConfig, {
     "task": {"name": "depo", "arguments": {"nodes": 5, "hops": 2, "queries": 2, "names": 6, "name_tokens": (1, 1), "min_nodes": 2}},
@@ -34,9 +34,9 @@ def mesh_of(name: str) -> jax.sharding.Mesh:
 def values() -> tuple[dict, object]:
     """Numbers for every array of a state, by name, and the state's abstract tree."""
     task = build.task_of(CONFIG)
-    optimizer = optim.optimizer(CONFIG.optim, 8)
+    learning = learning_of(CONFIG, task)
     params = nnx.to_pure_dict(nnx.split(nnx.eval_shape(lambda: build.model_of(CONFIG, task)), nnx.Param)[1])
-    abstract = jax.eval_shape(lambda params: init_state(params, optimizer), params)
+    abstract = jax.eval_shape(lambda params: learning.begin(params, CONFIG.train.batch_size), params)
     generator = np.random.default_rng(0)
     return {name: (100 * generator.normal(size=leaf.shape)).astype(leaf.dtype) for name, leaf in origin.named(abstract).items()}, abstract
 

@@ -1,0 +1,125 @@
+"""What may change: a model's parameters cut in two before any gradient is taken, the trainable ones and the frozen rest, and put together again.
+
+    kind       trainable                                   frozen
+    all        the parameters                              nothing
+    named      those whose dotted name matches             the others
+    entries    [k] values of each of these, "entries"      the parameters, and where the values belong
+    low_rank   A [in, r] and B [r, out] of each matrix     the parameters; W acts as W + alpha / r · A B, B = 0 at first (Hu et al., arXiv 2106.09685)
+
+The optimiser sees the trainable tree alone: what is frozen has no state and gets no gradient, and no update can touch a bit of it. (Masked optimisers
+do: `optax.masked` passes raw gradients on, `optax.selective_transform` turns −0.0 into +0.0.) The cut is made in weight space, by name, so that no
+model, remat, scan or kernel knows of it; that W + A B is formed whole costs as much as reading W once more.
+"""
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sleepnet import seeds
+from sleepnet.config import AdaptersConfig
+from sleepnet.errors import UsageError
+
+Tree = dict[Any, Any]
+
+# last parts of names of leaves that take a parameter's place in the trainable tree
+LOW_RANK, ENTRIES = ("low_rank_a", "low_rank_b"), "entries"
+
+
+def split(config: AdaptersConfig, params: Tree, seed: int) -> tuple[Tree, Tree]:
+    """(trainable, frozen) of whole parameters, nested dicts of float32 arrays; `seed` draws A, and which entries.
+
+    Raises:
+      UsageError: `adapters.names` matches nothing that can change so, or a rank is larger than a matrix.
+    """
+    if config.kind == "all":
+        return params, {}
+    chosen = [(path, name, leaf) for path, name, leaf in _leaves(params) if re.search(config.names, name) and (config.kind != "low_rank" or leaf.ndim == 2)]
+    if not chosen:
+        known = ", ".join(name for _, name, _ in list(_leaves(params))[:4])
+        raise UsageError(f"adapters.names={config.names!r} matches no {'matrix' if config.kind == 'low_rank' else 'parameter'} of the model; they are called {known}, …")
+    if config.kind == "named":
+        return _made(chosen, lambda name, leaf: leaf), _made([each for each in _leaves(params) if not re.search(config.names, each[1])], lambda name, leaf: leaf)
+    if config.kind == "entries":
+        places = _made(chosen, lambda name, leaf: _places(seed, name, leaf.size, config.share))
+        values = _made(chosen, lambda name, leaf: {ENTRIES: jnp.reshape(leaf, -1)[_places(seed, name, leaf.size, config.share)]})
+        return values, {"parameters": params, "places": places}
+    for _, name, leaf in chosen:
+        if config.rank > min(leaf.shape):
+            raise UsageError(f"adapters.rank={config.rank} is more than {name} has, {tuple(leaf.shape)}: set it to {min(leaf.shape)} or less, or adapters.kind to 'named'")
+    return _made(chosen, lambda name, leaf: _factors(seed, name, leaf.shape, config.rank)), {"parameters": params}
+
+
+def whole(config: AdaptersConfig, trainable: Tree, frozen: Tree) -> Tree:
+    """The model's parameters: inverse of `split`, for any values of the trainable tree. Differentiable with respect to it."""
+    if config.kind == "all":
+        return trainable
+    if config.kind == "named":
+        return _joined(trainable, frozen)
+    if config.kind == "entries":
+        put = lambda leaf, at, new: jnp.reshape(leaf, -1).at[at].set(new[ENTRIES], unique_indices=True, indices_are_sorted=True).reshape(leaf.shape)
+        return _replaced(frozen["parameters"], lambda leaf, *path: put(leaf, _at(frozen["places"], path), _at(trainable, path)), trainable)
+    scale = config.alpha / config.rank
+    product = lambda new: jnp.matmul(*(new[part] for part in LOW_RANK), precision=jax.lax.Precision.HIGHEST)
+    return _replaced(frozen["parameters"], lambda leaf, *path: leaf + jnp.asarray(scale, leaf.dtype) * product(_at(trainable, path)), trainable)
+
+
+def base_name(name: str) -> tuple[str, str]:
+    """(name of the parameter, what of an adapter it is: "" for the parameter itself) of a leaf of the trainable tree."""
+    base, _, last = name.rpartition(".")
+    return (base, last) if last in (*LOW_RANK, ENTRIES) else (name, "")
+
+
+def _leaves(tree: Tree) -> Iterator[tuple[tuple, str, Any]]:
+    """(keys, dotted name, leaf) in tree order."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        yield tuple(key.key for key in path), jax.tree_util.keystr(path, simple=True, separator="."), leaf
+
+
+def _made(chosen: list, make: Callable[[str, Any], Any]) -> Tree:
+    """Nested dicts with `make(name, leaf)` at the place of each chosen leaf."""
+    tree: Tree = {}
+    for path, name, leaf in chosen:
+        place = tree
+        for key in path[:-1]:
+            place = place.setdefault(key, {})
+        place[path[-1]] = make(name, leaf)
+    return tree
+
+
+def _at(tree: Tree, path: tuple) -> Any:
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def _joined(one: Tree, other: Tree) -> Tree:
+    """Two trees without a common leaf as one."""
+    both = lambda a, b: _joined(a, b) if isinstance(a, dict) and isinstance(b, dict) else a
+    return {key: both(one[key], other[key]) if key in one and key in other else one.get(key, other.get(key)) for key in sorted({**one, **other}, key=_order)}
+
+
+def _order(key: Any) -> tuple[bool, Any]:
+    return isinstance(key, str), key
+
+
+def _replaced(tree: Tree, change: Callable[..., Any], where: Tree, path: tuple = ()) -> Tree:
+    """`tree` with `change(leaf, *keys)` in place of each leaf that `where` has something for."""
+    if not isinstance(tree, dict):
+        return change(tree, *path)
+    return {key: _replaced(value, change, where[key], (*path, key)) if key in where else value for key, value in tree.items()}
+
+
+def _places(seed: int, name: str, size: int, share: float) -> np.ndarray:
+    """Ascending numbers of a share of a parameter's entries, at least one: a function of (seed, name)."""
+    count = max(1, round(share * size))
+    return np.sort(np.random.default_rng((seed, zlib.crc32(name.encode()))).choice(size, count, replace=False)).astype(np.int32)
+
+
+def _factors(seed: int, name: str, shape: tuple[int, int], rank: int) -> dict[str, jax.Array]:
+    """A ~ N(0, 1 / in), of (seed, name) alone, and B = 0."""
+    key = jax.random.fold_in(seeds.key(seed), zlib.crc32(name.encode()))
+    return dict(zip(LOW_RANK, (jax.random.normal(key, (shape[0], rank), jnp.float32) / np.float32(np.sqrt(shape[0])), jnp.zeros((rank, shape[1]), jnp.float32))))

@@ -1,0 +1,36 @@
+"""What a run's steps cost: FLOPs of its method, with the passes that each step takes."""
+import numpy as np
+
+from sleepnet import build, methods
+from sleepnet.config import RunConfig
+
+
+def all_passes(config: RunConfig) -> tuple[int, ...]:
+    """Every N that a step of the run may have."""
+    return config.train.random_passes or (config.model.sleep.passes,)
+
+
+def passes_at(config: RunConfig, step: int) -> int:
+    """N of a step: `model.sleep.passes`, or one of `train.random_passes`, drawn by (seed, step) alone."""
+    if not config.train.random_passes:
+        return config.model.sleep.passes
+    return int(np.random.default_rng((config.seed, step)).choice(config.train.random_passes))
+
+
+def of_step(config: RunConfig) -> dict[int, int]:
+    """N → FLOPs of a step with so many passes, forward and backward, all that its method prepares counted; see `sleepnet.models.flops`."""
+    task, method = build.task_of(config), methods.of(config)
+    model = build.fit(config.model, task)
+    return {passes: method.flops(model, task, passes) * config.train.batch_size for passes in all_passes(config)}
+
+
+def of_steps(config: RunConfig, steps: int) -> int:
+    """FLOPs of the first `steps` steps, looks at the validation split not counted."""
+    costs = of_step(config)
+    return sum(costs[passes_at(config, step)] for step in range(steps)) if len(costs) > 1 else steps * sum(costs.values())
+
+
+def expected(config: RunConfig) -> float:
+    """FLOPs of a step; with `train.random_passes`, the mean over them."""
+    costs = list(of_step(config).values())
+    return sum(costs) / len(costs)

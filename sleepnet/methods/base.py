@@ -1,0 +1,118 @@
+"""What every method offers: the contract between what is learnt toward and the one loop that trains.
+
+Letters: B rows of a batch, T tokens of a row, V vocabulary, N passes of a sleep.
+"""
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sleepnet.config import ModelConfig, RunConfig
+from sleepnet.models import flops
+from sleepnet.tasks.base import Task
+
+Batch = Mapping[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What a method is asked about: a model and a task. Static: nothing in it is traced.
+
+    Attributes:
+      graph: the model without its parameters.
+      task: what the batches are of.
+    """
+
+    graph: nnx.GraphDef
+    task: Task
+
+    def forward(self, params: Any, tokens: jax.Array, passes: int | jax.Array) -> jax.Array:
+        """[B, T, V] logits of Algorithm 1 at the task's layout; zeros in windows that sleep."""
+        return nnx.merge(self.graph, params).forward(tokens, passes=passes, predicts=self.task.predicts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method(abc.ABC):
+    """A method: its arguments are the fields of a frozen dataclass, each with a comment, what it does are pure functions.
+
+    A step of the loop is, all in one compiled program:
+
+        batch, memory = prepare(problem, params, memory, batch, key, passes)        whole batch, no gradient: samples, rewards, a teacher's logits
+        n             = count(batch)
+        loss          = Σ over devices and microbatches of  loss(…, part, passes, n)[0]
+        numbers       = Σ over the same of  tell(problem, part, seen)
+        the optimiser moves what `config.adapters` lets change; not at all where `moves(batch)` is False
+
+    so nothing of a method knows of devices, microbatches, resuming or what is frozen: it is given whole parameters, with adapters merged.
+    Whatever `prepare` adds to a batch has rows first. Everything random comes from `key`, which is made of (seed, phase, step); fold a row's number into it.
+
+    Attributes:
+      name: what `sleepnet.methods.get` calls it.
+      prepares: whether it has a `prepare` of its own; without one no key is made.
+      tells: names of the numbers of a step that `tell` gives, beside loss, exact, answered and gradient_norm.
+    """
+
+    name: ClassVar[str]
+    prepares: ClassVar[bool] = False
+    tells: ClassVar[tuple[str, ...]] = ()
+
+    def check(self, config: RunConfig, task: Task) -> None:
+        """Raises UsageError, with the key and the fix, where the run is none that the method can train."""
+
+    def memory(self, batch_size: int) -> Any:
+        """Arrays of its own that the method carries from step to step: a pytree, () for none. They are saved with the optimiser's."""
+        return ()
+
+    def prepare(self, problem: Problem, params: Any, memory: Any, batch: Batch, key: jax.Array | None, passes: int) -> tuple[Batch, Any]:
+        """What the loss needs and no gradient goes through, added to the batch, and the memory after the step."""
+        return batch, memory
+
+    def count(self, batch: Batch) -> jax.Array:
+        """What the loss of the whole batch is divided by: float32 scalar."""
+        return jnp.sum(batch["loss_mask"].astype(jnp.float32))
+
+    def moves(self, batch: Batch) -> jax.Array | None:
+        """Whether a prepared batch moves anything, bool scalar; where it is False parameters and the optimiser's whole state stay bit for bit. None: always."""
+        return None
+
+    @abc.abstractmethod
+    def loss(self, problem: Problem, params: Any, batch: Batch, passes: int, count: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """This part's share of the loss.
+
+        Args:
+          problem: see there.
+          params: of the whole model.
+          batch: some rows of the prepared batch.
+          passes: N, static.
+          count: of the whole batch; shares of the parts add up to the loss.
+
+        Returns:
+          float32 scalar, and what was computed on the way by name: `tell` reads it, and where a step is not finite it is searched, in this order.
+        """
+
+    @abc.abstractmethod
+    def tell(self, problem: Problem, batch: Batch, seen: Mapping[str, jax.Array], count: jax.Array) -> dict[str, jax.Array]:
+        """Numbers of this part, float32 scalars that add up over the parts: `tells`, and exact and answered (answers right, answers asked) where there are such."""
+
+    @abc.abstractmethod
+    def flops(self, model: ModelConfig, task: Task, passes: int) -> int:
+        """FLOPs of one row of a step, all that `prepare` does counted: controls of equal compute are made of it."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Every argument with its value."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def read_and_learn(model: ModelConfig, task: Task, passes: int) -> int:
+    """FLOPs of one row whose loss is of one pass of Algorithm 1, forward and backward; see `sleepnet.models.flops.train_flops`."""
+    return flops.train_flops(model, task.predicts, task.seq_len, passes)
+
+
+def read(model: ModelConfig, task: Task, passes: int) -> int:
+    """FLOPs of one row that is only read."""
+    return flops.forward_flops(model, task.predicts, task.seq_len, passes)

@@ -1,0 +1,87 @@
+"""Names of methods → methods. A module of this package that registers a class is found by itself: one file adds a method; so does `--config.method.name=my_methods:MINE`."""
+import dataclasses
+import functools
+import importlib
+import pkgutil
+from typing import Any, TypeVar
+
+from sleepnet import scalars, trust
+from sleepnet.config import RunConfig
+from sleepnet.errors import UsageError, nearest
+from sleepnet.methods.base import Method
+
+_METHODS: dict[str, type[Method]] = {}
+_Class = TypeVar("_Class", bound=type[Method])
+
+
+def register(cls: _Class) -> _Class:
+    """Class decorator: makes a method known under `cls.name`."""
+    if cls.name in _METHODS:
+        raise ValueError(f"two methods are called {cls.name!r}")
+    _METHODS[cls.name] = cls
+    return cls
+
+
+@functools.cache
+def _load() -> None:
+    """Imports every module of the package, so that every method has registered."""
+    import sleepnet.methods as package
+
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+
+
+def names() -> tuple[str, ...]:
+    """Returns the names of all methods, sorted."""
+    _load()
+    return tuple(sorted(_METHODS))
+
+
+def method_class(name: str) -> type[Method]:
+    """Returns a method's class, by its name or from "module:NAME".
+
+    Raises:
+      UsageError: there is none; its line names `method.name`.
+    """
+    if ":" in name:
+        found = trust.find("method.name", name)
+        if not (isinstance(found, type) and issubclass(found, Method) and dataclasses.is_dataclass(found)):
+            raise UsageError(f"method.name={name!r} is no subclass of sleepnet.methods.base.Method that is a dataclass")
+        if found.__abstractmethods__:
+            raise UsageError(f"method.name={name!r} lacks {', '.join(sorted(found.__abstractmethods__))}, which every method has: see sleepnet.methods.base.Method")
+        return found
+    if name not in names():
+        raise UsageError(f"method.name={name!r} is unknown{nearest(name, names())}; a method of your own is 'module:NAME', a sleepnet.methods.base.Method")
+    return _METHODS[name]
+
+
+def get(name: str, **arguments: Any) -> Method:
+    """Returns the method `name` with these arguments.
+
+    Raises:
+      UsageError: an unknown method or argument, a value of another type than the argument's default, or one that the method refuses.
+    """
+    cls = method_class(name)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    values = {}
+    for key, value in scalars.python(arguments).items():
+        if key not in fields:
+            raise UsageError(f"method {name!r} has no argument {key!r}{nearest(key, fields)}")
+        values[key] = _converted(f"method.arguments.{key}", value, fields[key].type)
+    return cls(**values)
+
+
+def _converted(key: str, value: Any, kind: Any) -> Any:
+    """The value as the argument's type, where that is a plain one."""
+    if kind is float and type(value) is int:
+        return float(value)
+    if isinstance(value, list):
+        value = tuple(value)
+    if kind in (int, float, bool, str) and type(value) is not kind:
+        raise UsageError(f"{key}={value!r} must be a {kind.__name__}")
+    return value
+
+
+def of(config: RunConfig) -> Method:
+    """The method that `config.method` names; raises UsageError as `get`."""
+    return get(config.method.name, **config.method.arguments)

@@ -1,0 +1,109 @@
+"""Where a run starts: from fresh parameters, another run's newest checkpoint, or a model of the zoo; see `sleepnet.lineage` for what is written down."""
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from sleepnet import adapters, build, checkpoint, costs, lineage, origin, paths, step_folders
+from sleepnet.config import RunConfig
+from sleepnet.errors import UsageError, nearest
+from sleepnet.models import zoo
+from sleepnet.tasks.base import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """How a run begins.
+
+    Attributes:
+      shapes: of what changes, see `sleepnet.adapters`: a tree of jax.ShapeDtypeStruct.
+      trainable: gives what changes, as it is before the first step: a tree of arrays; not needed by a run that goes on.
+      frozen: what does not change: a tree of arrays, {} where all changes.
+      record: of start.json; {} of a run of fresh parameters that changes all.
+    """
+
+    shapes: Any
+    trainable: Callable[[], Any]
+    frozen: Any
+    record: dict[str, Any]
+
+
+def find(config: RunConfig, task: Task, workdir: Path) -> Start:
+    """How the run in `workdir` begins, or has begun; writes nothing.
+
+    Raises:
+      UsageError: `config.start` is neither a run nor a trained model, does not fit (names the first tensor), or is not what the run in `workdir` started from.
+    """
+    make = lambda: nnx.to_pure_dict(nnx.split(build.model_of(config, task), nnx.Param)[1])
+    shapes = jax.eval_shape(make)
+    if not config.start and config.adapters.kind == "all":
+        return Start(shapes, make, {}, _same(config, workdir, {}))
+    record, saved = lineage.read(workdir), step_folders.steps(workdir / "checkpoints")
+    if saved and not record:
+        raise UsageError(f"{workdir} holds a run of fresh parameters that changes them all: give another --workdir, or drop start={config.start!r} and adapters")
+    if saved:
+        if config.start and config.start != record["start"]:
+            _same(config, workdir, {"digest": lineage.digest(_fitting(config, shapes, _elsewhere(config)[0]))})
+        trainable, frozen = jax.eval_shape(lambda params: adapters.split(config.adapters, params, config.seed), shapes)
+        return Start(trainable, lambda: _first(config, shapes, make, workdir).trainable(), lineage.load_frozen(workdir, frozen), record)
+    return _first(config, shapes, make, workdir)
+
+
+def _first(config: RunConfig, shapes: Any, make: Callable[[], Any], workdir: Path) -> Start:
+    """A run's beginning, all of it read or made."""
+    whole, record = _elsewhere(config) if config.start else (make(), {"start": "", "kind": "fresh", "flops": 0, "tokens": 0, "chain": []})
+    whole = _fitting(config, shapes, whole)
+    trainable, frozen = adapters.split(config.adapters, whole, config.seed)
+    record = _same(config, workdir, {**record, "digest": lineage.digest(whole), "frozen": lineage.digest(frozen)})
+    return Start(jax.eval_shape(lambda: trainable), lambda: trainable, frozen, record)
+
+
+def _same(config: RunConfig, workdir: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """`record`, or the folder's own; refused where that is of other parameters."""
+    if (known := lineage.read(workdir)) and known["digest"] != record.get("digest"):
+        there, here = (f"{each['start'] or 'fresh parameters'} (sha256 {each.get('digest', '')[:12]})" for each in (known, {**record, "start": config.start}))
+        raise UsageError(f"{workdir} started from other parameters: {there} there, {here} here; give that start, or another --workdir")
+    return known or record
+
+
+def _elsewhere(config: RunConfig) -> tuple[Any, dict[str, Any]]:
+    """Whole parameters, and a record without their digest."""
+    folder = paths.plain(config.start, "start")
+    if (folder / "config.json").exists():
+        loaded = checkpoint.load_model(folder)
+        past, values = lineage.read(folder), loaded.config
+        params = nnx.to_pure_dict(nnx.split(loaded.model, nnx.Param)[1])
+        spent, tokens = costs.of_steps(values, loaded.step), loaded.step * values.train.batch_size * loaded.task.seq_len
+        link = {
+            "name": values.phase or folder.name, "task": loaded.task.name, "method": values.method.name, "steps": loaded.step, "flops": spent, "tokens": tokens,
+            "digest": lineage.digest(params),
+        }  # fmt: skip
+        before = {key: past.get(key, 0) for key in ("flops", "tokens")}
+        add = lambda key, more: None if before[key] is None else before[key] + more
+        return params, {"start": config.start, "kind": "run", "flops": add("flops", spent), "tokens": add("tokens", tokens), "chain": [*past.get("chain", []), link]}
+    if config.start in zoo.names() and zoo.has_checkpoint(config.start):
+        model, task = zoo.load(config.start)
+        params = nnx.to_pure_dict(nnx.split(model, nnx.Param)[1])
+        link = {"name": config.start, "task": task.name, "method": "answers", "steps": None, "flops": None, "tokens": None, "digest": lineage.digest(params)}
+        return params, {"start": config.start, "kind": "zoo", "flops": None, "tokens": None, "chain": [link]}
+    trained = [name for name in zoo.names() if zoo.has_checkpoint(name)]
+    raise UsageError(f"start={config.start!r} is neither the folder of a run nor a model that comes trained ({', '.join(trained)}){nearest(config.start, trained)}")
+
+
+def _fitting(config: RunConfig, params: Any, found: Any) -> Any:
+    """`found`, in the tree of `params`.
+
+    Raises:
+      UsageError: another tensor, or one of another shape: names the first.
+    """
+    want, have = origin.named(params), origin.named(found)
+    for name in [*want, *(name for name in have if name not in want)]:
+        there, here = (f"has shape {tuple(side[name].shape)}" if name in side else "is none" for side in (have, want))
+        if there != here:
+            fix = "model.vocab_size, or the task's arguments" if name in ("embedding", "head.kernel") else "model.window, or the task's" if name == "positions" else "model.* as it is there"
+            raise UsageError(f"start={config.start} does not fit: {name} {there} there and {here.replace('has shape ', '')} here; set {fix}")
+    return jax.tree.unflatten(jax.tree.structure(params), [np.asarray(have[name]) for name in want])
