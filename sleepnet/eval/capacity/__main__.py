@@ -2,7 +2,7 @@
 
 Examples:
   python -m sleepnet.eval.capacity --simulate=saturating --out=runs/law
-  python -m sleepnet.eval.capacity --points=runs/law/points.jsonl --out=runs/law_by_rank --fit_r=4 --fit_l=1600
+  python -m sleepnet.eval.capacity --points=runs/law/points.jsonl --out=runs/law_small_box --fit_r=4 --fit_l=200
 
 --simulate makes up points that follow one of the forms, with noise, and writes them to OUT/points.jsonl: what such a grid can tell apart. The second
 example reads what the first has written.

@@ -52,7 +52,8 @@ def draw_recall(points: Sequence[Point]) -> Figure:
     x = np.sort([YARDSTICK, *np.geomspace(min(min(offered), YARDSTICK), max(max(offered), 2 * YARDSTICK), _BETWEEN)])
     axes.plot(x, np.minimum(1, YARDSTICK / x), color="0.5", lw=1.2, ls=(0, (1, 1.5)), label=f"{YARDSTICK:g} bits a parameter")
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xticks(*_ticks(*axes.get_xlim()))
+    axes.minorticks_off()
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel("bits a parameter that there are to know")
     axes.set_ylabel("recalled share of the digits (band: seeds)")
@@ -108,10 +109,17 @@ def _scale(panel: Axes, law: Law, positive: Falls, ranks: np.ndarray) -> None:
     panel.set_yscale("log")
     low, high = (min(positive.fall.min(), L_0 / 10) / 1.4, max(positive.fall.max(), L_0) * 1.4) if len(positive) else (L_0 / 14, L_0 * 1.4)
     panel.set_ylim(low, high)
-    ticks = [step * 10.0**power for power in range(math.floor(math.log10(low)), 2) for step in (1, 2, 5)]
-    panel.set_yticks(ticks := [tick for tick in ticks if low <= tick <= high], [f"{tick:g}" for tick in ticks])
+    panel.set_yticks(*_ticks(low, high))
     panel.set_xticks(ranks, [f"{r:g}" for r in ranks])
     panel.minorticks_off()
     panel.set_xlabel("rank r")
     told = "not fitted" if law.refused else f"R² in the box {law.held_out.inside.r2:.3f}, held-out error {law.held_out.error:.3f} nats"
     panel.set_title(f"{law.form.replace('_', '-')}: {FORMS[law.form].formula}\n{told}", fontsize="small")
+
+
+def _ticks(low: float, high: float) -> tuple[list[float], list[str]]:
+    """Round numbers on a logarithmic axis: decades, over few of them also their twos and fives."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found = [step * 10.0**decade for decade in decades for step in ((1, 2, 5) if high < 300 * low else (1,))]
+    shown = [tick for tick in found if low <= tick <= high]
+    return shown, [f"{tick:g}" for tick in shown]
