@@ -34,6 +34,7 @@ setup(
         "numpy>=2.0,<3",
         "rich>=13,<16",
         "safetensors>=0.5,<1",
+        "scipy>=1.14,<2",
         "tensorboardX>=2.6,<3",
     ],
     extras_require={

@@ -18,7 +18,10 @@ if _told:
     with contextlib.suppress(ValueError):
         matplotlib.rcParams["backend"] = _told  # whoever shows pictures in this process still does
 
-__all__ = ["Axes", "Figure", "colormaps", "png", "style"]
+__all__ = ["COLOURS", "DASHES", "Axes", "Figure", "colormaps", "png", "style"]
+# Okabe and Ito's palette, told apart by colour-blind readers; then again with dashes
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
+DASHES = ("-", "--", ":", "-.")
 
 
 def png(figure: Figure, dpi: int, **metadata: str | None) -> bytes:

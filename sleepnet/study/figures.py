@@ -5,15 +5,12 @@ import statistics
 from typing import Any
 
 from sleepnet.eval import heat
-from sleepnet.pictures import Axes, Figure, png, style
+from sleepnet.pictures import COLOURS, DASHES, Axes, Figure, png, style
 from sleepnet.study import outcomes as results
 from sleepnet.study.outcomes import Outcome
 from sleepnet.study.spec import StudySpec
 from sleepnet.tasks.registry import task_class
 
-# Okabe and Ito's palette, told apart by colour-blind readers; then again with dashes
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
-DASHES = ("-", "--", ":", "-.")
 _MARKERS = "os^Dv<>P*X"
 _TICKS = 12
 _OVER = {"flops": "training FLOPs", "steps": "training steps"}
