@@ -7,10 +7,10 @@ from typing import Any
 from sleepnet import cli, config_files, paths, seeds
 from sleepnet.errors import UsageError
 from sleepnet.tasks import exported
-from sleepnet.tasks.base import Task, choice, whole
-from sleepnet.tasks.describe import mark
+from sleepnet.tasks.base import Task
+from sleepnet.tasks.machinery.arguments import choice, whole
+from sleepnet.tasks.machinery.splits import SPLITS
 from sleepnet.tasks.registry import get, names, task_class
-from sleepnet.tasks.splits import SPLITS
 
 _EXAMPLES = """examples:
   python -m sleepnet.tasks list
@@ -51,14 +51,14 @@ def _describe(task: Task, options: argparse.Namespace) -> int:
 
 def _sample(task: Task, options: argparse.Namespace) -> int:
     for index in range(options.start, options.start + options.n):
-        text = mark(task, task.example(options.seed, options.split, index))
+        text = task.mark(task.example(options.seed, options.split, index))
         print(f"example {index} of seed {options.seed}, split {options.split}:\n{text}\n")
     return 0
 
 
 def _check(task: Task, options: argparse.Namespace) -> int:
-    from sleepnet.tasks._check import Fault, check
-    from sleepnet.tasks._screen import bar
+    from sleepnet.tasks.machinery.check import Fault, check
+    from sleepnet.tasks.machinery.screen import bar
 
     splits = tuple(SPLITS) if options.split is None else (choice("split", options.split, tuple(SPLITS)),)
     try:
@@ -76,7 +76,7 @@ def _check(task: Task, options: argparse.Namespace) -> int:
 def _marked(task: Task, example: Mapping[str, Any]) -> str:
     """Returns an example in words, or as numbers where it is too wrong for words."""
     try:
-        return mark(task, example)
+        return task.mark(example)
     except (LookupError, ValueError, TypeError):
         rows = {name: value for name, value in example.items() if name != "difficulty"} | example["difficulty"]
         return "\n".join(f"{name}: {value.tolist()}" for name, value in rows.items())
@@ -85,17 +85,17 @@ def _marked(task: Task, example: Mapping[str, Any]) -> str:
 def _stats(task: Task, options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from sleepnet.tasks import _stats
-    from sleepnet.tasks._screen import bar
+    from sleepnet.tasks.machinery import stats
+    from sleepnet.tasks.machinery.screen import bar
 
-    with bar("examples", options.n * len(_stats.SPLITS)) as step:
-        found = _stats.collect(task, count=options.n, seed=options.seed, progress=step)
-    _stats.show(task, found, count=options.n, seed=options.seed, console=Console(highlight=False))
+    with bar("examples", options.n * len(stats.SPLITS)) as step:
+        found = stats.collect(task, count=options.n, seed=options.seed, progress=step)
+    stats.show(task, found, count=options.n, seed=options.seed, console=Console(highlight=False))
     return 0
 
 
 def _export(task: Task, options: argparse.Namespace) -> int:
-    from sleepnet.tasks._screen import bar
+    from sleepnet.tasks.machinery.screen import bar
 
     with bar("examples", options.n) as step:
         folder = exported.write(

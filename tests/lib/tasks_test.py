@@ -4,6 +4,8 @@ The golden hashes are made by running this file: `python tests/lib/tasks_test.py
 """
 import hashlib
 import itertools
+import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +14,8 @@ import pytest
 
 from sleepnet import tasks
 from sleepnet.errors import UsageError
-from sleepnet.tasks import _check, base, philox, registry, splits
+from sleepnet.tasks import base, registry
+from sleepnet.tasks.machinery import check, philox, splits
 
 FIELDS = ("tokens", "targets", "loss_mask", "answer")
 CASES = {
@@ -185,11 +188,11 @@ def test_the_solver_notices_a_wrong_target(case):
     task = make(case)
     batch = task.batch(13, "train", 900, 4)
     for row in range(4):
-        assert _check.disagreement(task, pick(batch, row)) is None
+        assert check.disagreement(task, pick(batch, row)) is None
         for place in np.flatnonzero(batch["loss_mask"][row]):
             wrong = pick(batch, row) | {"targets": batch["targets"][row].copy()}
             wrong["targets"][place] += 1 if wrong["targets"][place] < task.vocab_size - 1 else -1
-            assert f"position {place}: " in _check.disagreement(task, wrong)
+            assert f"position {place}: " in check.disagreement(task, wrong)
 
 
 @every_case
@@ -285,6 +288,19 @@ def test_impossible_examples():
 def test_a_name_is_taken_once():
     with pytest.raises(ValueError, match="two tasks"):
         registry.register(type(tasks.get("depo")))
+
+
+def test_a_file_or_a_folder_adds_a_task(tmp_path):
+    """In a copy of the package, as a newcomer would: nothing else has to know the task."""
+    package = shutil.copytree(pathlib.Path(base.__file__).parents[1], tmp_path / "sleepnet", ignore=shutil.ignore_patterns("checkpoints", "__pycache__"))
+    text = (package / "tasks/mqar.py").read_text()
+    (package / "tasks/filed.py").write_text(text.replace('"mqar"', '"filed"'))
+    (package / "tasks/foldered").mkdir()
+    (package / "tasks/foldered/__init__.py").write_text("from sleepnet.tasks.foldered.task import Mqar")
+    (package / "tasks/foldered/task.py").write_text(text.replace('"mqar"', '"foldered"'))
+    code = "from sleepnet import tasks; print(*(tasks.get(name).seq_len for name in ('filed', 'foldered')), tasks.__file__)"
+    told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert told == f"112 112 {package / 'tasks/__init__.py'}\n"
 
 
 def test_tasks_need_no_jax():

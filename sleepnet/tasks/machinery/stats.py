@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from sleepnet.tasks._screen import Step
 from sleepnet.tasks.base import PAD, Task
+from sleepnet.tasks.machinery.screen import Step
 
 SPLITS = ("train", "test")  # validation has the law of test
 _BATCH = 256

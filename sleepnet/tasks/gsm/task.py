@@ -24,17 +24,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sleepnet.tasks import philox
-from sleepnet.tasks._gsm_fillers import Filler
-from sleepnet.tasks._gsm_graph import LARGEST_CONSTANT, Die, die
-from sleepnet.tasks._gsm_guesses import guesses
-from sleepnet.tasks._gsm_problem import Names, Problem, draw_problem, fingerprint, name_all
-from sleepnet.tasks._gsm_reader import Reading
-from sleepnet.tasks._gsm_text import Writer, longest_name, longest_problem, longest_solution, shortest_sentence
-from sleepnet.tasks._gsm_words import ANSWER, MOST_PARTS, MOST_PLACES, MOST_THINGS, SOLUTION, Vocabulary
-from sleepnet.tasks.base import PAD, Task, choice, require, risen, rising, span, tell_rise, whole
+from sleepnet.tasks.base import PAD, Task
+from sleepnet.tasks.gsm.fillers import Filler
+from sleepnet.tasks.gsm.graph import LARGEST_CONSTANT, Die, die
+from sleepnet.tasks.gsm.guesses import guesses
+from sleepnet.tasks.gsm.problem import Names, Problem, draw_problem, fingerprint, name_all
+from sleepnet.tasks.gsm.reader import Reading
+from sleepnet.tasks.gsm.text import Writer, longest_name, longest_problem, longest_solution, shortest_sentence
+from sleepnet.tasks.gsm.words import ANSWER, MOST_PARTS, MOST_PLACES, MOST_THINGS, SOLUTION, Vocabulary
+from sleepnet.tasks.machinery import philox
+from sleepnet.tasks.machinery.arguments import choice, require, risen, rising, span, tell_rise, whole
+from sleepnet.tasks.machinery.splits import MAX_ATTEMPTS, SPLITS, TRAIN, belongs, empty_split
 from sleepnet.tasks.registry import register
-from sleepnet.tasks.splits import MAX_ATTEMPTS, SPLITS, TRAIN, belongs, empty_split
 
 _SIZE, _PROBLEM, _NAMES, _FILLERS, _ORDER, _SAMPLE = range(6)  # streams
 _NAMINGS = 256  # of one problem, before another is drawn

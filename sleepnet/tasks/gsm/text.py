@@ -1,7 +1,7 @@
 """What a problem of gsm says: its question, its sentences, and its solution step by step. Everything is tokens."""
-from sleepnet.tasks._gsm_graph import Statement
-from sleepnet.tasks._gsm_problem import Affine, Problem, affine
-from sleepnet.tasks._gsm_words import PARTS, SOLUTION, Vocabulary, kind_of, phrase_length
+from sleepnet.tasks.gsm.graph import Statement
+from sleepnet.tasks.gsm.problem import Affine, Problem, affine
+from sleepnet.tasks.gsm.words import PARTS, SOLUTION, Vocabulary, kind_of, phrase_length
 
 _PHRASE = [phrase_length(kind) for kind in range(4)]
 _PREFIX = {"": 0, "times": 2, "more": 3}

@@ -9,10 +9,10 @@ The last of these problems is cut to fit, and where there is but one the fillers
 """
 import itertools
 
-from sleepnet.tasks._gsm_graph import LARGEST_CONSTANT, Die, Statement, draw_graph
-from sleepnet.tasks._gsm_problem import Names, Problem, evaluate
-from sleepnet.tasks._gsm_text import sentence_length, shortest_sentence
-from sleepnet.tasks._gsm_words import PARTS, THING, THINGS, kind_of, place_of
+from sleepnet.tasks.gsm.graph import LARGEST_CONSTANT, Die, Statement, draw_graph
+from sleepnet.tasks.gsm.problem import Names, Problem, evaluate
+from sleepnet.tasks.gsm.text import sentence_length, shortest_sentence
+from sleepnet.tasks.gsm.words import PARTS, THING, THINGS, kind_of, place_of
 
 _TRIES = 8  # problems that give a number above the limit, before a single sentence is taken instead
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from sleepnet.tasks._gsm_problem import Problem
+from sleepnet.tasks.gsm.problem import Problem
 
 
 def guesses(problems: dict[tuple[int, ...], list[Problem]], axes: tuple[str, ...], limit: int) -> dict[str, Any]:

@@ -2,27 +2,20 @@
 
 Dimension letters: B examples, N most nodes, M queries, P most tokens of a name, T tokens of an example.
 """
-from __future__ import annotations
-
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from sleepnet.tasks import philox
 from sleepnet.tasks.base import PAD
-from sleepnet.tasks.splits import SPLITS, TRAIN, draw_members, mix64
+from sleepnet.tasks.depo.layout import ANS, EDGE, EDGES, FIRST_NAME, HOPS, NAMES, SIZE, STARTS, Layout
+from sleepnet.tasks.machinery import philox
+from sleepnet.tasks.machinery.splits import SPLITS, TRAIN, draw_members, mix64
 
-if TYPE_CHECKING:
-    from sleepnet.tasks.depo import Depo
-
-BOS, ANS, FIRST_NAME = 1, 2, 3  # BOS is reserved: the published layout, 300 + 60 = 360 tokens, has no room for it
-SIZE, NAMES, EDGES, STARTS, HOPS = range(5)  # streams
-EDGE = 0xD6E8FEB86659FD93  # odd: tells the two ends of an edge apart
 _SAMPLE = 1000  # cycles the baselines average over, where no formula serves
 
 
-def batch(task: Depo, key: tuple[int, int], index: np.ndarray) -> dict[str, Any]:
+def batch(task: Layout, key: tuple[int, int], index: np.ndarray) -> dict[str, Any]:
     """Returns the examples at `index`, uint64 [B], stacked."""
     size = _sizes(task, key, index)
     letters_BxNxP, length_BxN = spell(task, _cycles(task, key, index, size))
@@ -76,7 +69,7 @@ def _write(out: np.ndarray, values: np.ndarray, written: np.ndarray, begin: np.n
     out.ravel()[place[written]] = values[written]
 
 
-def _sizes(task: Depo, key: tuple[int, int], index: np.ndarray) -> np.ndarray:
+def _sizes(task: Layout, key: tuple[int, int], index: np.ndarray) -> np.ndarray:
     """Returns n of each example: int64 [B]."""
     if key[1] != TRAIN or task.nodes_law == "fixed":
         return np.full(len(index), task.nodes)
@@ -84,7 +77,7 @@ def _sizes(task: Depo, key: tuple[int, int], index: np.ndarray) -> np.ndarray:
     return task.min_nodes + np.searchsorted(task.size_thresholds, unit.astype(np.int64), "right")
 
 
-def _hops(task: Depo, key: tuple[int, int], index: np.ndarray) -> np.ndarray:
+def _hops(task: Layout, key: tuple[int, int], index: np.ndarray) -> np.ndarray:
     """Returns k of each query: int64 [B, M]."""
     words = philox.words(key, index, HOPS, 0, task.queries)
     if key[1] == TRAIN:
@@ -94,7 +87,7 @@ def _hops(task: Depo, key: tuple[int, int], index: np.ndarray) -> np.ndarray:
     return known[philox.multiply_high(words, np.uint64(len(known))).astype(np.int64)]
 
 
-def _cycles(task: Depo, key: tuple[int, int], index: np.ndarray, size: np.ndarray) -> np.ndarray:
+def _cycles(task: Layout, key: tuple[int, int], index: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Returns the names' numbers along each cycle: int64 [B, N], of which the first n count."""
 
     def propose(row: np.ndarray, attempt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +102,7 @@ def _cycles(task: Depo, key: tuple[int, int], index: np.ndarray, size: np.ndarra
     return draw_members(propose, len(index), key[1], _first_draws(task))[:, 0]
 
 
-def _distinct(task: Depo, key: tuple[int, int], index: np.ndarray, attempt: Any, size: np.ndarray) -> np.ndarray:
+def _distinct(task: Layout, key: tuple[int, int], index: np.ndarray, attempt: Any, size: np.ndarray) -> np.ndarray:
     """Draws names until n are distinct; returns their numbers in the order of drawing: int64 [B, N]."""
     out = np.zeros((len(index), task.nodes), np.int64)
     waiting, draws = np.arange(len(index)), _first_draws(task)
@@ -128,7 +121,7 @@ def _distinct(task: Depo, key: tuple[int, int], index: np.ndarray, attempt: Any,
 
 
 @functools.cache
-def _first_draws(task: Depo) -> int:
+def _first_draws(task: Layout) -> int:
     """Returns how many names to draw at first so that most examples need no more; the result does not depend on it."""
     counts = [float(b - a) for a, b in zip(task.first_number, task.first_number[1:])]
     draws, goal = task.nodes, min(task.nodes + 4, task.first_number[-1] - 0.25)
@@ -137,7 +130,7 @@ def _first_draws(task: Depo) -> int:
     return draws
 
 
-def _numbers(task: Depo, words: np.ndarray) -> np.ndarray:
+def _numbers(task: Layout, words: np.ndarray) -> np.ndarray:
     """Draws a name from each word, as `Depo._number` does."""
     first = np.array(task.first_number)
     lengths = np.uint64(len(first) - 1)
@@ -146,7 +139,7 @@ def _numbers(task: Depo, words: np.ndarray) -> np.ndarray:
     return first[choice] + philox.multiply_high(words * lengths, count).astype(np.int64)
 
 
-def spell(task: Depo, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def spell(task: Layout, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the names' tokens, int32 [..., P], of which the first `length` count, and length, int64 [...]."""
     least, most = task.name_tokens
     extra = np.searchsorted(task.first_number, numbers, "right") - 1
@@ -158,7 +151,7 @@ def spell(task: Depo, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return letters, length
 
 
-def baselines(task: Depo) -> dict[str, Any]:
+def baselines(task: Layout) -> dict[str, Any]:
     """Returns what guessing scores on the test split: averages over a fixed sample of cycles of N nodes."""
     index, (N, V) = np.arange(_SAMPLE, dtype=np.uint64), (task.nodes, task.names)
     numbers = _distinct(task, (0, SPLITS["test"]), index, np.zeros_like(index), np.full(_SAMPLE, N))

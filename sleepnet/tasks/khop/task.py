@@ -21,10 +21,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sleepnet.tasks import _khop_law, philox
-from sleepnet.tasks.base import PAD, Task, require, risen, rising, span, tell_rise, whole
+from sleepnet.tasks.base import PAD, Task
+from sleepnet.tasks.khop import law
+from sleepnet.tasks.machinery import philox
+from sleepnet.tasks.machinery.arguments import require, risen, rising, span, tell_rise, whole
+from sleepnet.tasks.machinery.splits import MAX_ATTEMPTS, TRAIN, belongs, draw_members, empty_split, mix64, mix64_int
 from sleepnet.tasks.registry import register
-from sleepnet.tasks.splits import MAX_ATTEMPTS, TRAIN, belongs, draw_members, empty_split, mix64, mix64_int
 
 _STRING, _HOPS = range(2)  # streams
 _FRACTION = 56  # bits of a word that steps are drawn from: times a number of letters, they still fit into 64
@@ -65,7 +67,7 @@ class Khop(Task):
         length, letters = whole("length", self.length, 3), whole("letters", self.letters, 3, 26)
         least, most = span("hops", self.hops, 1)
         fit = length
-        while _khop_law.defined(fit, letters, most) < 0.5:
+        while law.defined(fit, letters, most) < 0.5:
             fit += 1
         require(fit == length, f"hops={most} are beyond most strings of length={length} over {letters} letters; use length={fit} or fewer hops")
         rise = rising("hops_rise", self.hops_rise, most - least + 1)
@@ -213,7 +215,7 @@ class Khop(Task):
 
     @functools.cached_property
     def _baselines(self) -> dict[str, Any]:
-        return _khop_law.baselines(self.length, self.letters, *self._range)
+        return law.baselines(self.length, self.letters, *self._range)
 
     # For readers.
 

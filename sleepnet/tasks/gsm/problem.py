@@ -1,10 +1,10 @@
 """Problems of gsm: a graph with names and values, and a question."""
 import dataclasses
 
-from sleepnet.tasks import philox
-from sleepnet.tasks._gsm_graph import Die, Statement, draw_graph
-from sleepnet.tasks._gsm_words import PART, PARTS, THING, kind_of, name_of
-from sleepnet.tasks.splits import mix64_int
+from sleepnet.tasks.gsm.graph import Die, Statement, draw_graph
+from sleepnet.tasks.gsm.words import PART, PARTS, THING, kind_of, name_of
+from sleepnet.tasks.machinery import philox
+from sleepnet.tasks.machinery.splits import mix64_int
 
 Affine = tuple[int, int]  # (a, b): a + b·x, x being the hidden number
 

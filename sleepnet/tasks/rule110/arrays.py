@@ -2,28 +2,22 @@
 
 Dimension letters: B examples, S strings, W words of 64 cells that hold a row, C cells of a row, A cells asked for.
 """
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from sleepnet.tasks import philox
-from sleepnet.tasks._automaton import history
 from sleepnet.tasks.base import PAD
-from sleepnet.tasks.splits import SPLITS, belongs, draw_members, mix64
+from sleepnet.tasks.machinery import philox
+from sleepnet.tasks.machinery.splits import SPLITS, belongs, draw_members, mix64
+from sleepnet.tasks.rule110.automaton import history
+from sleepnet.tasks.rule110.layout import CELLS, DEPTH, ONE, QUERY, ZERO, Layout
 
-if TYPE_CHECKING:
-    from sleepnet.tasks.rule110 import Rule110
-
-ZERO, ONE, QUERY = 1, 2, 3
-CELLS, DEPTH = range(2)  # streams
 _ENUMERABLE = 24  # up to this width, baselines are scored on every state of the test split
 _SAMPLE = 2**18
 
 
-def batch(task: Rule110, key: tuple[int, int], index: np.ndarray) -> dict[str, Any]:
+def batch(task: Layout, key: tuple[int, int], index: np.ndarray) -> dict[str, Any]:
     """Returns the examples at `index`, uint64 [B], stacked."""
     B, S, (least, most) = len(index), task.strings, task.step_range
     steps = np.full(B, least)
@@ -63,7 +57,7 @@ def batch(task: Rule110, key: tuple[int, int], index: np.ndarray) -> dict[str, A
     }
 
 
-def _chains(task: Rule110, cells_BxSxC: np.ndarray, steps: np.ndarray) -> np.ndarray:
+def _chains(task: Layout, cells_BxSxC: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Returns the rows after 1, 2, … `steps` [B] steps as tokens, one after the other, padded: int32 [B, S, most · C]."""
     B, S, C = cells_BxSxC.shape
     seen = _history(task, cells_BxSxC.reshape(-1, C), np.arange(C))[1:]
@@ -71,7 +65,7 @@ def _chains(task: Rule110, cells_BxSxC: np.ndarray, steps: np.ndarray) -> np.nda
     return np.where(np.arange(task.written) < steps[:, None, None] * C, chain_BxSxW, PAD)
 
 
-def _states(task: Rule110, key: tuple[int, int], index: np.ndarray) -> np.ndarray:
+def _states(task: Layout, key: tuple[int, int], index: np.ndarray) -> np.ndarray:
     """Returns the rows' first states, packed: uint64 [B, S, W], cell 0 in the highest bit."""
     W = -(-task.width // 64)
     last = np.uint64(philox.MASK64 << (64 * W - task.width) & philox.MASK64)
@@ -93,17 +87,17 @@ def _fingerprints(state: np.ndarray) -> np.ndarray:
     return fingerprint
 
 
-def _cells(task: Rule110, state: np.ndarray) -> np.ndarray:
+def _cells(task: Layout, state: np.ndarray) -> np.ndarray:
     """Unpacks states, uint64 [..., W], to cells, uint8 [..., C]."""
     return np.unpackbits(state.astype(">u8").view(np.uint8), axis=-1)[..., : task.width]
 
 
-def _history(task: Rule110, cells: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def _history(task: Layout, cells: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Returns the cells wanted after 0, 1, … steps: uint8 [most + 1, A, rows]."""
     return history(cells, rule=task.rule, steps=task.step_range[1], boundary=task.boundary, wanted=wanted)
 
 
-def baselines(task: Rule110) -> dict[str, Any]:
+def baselines(task: Layout) -> dict[str, Any]:
     """Returns what guessing scores: rules fitted on training rows, scored on test rows."""
     trained = _states(task, (0, SPLITS["train"]), np.arange(_SAMPLE // task.strings))
     groups = [_cells(task, trained).reshape(-1, task.width), _test_cells(task)]
@@ -123,13 +117,13 @@ def baselines(task: Rule110) -> dict[str, Any]:
     }
 
 
-def _seven_cells(task: Rule110, cells: np.ndarray) -> np.ndarray:
+def _seven_cells(task: Layout, cells: np.ndarray) -> np.ndarray:
     """Numbers what stands in the cell asked for and the three either side; beyond a zero boundary stands nothing."""
     around = np.pad(cells, ((0, 0), (3, 3)), mode="wrap" if task.boundary == "periodic" else "constant")
     return np.packbits(around[:, task.cell : task.cell + 7], axis=1)[:, 0]
 
 
-def _score(task: Rule110, meaning: str, right: Callable[[int], float]) -> dict[str, Any]:
+def _score(task: Layout, meaning: str, right: Callable[[int], float]) -> dict[str, Any]:
     """Scores a guess that gets each label right with probability `right(t)`: the rows are independent."""
     least, most = task.step_range
     by = {t: {"label": p, "exact": p**task.strings} for t in range(least, most + 1) for p in [right(t)]}
@@ -137,7 +131,7 @@ def _score(task: Rule110, meaning: str, right: Callable[[int], float]) -> dict[s
     return {"meaning": meaning, **mean, "by": {"steps": by}}
 
 
-def _test_cells(task: Rule110) -> np.ndarray:
+def _test_cells(task: Layout) -> np.ndarray:
     """Returns all states of the test split, or a sample of all states where they are too many: uint8 [rows, C]."""
     if task.width > _ENUMERABLE:
         return _cells(task, philox.words((0, SPLITS["test"]), np.arange(_SAMPLE), CELLS, 0, -(-task.width // 64)))

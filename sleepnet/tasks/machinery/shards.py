@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from sleepnet.errors import UsageError
-from sleepnet.tasks.base import FIELDS, Task, require
+from sleepnet.tasks.base import FIELDS, Task
+from sleepnet.tasks.machinery.arguments import require
 
 _SHARD_BYTES = 2**25  # of arrays; a reader holds two shards. Other shards are another layout, see `exported._KIND`
 _AT_ONCE = 512  # examples between two steps of the progress bar

@@ -3,7 +3,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from sleepnet.tasks import philox
+from sleepnet.tasks.machinery import philox
 
 
 def first_distinct(draws: Iterator[int], count: int) -> list[int]:

@@ -7,7 +7,7 @@ two], or a number alone. A total (THINGS, PARTS) is one too, but no sentence is 
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from sleepnet.tasks._gsm_words import PART, PARTS, THING, THINGS
+from sleepnet.tasks.gsm.words import PART, PARTS, THING, THINGS
 
 LARGEST_CONSTANT = 4
 _MOST_MEMBERS, _MOST_PAIRS = 4, 2  # of a total

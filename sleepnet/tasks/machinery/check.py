@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from sleepnet.tasks._screen import Step
 from sleepnet.tasks.base import FIELDS, PAD, Task
-from sleepnet.tasks.splits import SPLITS
+from sleepnet.tasks.machinery.screen import Step
+from sleepnet.tasks.machinery.splits import SPLITS
 
 _BATCH = 256
 _PLAIN = 64  # examples of a split that the plain path draws again: it is some hundred times as slow

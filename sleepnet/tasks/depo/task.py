@@ -14,129 +14,33 @@ import bisect
 import dataclasses
 import functools
 import itertools
-import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from sleepnet.tasks import _depo_arrays, philox
-from sleepnet.tasks._depo_arrays import ANS, BOS, EDGE, EDGES, FIRST_NAME, HOPS, NAMES, SIZE, STARTS
-from sleepnet.tasks.base import PAD, Task, choice, require, risen, rising, tell_rise, whole
+from sleepnet.tasks.base import PAD
+from sleepnet.tasks.depo import arrays
+from sleepnet.tasks.depo.layout import ANS, BOS, EDGE, EDGES, FIRST_NAME, HOPS, NAMES, SIZE, STARTS, Layout
+from sleepnet.tasks.machinery import philox
+from sleepnet.tasks.machinery.arguments import tell_rise, whole
+from sleepnet.tasks.machinery.splits import MAX_ATTEMPTS, TRAIN, belongs, empty_split, mix64_int
 from sleepnet.tasks.registry import register
-from sleepnet.tasks.splits import MAX_ATTEMPTS, TRAIN, belongs, empty_split, mix64_int
-
-_PAPER_WINDOW = 75
-_MOST_NAMES = 2**40  # a name is drawn from one 64-bit word: many more would be drawn unevenly
 
 
 @register
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Depo(Task):
+class Depo(Layout):
     """Follow a cycle k steps from a node. One answer group per query, graded by `k` and by the cycle's size `n`.
 
     There is a loss where `<ans>` or an answer token must be predicted; only answer tokens are graded.
     Training draws k ~ U[1, hops] and n by `nodes_law`; validation and test draw k ~ U(test_hops) and have n = nodes.
-
-    Attributes:
-      nodes: N, the most nodes of a cycle.
-      hops: K, the most steps of a query.
-      queries: M; an example asks min(n, M) queries, with distinct start nodes.
-      names: V, the letters names are made of; the vocabulary holds 2V name tokens.
-      name_tokens: (least, most) tokens of a name; the length is drawn uniformly, then each letter.
-      min_nodes: least n under `nodes_law="inverse"`.
-      nodes_law: of n in training: "inverse", p ∝ 1 / (n + √N), or "fixed", n = N.
-      test_hops: the k of validation and test; None: the powers of two up to `hops`.
-      hops_rise: training examples before the largest k drawn grows by one, for each of the last growths up to `hops`; empty:
-        k ~ U[1, hops] throughout. A curriculum over the order of the training examples: validation and test know nothing of it.
-      window: L; None: 75 (the paper's) where the edges fill more than one such window exactly and the queries fit into
-        one, else one window for all edges and one for all queries, whichever is longer.
     """
 
     name: ClassVar[str] = "depo"
     version: ClassVar[int] = 1
     difficulty_axes: ClassVar[tuple[str, ...]] = ("k", "n")
     axis_words: ClassVar[Mapping[str, str]] = {"k": "k, hops asked for", "n": "n, names on the cycle"}
-
-    nodes: int = 75
-    hops: int = 16
-    queries: int = 10
-    names: int = 50
-    name_tokens: tuple[int, int] = (1, 2)
-    min_nodes: int = 3
-    nodes_law: str = "inverse"
-    test_hops: tuple[int, ...] | None = None
-    hops_rise: tuple[int, ...] = ()
-    window: int | None = None
-
-    def __post_init__(self) -> None:
-        N, K, M = whole("nodes", self.nodes, 2), whole("hops", self.hops, 1), whole("queries", self.queries, 1)
-        V = whole("names", self.names, 1)
-        hops_rise = rising("hops_rise", self.hops_rise, K)
-        choice("nodes_law", self.nodes_law, ("inverse", "fixed"))
-        inverse = self.nodes_law == "inverse"
-        min_nodes = whole("min_nodes", self.min_nodes, 2, N if inverse else None)
-        lengths, test_hops = self.name_tokens, self.test_hops
-        require(
-            isinstance(lengths, (list, tuple)) and len(lengths) == 2,
-            f"name_tokens={lengths!r} must be a pair, (least, most) tokens of a name, such as (1, 2)",
-        )
-        least = whole("name_tokens[0]", lengths[0], 1)
-        P = whole("name_tokens[1]", lengths[1], least)
-        kinds = sum(V**length for length in range(least, P + 1))
-        made = f"names={V} with name_tokens=({least}, {P}) makes {kinds} names"
-        require(kinds >= N, f"{made}, fewer than nodes={N}; raise names")
-        require(kinds <= _MOST_NAMES, f"{made}, more than 2**40; lower names or name_tokens")
-        if test_hops is None:
-            test_hops = [2**i for i in range(K.bit_length())]
-        listed = isinstance(test_hops, (list, tuple)) and len(test_hops) > 0
-        require(listed, f"test_hops={test_hops!r} must be a list of hops such as (1, 2, 4)")
-        test_hops = tuple(sorted({whole("test_hops", k, 1, K) for k in test_hops}))
-
-        edges, asked = N * 2 * P, M * (2 + 2 * P)
-        if self.window is None:
-            paper = edges > _PAPER_WINDOW and edges % _PAPER_WINDOW == 0 and asked <= _PAPER_WINDOW
-            window = _PAPER_WINDOW if paper else max(edges, asked)
-        else:
-            window = whole("window", self.window, 1)
-        fit = window // (2 + 2 * P)
-        whole_queries = least == P and fit and window % (2 + 2 * P) == 0  # no window's end cuts one in two
-        require(
-            asked <= window or whole_queries,
-            f"window={window} can't hold the {asked} tokens of queries={M} and would cut a query; use window={asked}"
-            + (f" or queries={fit}" if fit else ""),
-        )
-        edges = -(-edges // window) * window
-        self._set(
-            nodes=N, hops=K, hops_rise=hops_rise, queries=M, names=V, min_nodes=min_nodes,
-            name_tokens=(least, P), test_hops=test_hops, window=window, answers=M,
-            vocab_size=FIRST_NAME + 2 * V + K, seq_len=edges + asked, predicts=(False,) * (edges // window) + (True,) * -(-asked // window),
-        )
-        self._check_splits(math.comb(kinds, N) * math.factorial(N - 1))
-
-    def most_hops(self, index: Any) -> Any:
-        """Returns the largest k of the training example at `index` (a number or an array)."""
-        return risen(self.hops_rise, self.hops, index)
-
-    @property
-    def edge_tokens(self) -> int:
-        """Tokens before the queries, padding included."""
-        return self.window * self.predicts.count(False)
-
-    @functools.cached_property
-    def first_number(self) -> list[int]:
-        """A name is a number, the shortest names first: [i] is the first number of length least + i; the last entry ends them."""
-        least, most = self.name_tokens
-        return list(itertools.accumulate((self.names**length for length in range(least, most + 1)), initial=0))
-
-    @functools.cached_property
-    def size_thresholds(self) -> list[int]:
-        """The law of n, cumulated, in units of 2**-53; without the last entry."""
-        if self.nodes_law == "fixed":
-            return []
-        weights = [1 / (n + math.sqrt(self.nodes)) for n in range(self.min_nodes, self.nodes + 1)]
-        total = math.fsum(weights)
-        return [int(part / total * 2**53) for part in itertools.accumulate(weights)][:-1]
 
     # The plain path: one example, to be read.
 
@@ -214,12 +118,8 @@ class Depo(Task):
         letters[-1] += self.names
         return letters
 
-    def query_token(self, k: Any) -> Any:
-        """Returns the token that asks for k steps, 1 … hops (a number or an array)."""
-        return FIRST_NAME + 2 * self.names + k - 1
-
     def batch_at(self, seed: int, split: str, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
-        return _depo_arrays.batch(self, self._key(seed, split), self._indices(indices))
+        return arrays.batch(self, self._key(seed, split), self._indices(indices))
 
     def solve(self, tokens: np.ndarray) -> np.ndarray:
         last, query = FIRST_NAME + self.names, FIRST_NAME + 2 * self.names
@@ -252,7 +152,7 @@ class Depo(Task):
 
     @functools.cached_property
     def _baselines(self) -> dict[str, Any]:
-        return _depo_arrays.baselines(self)
+        return arrays.baselines(self)
 
     # For readers.
 

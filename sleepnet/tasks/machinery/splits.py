@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from sleepnet.errors import UsageError
-from sleepnet.tasks.philox import MASK64
+from sleepnet.tasks.machinery.philox import MASK64
 
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 TRAIN = SPLITS["train"]

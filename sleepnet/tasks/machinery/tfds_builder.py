@@ -12,7 +12,8 @@ import tensorflow_datasets as tfds
 
 from sleepnet import files
 from sleepnet.errors import UsageError
-from sleepnet.tasks.base import FIELDS, Task, require
+from sleepnet.tasks.base import FIELDS, Task
+from sleepnet.tasks.machinery.arguments import require
 
 _AT_ONCE = 512  # examples drawn together
 
