@@ -160,6 +160,12 @@ def test_a_task_is_one_file_or_one_folder():
     assert entries - shared == set(tasks.names())
 
 
+def test_what_lies_in_tools_is_a_command():
+    """Its parts lie in folders, and are none."""
+    commands = {path for path in sources(ROOT / "tools") if '\nif __name__ == "__main__":\n' in path.read_text(encoding="utf-8")}
+    assert commands == set((ROOT / "tools").glob("*.py"))
+
+
 def test_files_stay_readable():
     folders = [ROOT / name for name in ("sleepnet", "kernels", "experiments", "tools")]
     long = {str(path.relative_to(ROOT)): lines for folder in folders for path in sources(folder) if (lines := len(path.read_text().splitlines())) > 500}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from aot_tpu_text import Array, Computation, Instruction, parse
+from aot.text import Array, Computation, Instruction, parse
 
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 # moves nothing by itself

@@ -9,7 +9,7 @@ from flax import nnx
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-import aot_tpu_hlo
+from aot.hlo import read, shortage
 from sleepnet import build, data, mesh as meshes, optim, sharding
 from sleepnet.config import RunConfig
 from sleepnet.files import write_text
@@ -111,7 +111,7 @@ def measure(config: RunConfig, topology: str, phase: str, hlo: str = "") -> dict
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            return about | {"failed": aot_tpu_hlo.shortage(str(error)), "compile_s": time.perf_counter() - traced}
+            return about | {"failed": shortage(str(error)), "compile_s": time.perf_counter() - traced}
     seconds, text = time.perf_counter() - traced, compiled.as_text()
     if hlo:
         write_text(pathlib.Path(hlo), text)
@@ -121,5 +121,5 @@ def measure(config: RunConfig, topology: str, phase: str, hlo: str = "") -> dict
     places = [tuple(device.coords) for device in mesh.devices.flat]
     return about | {
         "compile_s": seconds, "peak_bytes": peak, "memory": held, "flops_compiler": cost.get("flops", 0.0), "bytes_compiler": cost.get("bytes accessed", 0.0),
-        **aot_tpu_hlo.read(text, places),
+        **read(text, places),
     }

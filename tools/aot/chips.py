@@ -54,7 +54,7 @@ def slice_of(topology: str) -> tuple[Chip, tuple[int, ...]]:
 
 
 def collective_seconds(row: Mapping[str, Any], chip: Chip, sides: Sequence[int]) -> float:
-    """Seconds of one collective, alone on the links of the axes that its group extends along; `row` as `aot_tpu_hlo.read` returns it.
+    """Seconds of one collective, alone on the links of the axes that its group extends along; `row` as `hlo.read` returns it.
 
     n chips pass on (n − 1) / n of the whole array, an all-reduce twice that. A ring is used both ways, a line one way.
     """
@@ -70,7 +70,7 @@ def predict(figures: Mapping[str, Any], chip: Chip, sides: Sequence[int]) -> dic
     """The least time of one run, were products, HBM and links each busy at their peak and all at once.
 
     Args:
-      figures: of a program, as `aot_tpu_compile.measure` returns it.
+      figures: of a program, as `compiler.measure` returns it.
       chip, sides: of the slice.
 
     Returns:

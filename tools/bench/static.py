@@ -7,7 +7,7 @@ import aot_kernels
 BUDGETS = {"TPU": "aot_budget.json", "GPU": "aot_cuda_budget.json"}  # of the GPU's kernels all are bfloat16
 
 
-def rows(rule: str, dtype: str, folder: pathlib.Path = pathlib.Path(__file__).parent) -> list[dict]:
+def rows(rule: str, dtype: str, folder: pathlib.Path = pathlib.Path(__file__).parents[1]) -> list[dict]:
     """One row a kernel of `rule` and `dtype`: its platform, its name in the budget, and the figures that the budget holds it to.
 
     TPU: cycles per token and head, beside the target where there is one, and VMEM. GPU: registers, shared memory, spilled bytes of each of the op's kernels.

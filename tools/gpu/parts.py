@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 # What `arguments` is told; kernels go wrong at the ends first.
 HOSTILE = {
     "moderate decay": {}, "no decay": {"decay": 0.0}, "decay 50": {"decay": 50.0}, "identical keys, beta 1": {"decay": 0.0, "beta": 1.0, "correlation": 1.0},
@@ -150,14 +150,14 @@ def bench(out: pathlib.Path, cpu: bool) -> None:
 
 def fla(out: pathlib.Path, cpu: bool) -> None:
     """Times the delta rule in bfloat16 beside fla's Triton kernel."""
-    import bench_peers
+    from bench import peers
 
-    _bench(out, cpu, (("delta", "bfloat16"),), bench_peers.Fla())
+    _bench(out, cpu, (("delta", "bfloat16"),), peers.Fla())
 
 
 def _bench(out, cpu, what, peer, *, rows=(), shapes=None, made_for=None):
     import bench_kernels
-    import floors
+    from bench import floors
     from sleepnet_kernels.gated_delta_rule.arg_specs import Shape
 
     # The oracle stores a state a token: at 4 x 1,024 x 16 heads of 128 that is 4 GiB an array.
@@ -190,7 +190,7 @@ def rule110(out: pathlib.Path, cpu: bool) -> None:
 
 def _train(out, experiment, steps, every, train_keys):
     """Runs the command that a user would; speeds are from the first line of the log, behind which all is compiled, to the last."""
-    import floors
+    from bench import floors
 
     keys = {"steps": steps, "log_every": every, "save_every": steps, "eval_every": 0} | train_keys
     with tempfile.TemporaryDirectory() as folder:
