@@ -22,7 +22,7 @@ _EXAMPLES = """examples:
   python -m sleepnet.tasks export depo --format array_record --split train -n 100000 --out data/depo --arguments nodes=10
 
 An example is a pure function of (task and its arguments, seed, split, index). Splits: train, validation, test; no two share an
-instance. `describe` shows every argument with its value. `check` compares fresh examples with a solver that reads the tokens
+instance, but of what is to be known by heart all do. `describe` shows every argument with its value. `check` compares fresh examples with a solver that reads the tokens
 alone. In Python, `sleepnet.tasks.exported.load(FOLDER)` reads an export back, bit for bit; `python -m sleepnet.train … --config.task.folder=FOLDER`
 trains from one of the training split.
 

@@ -19,6 +19,7 @@ from sleepnet.tasks.machinery.splits import SPLITS
 PAD = 0  # in every task's vocabulary: no content, no state write, no label
 FIELDS = {"tokens": np.int32, "targets": np.int32, "loss_mask": np.bool_, "answer": np.int32}  # of an example, each [T]
 _WIDTH = 110  # characters of a line for readers
+_BY_HEART = "To be known by heart: train, validation and test ask about the same instances. Nothing is held out, and accuracy is recall."
 _LEGEND = "reading → what must be predicted there; * marks what is graded; PAD×n is n paddings"
 _SURELY_ENOUGH = 10_000  # instances: a bucket of 1/64 of them is empty with probability 1e-68
 
@@ -35,7 +36,7 @@ class Task(abc.ABC):
                              positions, exact accuracy counts groups whose positions are all right
       difficulty  {axis: int32 [A]} what each answer group is graded by; -1 for a group this example does not have
     A batch has a leading axis B on all of these, and equals the examples stacked, bit for bit.
-    Splits ("train", "validation", "test") share no instance, whatever the seeds.
+    Splits ("train", "validation", "test") share no instance, whatever the seeds; of what is to be known `by_heart` all have every one.
 
     Attributes:
       name: what `sleepnet.tasks.get` calls it.
@@ -47,6 +48,8 @@ class Task(abc.ABC):
       window: L; windows are cut from position 0, the last may be shorter.
       predicts: one bool per window: True where it holds labels, False where it sleeps.
       answers: A.
+      reorders: arguments that change nothing but which of the same examples comes when, and how often, in training: each example is one that
+        every other value gives too, and validation and test stay as they are. Arms of a study may differ in them.
       added: arguments that came after the first release, with what was so before: at that value `spec` leaves them out, so hashes stay.
     """
 
@@ -55,6 +58,7 @@ class Task(abc.ABC):
     difficulty_axes: ClassVar[tuple[str, ...]]
     axis_words: ClassVar[Mapping[str, str]]
     pad: ClassVar[int] = PAD
+    reorders: ClassVar[tuple[str, ...]] = ()
     added: ClassVar[Mapping[str, Any]] = {}
 
     vocab_size: int = dataclasses.field(init=False, repr=False, compare=False)
@@ -105,8 +109,13 @@ class Task(abc.ABC):
         return self.batch_at(seed, split, np.arange(start, start + size))
 
     @property
+    def by_heart(self) -> bool:
+        """Whether the content is to be memorised: it hangs on the arguments alone, all splits ask about the same instances, and the score is recall."""
+        return False
+
+    @property
     def thinks(self) -> bool:
-        """Whether a chain of thought stands between the query and the answer: labels whose tokens follow, so that a model can write its own."""
+        """Whether labels have tokens that follow, a chain of thought or a long answer, so that it is graded as a model writes it itself, too."""
         return bool(getattr(self, "chain_of_thought", False))
 
     @property
@@ -129,6 +138,7 @@ class Task(abc.ABC):
             textwrap.fill(self.explain(), _WIDTH),
             textwrap.fill(sizes, _WIDTH),
             "",
+            *([textwrap.fill(_BY_HEART, _WIDTH), ""] if self.by_heart else []),
             "What guessing scores on the test split (per label, exact):",
         ]
         parts += [f"  {name:12} {b['label']:.4f}  {b['exact']:.4f}  {b['meaning']}" for name, b in self.baselines().items()]

@@ -15,8 +15,9 @@ from sleepnet.tasks.machinery import check, stats
 SMALL = {
     "rule110": {"width": 12, "strings": 2, "steps": (1, 3)},
     "depo": {"nodes": 6, "hops": 3, "queries": 4, "min_nodes": 4},
+    "phonebook": {"kind": "context", "entries": 3},
 }
-TEXT = {"rule110": ["width=12", "strings=2", "steps=1,3"], "depo": ["nodes=6", "hops=3", "queries=4", "min_nodes=4"]}
+TEXT = {"rule110": ["width=12", "strings=2", "steps=1,3"], "depo": ["nodes=6", "hops=3", "queries=4", "min_nodes=4"], "phonebook": ["kind=context", "entries=3"]}
 every_task = pytest.mark.parametrize("name", SMALL)
 
 
