@@ -23,10 +23,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
+from aot.chips import predict, slice_of
 from aot_kernels import ENVIRONMENT
 from ml_collections import config_flags
 
-import aot_tpu_chips
 from sleepnet import cli, mesh as meshes, paths, sharding
 from sleepnet.config import MeshConfig, parse
 from sleepnet.errors import UsageError
@@ -45,9 +45,9 @@ def measured(arguments: list[str], topology: str, phase: str, hlo: str = "") -> 
       hlo: where to write the compiled program's text; empty: nowhere.
 
     Returns:
-      as `aot_tpu_compile.measure`, with `predicted` where it fits, else with `failed`.
+      as `aot.compiler.measure`, with `predicted` where it fits, else with `failed`.
     """
-    chip, sides = aot_tpu_chips.slice_of(topology)
+    chip, sides = slice_of(topology)
     if importlib.util.find_spec("libtpu") is None:
         raise UsageError("the TPU compiler is missing: pip install -e '.[aot-tpu]'")
     command = [sys.executable, __file__, *arguments, f"--topology={topology}", f"--one={phase}", f"--hlo={hlo}"]
@@ -64,7 +64,7 @@ def measured(arguments: list[str], topology: str, phase: str, hlo: str = "") -> 
         return figures
     if figures["peak_bytes"] > chip.hbm:
         return figures | {"failed": {"message": f"needs {figures['peak_bytes'] / GIB:.1f} of {chip.hbm / GIB:.0f} GiB: {_parts(figures['memory'])}", "buffers": []}}
-    return figures | {"predicted": aot_tpu_chips.predict(figures, chip, sides)}
+    return figures | {"predicted": predict(figures, chip, sides)}
 
 
 def every_mesh(chips: int) -> Iterator[tuple[int, int, int]]:
@@ -93,7 +93,7 @@ def search(config, arguments: list[str], topology: str, phase: str) -> list[tupl
 
 def _chips(topology: str) -> int:
     chips = 1
-    for side in aot_tpu_chips.slice_of(topology)[1]:
+    for side in slice_of(topology)[1]:
         chips *= side
     return chips
 
@@ -112,7 +112,7 @@ def _parts(memory: dict[str, int]) -> str:
 
 def told(phase: str, topology: str, figures: dict[str, Any]) -> str:
     """The figures of a phase, for a reader."""
-    chip, _ = aot_tpu_chips.slice_of(topology)
+    chip, _ = slice_of(topology)
     if "failed" in figures:
         largest = [f"  {b['bytes'] / GIB:8.2f} GiB  {b['shape']}  {b['operator']}" for b in figures["failed"]["buffers"]]
         return "\n".join([f"{phase} does not compile for {topology}: {figures['failed']['message']}", *largest])
@@ -151,9 +151,9 @@ def main(argv: list[str]) -> int:
         raise UsageError("--config and --topology are needed: python tools/aot_tpu.py --config=FILE --topology=v5p:4x4x4")
     config = parse(FLAGS.config)
     if FLAGS.one:
-        import aot_tpu_compile  # JAX takes seconds to start
+        from aot import compiler  # JAX takes seconds to start
 
-        print(json.dumps(aot_tpu_compile.measure(config, FLAGS.topology, FLAGS.one, FLAGS.hlo)))
+        print(json.dumps(compiler.measure(config, FLAGS.topology, FLAGS.one, FLAGS.hlo)))
         return 0
     arguments = sys.argv[1:]
     phases = PHASES if FLAGS.phase == "all" else (FLAGS.phase,)

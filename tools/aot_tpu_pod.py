@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags
 
 import aot_tpu
-import aot_tpu_chips
+from aot.chips import predict, slice_of
 from sleepnet import cli
 from sleepnet.files import write_bytes, write_text
 
@@ -51,7 +51,7 @@ def line(name: str, figures: dict[str, Any]) -> str:
         largest = ", ".join(f"{b['bytes'] / aot_tpu.GIB:.1f} GiB {b['shape'].split('{')[0]}" for b in figures["failed"]["buffers"][:2])
         return f"| {run} | {phase} | {chips} | does not fit: {figures['failed']['message'][:120]}; {largest} |||||||"
     p, count = figures["predicted"], sum(row["count"] for row in figures["collectives"])
-    chip, _ = aot_tpu_chips.slice_of(SLICES[chips])
+    chip, _ = slice_of(SLICES[chips])
     moved = sum(row["bytes"] * row["count"] for row in figures["collectives"]) / 1e9
     milliseconds = " / ".join(f"{1e3 * p[key]:.3g}" for key in ("compute", "HBM", "interconnect"))
     return (
@@ -103,7 +103,7 @@ def compiled(rows: dict[str, tuple[str, str, list[str]]], path: pathlib.Path, on
             print(aot_tpu.told(phase, topology, found[name]), flush=True)
     for figures in found.values():
         if "failed" not in figures:
-            figures["predicted"] = aot_tpu_chips.predict(figures, *aot_tpu_chips.slice_of(figures["topology"]))
+            figures["predicted"] = predict(figures, *slice_of(figures["topology"]))
     keep()
     return found
 

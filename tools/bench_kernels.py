@@ -3,7 +3,7 @@ r"""Times the fast-weight rules: forward, and forward + backward, every implemen
 A kernel takes part on the platform that it is made for, unless it refuses the arguments, which is told.
 No speed is printed for a row whose output, final state or any gradient is further from the oracle than the agreed tolerance.
 Implementations take turns round by round, so that whatever else the machine does hits all of them; a cell is the median
-over rounds, with half the distance between its quartiles. TFLOP/s and GB/s are of the least work and traffic (floors.py), share
+over rounds, with half the distance between its quartiles. TFLOP/s and GB/s are of the least work and traffic (bench/floors.py), share
 is how much of the time that work would take at the device's peak (measured where the device is not in the table: on a CPU),
 memory is the temporary memory of forward + backward, and a ratio is a peer's forward + backward over the row's; fla's, which has
 no backward here, is its forward over the row's.
@@ -32,9 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-import bench_peers
-import bench_static
-import floors
+from bench import floors, peers, static
 from sleepnet import cli, paths
 from sleepnet.errors import UsageError
 from sleepnet.files import write_json
@@ -83,8 +81,8 @@ def contenders(rule: str, chunk_sizes, maxtext: str, maxtext_chunk_sizes, *, mad
     rows |= {name: named(name) for name, kernel in KERNELS.get(rule, {}).items() if made_for is not None and kernel.platform == made_for}
     rows |= {f"xla_chunked C={c}": functools.partial(chunked, chunk_size=c) for c in chunk_sizes}
     if maxtext:
-        rows["maxtext"] = bench_peers.maxtext_rule(maxtext, None)
-        rows |= {f"maxtext C={c}": bench_peers.maxtext_rule(maxtext, c) for c in maxtext_chunk_sizes}
+        rows["maxtext"] = peers.maxtext_rule(maxtext, None)
+        rows |= {f"maxtext C={c}": peers.maxtext_rule(maxtext, c) for c in maxtext_chunk_sizes}
     return rows
 
 
@@ -208,8 +206,8 @@ def bench(rule: str, shape: arg_specs.Shape, dtype: str, rows, rounds: int, fla=
         forward, both = median[name]
         row |= {"forward_ms": 1e3 * forward, "forward_spread_ms": 1e3 * spread(times[name][0]), "forward_share": alone.seconds(peak) / forward}
         row |= {"compile_s": c.compile_s, "temporary_bytes": c.temporary, "peak": dataclasses.asdict(peak)}
-        peers = [n for n in median if n != name and n.split()[0] in PEERS]
-        row["forward_ratios"] = {n: median[n][0] / forward for n in peers}
+        beside = [n for n in median if n != name and n.split()[0] in PEERS]
+        row["forward_ratios"] = {n: median[n][0] / forward for n in beside}
         if both is None:
             yield row
             continue
@@ -218,7 +216,7 @@ def bench(rule: str, shape: arg_specs.Shape, dtype: str, rows, rounds: int, fla=
             "flop_per_second": flops / both, "bytes_per_second": moved / both, "flop_per_byte": flops / moved,
             "share": sum(p.seconds(peak) for p in passes) / both,
             "ratio": median[ORACLE][1] / both if ORACLE in median else None,
-            "ratios": {n: median[n][1] / both for n in peers if median[n][1]},
+            "ratios": {n: median[n][1] / both for n in beside if median[n][1]},
         }
 
 
@@ -260,10 +258,10 @@ def main(argv):
     f = FLAGS
     out, picture = paths.given(f.json, "json"), paths.given(f.plot, "plot")
     if f.static:
-        told = bench_static.rows(f.rule, f.dtype)
+        told = static.rows(f.rule, f.dtype)
         if out:
             write_json(out, {"static": told})
-        print(*map(bench_static.line, told), sep="\n") if told else print(f"no kernel of --rule={f.rule} --dtype={f.dtype} has a budget")
+        print(*map(static.line, told), sep="\n") if told else print(f"no kernel of --rule={f.rule} --dtype={f.dtype} has a budget")
         return
     shapes = shapes_of(f.shapes)
     if (f.maxtext or f.fla) and f.rule != "delta":
@@ -272,7 +270,7 @@ def main(argv):
         raise UsageError("--cpu_time is for a CPU alone: an accelerator's time is not this process's")
     rows = contenders(f.rule, map(int, f.chunk_sizes), f.maxtext, map(int, f.maxtext_chunk_sizes), made_for=jax.default_backend())
     try:
-        fla = bench_peers.Fla() if f.fla else None
+        fla = peers.Fla() if f.fla else None
     except (ImportError, RuntimeError) as error:
         raise UsageError(f"--fla: {error}") from error
     print(HEADER)

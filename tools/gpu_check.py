@@ -26,7 +26,7 @@ from absl import flags
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]  # such a machine may have JAX and nothing of ours installed
 
-import gpu_check_parts  # noqa: E402
+from gpu import parts  # noqa: E402
 from sleepnet import cli, paths  # noqa: E402
 from sleepnet.errors import UsageError  # noqa: E402
 from sleepnet.files import write_json, write_text  # noqa: E402
@@ -110,7 +110,7 @@ def main(argv):
     f = FLAGS
     out = paths.plain(f.out, "out")
     if f.part:
-        gpu_check_parts.PARTS[f.part](out / f"{f.part}.json", f.cpu)
+        parts.PARTS[f.part](out / f"{f.part}.json", f.cpu)
         return 0
     unknown = set(f.skip) - set(LIMITS)
     if unknown:

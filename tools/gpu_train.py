@@ -26,7 +26,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-import packs
+from gpu import packs
 from sleepnet import cli, paths, trust
 from sleepnet.config import RunConfig, parse
 from sleepnet.errors import UsageError
@@ -99,7 +99,7 @@ def leg(config: RunConfig, workdir: Path, pack: Path, out: Path, *, deadline: fl
 
 def told(workdir: Path, start: int, config: RunConfig) -> list[str]:
     """What there is to say of a leg that began behind step `start`: its speed, and the run's accuracy so far."""
-    import floors
+    from bench import floors
     import jax
 
     lines = [line for _, line in json_lines((workdir / "metrics.jsonl").read_text(encoding="utf-8", errors="replace"), "step", "split")]

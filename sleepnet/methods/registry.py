@@ -3,6 +3,7 @@ import dataclasses
 import functools
 import importlib
 import pkgutil
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sleepnet import scalars, trust
@@ -24,11 +25,10 @@ def register(cls: _Class) -> _Class:
 
 @functools.cache
 def _load() -> None:
-    """Imports every module of the package, so that every method has registered."""
-    import sleepnet.methods as package
-
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    """Imports every file and folder of the package, so that every method has registered."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"{__package__}.{module.name}")
 
 
 def names() -> tuple[str, ...]:

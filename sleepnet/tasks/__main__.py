@@ -7,10 +7,10 @@ from typing import Any
 from sleepnet import cli, config_files, paths, seeds
 from sleepnet.errors import UsageError
 from sleepnet.tasks import exported
-from sleepnet.tasks.base import Task, choice, whole
-from sleepnet.tasks.describe import mark
+from sleepnet.tasks.base import Task
+from sleepnet.tasks.machinery.arguments import choice, whole
+from sleepnet.tasks.machinery.splits import SPLITS
 from sleepnet.tasks.registry import get, names, task_class
-from sleepnet.tasks.splits import SPLITS
 
 _EXAMPLES = """examples:
   python -m sleepnet.tasks list
@@ -22,7 +22,7 @@ _EXAMPLES = """examples:
   python -m sleepnet.tasks export depo --format array_record --split train -n 100000 --out data/depo --arguments nodes=10
 
 An example is a pure function of (task and its arguments, seed, split, index). Splits: train, validation, test; no two share an
-instance. `describe` shows every argument with its value. `check` compares fresh examples with a solver that reads the tokens
+instance, but of what is to be known by heart all do. `describe` shows every argument with its value. `check` compares fresh examples with a solver that reads the tokens
 alone. In Python, `sleepnet.tasks.exported.load(FOLDER)` reads an export back, bit for bit; `python -m sleepnet.train … --config.task.folder=FOLDER`
 trains from one of the training split.
 
@@ -51,14 +51,14 @@ def _describe(task: Task, options: argparse.Namespace) -> int:
 
 def _sample(task: Task, options: argparse.Namespace) -> int:
     for index in range(options.start, options.start + options.n):
-        text = mark(task, task.example(options.seed, options.split, index))
+        text = task.mark(task.example(options.seed, options.split, index))
         print(f"example {index} of seed {options.seed}, split {options.split}:\n{text}\n")
     return 0
 
 
 def _check(task: Task, options: argparse.Namespace) -> int:
-    from sleepnet.tasks._check import Fault, check
-    from sleepnet.tasks._screen import bar
+    from sleepnet.tasks.machinery.check import Fault, check
+    from sleepnet.tasks.machinery.screen import bar
 
     splits = tuple(SPLITS) if options.split is None else (choice("split", options.split, tuple(SPLITS)),)
     try:
@@ -76,7 +76,7 @@ def _check(task: Task, options: argparse.Namespace) -> int:
 def _marked(task: Task, example: Mapping[str, Any]) -> str:
     """Returns an example in words, or as numbers where it is too wrong for words."""
     try:
-        return mark(task, example)
+        return task.mark(example)
     except (LookupError, ValueError, TypeError):
         rows = {name: value for name, value in example.items() if name != "difficulty"} | example["difficulty"]
         return "\n".join(f"{name}: {value.tolist()}" for name, value in rows.items())
@@ -85,17 +85,17 @@ def _marked(task: Task, example: Mapping[str, Any]) -> str:
 def _stats(task: Task, options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from sleepnet.tasks import _stats
-    from sleepnet.tasks._screen import bar
+    from sleepnet.tasks.machinery import stats
+    from sleepnet.tasks.machinery.screen import bar
 
-    with bar("examples", options.n * len(_stats.SPLITS)) as step:
-        found = _stats.collect(task, count=options.n, seed=options.seed, progress=step)
-    _stats.show(task, found, count=options.n, seed=options.seed, console=Console(highlight=False))
+    with bar("examples", options.n * len(stats.SPLITS)) as step:
+        found = stats.collect(task, count=options.n, seed=options.seed, progress=step)
+    stats.show(task, found, count=options.n, seed=options.seed, console=Console(highlight=False))
     return 0
 
 
 def _export(task: Task, options: argparse.Namespace) -> int:
-    from sleepnet.tasks._screen import bar
+    from sleepnet.tasks.machinery.screen import bar
 
     with bar("examples", options.n) as step:
         folder = exported.write(

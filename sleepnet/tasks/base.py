@@ -6,69 +6,22 @@ import abc
 import dataclasses
 import hashlib
 import json
+import textwrap
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from sleepnet import seeds
-from sleepnet.errors import UsageError, nearest
-from sleepnet.tasks.splits import SPLITS
+from sleepnet.tasks.machinery.arguments import choice, require, whole
+from sleepnet.tasks.machinery.splits import SPLITS
 
 PAD = 0  # in every task's vocabulary: no content, no state write, no label
 FIELDS = {"tokens": np.int32, "targets": np.int32, "loss_mask": np.bool_, "answer": np.int32}  # of an example, each [T]
+_WIDTH = 110  # characters of a line for readers
+_BY_HEART = "To be known by heart: train, validation and test ask about the same instances. Nothing is held out, and accuracy is recall."
+_LEGEND = "reading → what must be predicted there; * marks what is graded; PAD×n is n paddings"
 _SURELY_ENOUGH = 10_000  # instances: a bucket of 1/64 of them is empty with probability 1e-68
-
-
-def require(condition: bool, message: str) -> None:
-    """Raises UsageError unless the condition holds; the message names the key and the fix."""
-    if not condition:
-        raise UsageError(message)
-
-
-def whole(key: str, value: Any, least: int, most: int | None = None) -> int:
-    """Returns the value of an argument as an int; raises UsageError unless it is one between `least` and `most`."""
-    good = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    good = good and value >= least and (most is None or value <= most)
-    limits = f"of at least {least}" if most is None else f"from {least} to {most}"
-    require(good, f"{key}={value!r} must be a whole number {limits}")
-    return int(value)
-
-
-def span(key: str, value: Any, least: int, most: int | None = None) -> tuple[int, int]:
-    """Returns (least, most) of an argument that is a number or a range; raises UsageError unless it is one, within the limits."""
-    ends = value if isinstance(value, (list, tuple)) else (value, value)
-    require(len(ends) == 2, f"{key}={value!r} must be a number, or a range (least, most)")
-    first = whole(key, ends[0], least, most)
-    return first, whole(key, ends[1], first, most)
-
-
-def choice(key: str, value: Any, known: tuple[str, ...]) -> str:
-    """Returns the value of an argument; raises UsageError unless it is one of `known`."""
-    require(value in known, f"unknown {key}={value!r}{nearest(str(value), known)}")
-    return value
-
-
-def rising(key: str, value: Any, most: int) -> tuple[int, ...]:
-    """Returns a curriculum's thresholds: entry i is the number of training examples before difficulty i + 2 may be drawn.
-
-    Raises UsageError unless they are at most `most` − 1 whole numbers, none smaller than the one before.
-    """
-    listed = isinstance(value, (list, tuple)) and all(isinstance(v, int) and v >= 0 for v in value) and list(value) == sorted(value)
-    require(listed, f"{key}={value!r} must be a list of rising numbers of training examples, such as (10000, 30000)")
-    require(len(value) < most, f"{key}={value!r} has {len(value)} thresholds; {most} difficulties have at most {most - 1}")
-    return tuple(value)
-
-
-def risen(thresholds: tuple[int, ...], most: int, index: Any) -> Any:
-    """Returns how many difficulties the training example at `index` (a number or an array) is drawn from."""
-    passed = np.searchsorted(np.array(thresholds, np.int64), index, "right")
-    return passed + (most - len(thresholds))
-
-
-def tell_rise(thresholds: tuple[int, ...]) -> str:
-    """Returns a curriculum in words, for the end of a sentence; nothing where there is none."""
-    return f" (the largest may grow after {', '.join(f'{t:,}' for t in thresholds)} training examples)" if thresholds else ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,7 +36,7 @@ class Task(abc.ABC):
                              positions, exact accuracy counts groups whose positions are all right
       difficulty  {axis: int32 [A]} what each answer group is graded by; -1 for a group this example does not have
     A batch has a leading axis B on all of these, and equals the examples stacked, bit for bit.
-    Splits ("train", "validation", "test") share no instance, whatever the seeds.
+    Splits ("train", "validation", "test") share no instance, whatever the seeds; of what is to be known `by_heart` all have every one.
 
     Attributes:
       name: what `sleepnet.tasks.get` calls it.
@@ -95,6 +48,8 @@ class Task(abc.ABC):
       window: L; windows are cut from position 0, the last may be shorter.
       predicts: one bool per window: True where it holds labels, False where it sleeps.
       answers: A.
+      reorders: arguments that change nothing but which of the same examples comes when, and how often, in training: each example is one that
+        every other value gives too, and validation and test stay as they are. Arms of a study may differ in them.
       added: arguments that came after the first release, with what was so before: at that value `spec` leaves them out, so hashes stay.
     """
 
@@ -103,6 +58,7 @@ class Task(abc.ABC):
     difficulty_axes: ClassVar[tuple[str, ...]]
     axis_words: ClassVar[Mapping[str, str]]
     pad: ClassVar[int] = PAD
+    reorders: ClassVar[tuple[str, ...]] = ()
     added: ClassVar[Mapping[str, Any]] = {}
 
     vocab_size: int = dataclasses.field(init=False, repr=False, compare=False)
@@ -153,8 +109,13 @@ class Task(abc.ABC):
         return self.batch_at(seed, split, np.arange(start, start + size))
 
     @property
+    def by_heart(self) -> bool:
+        """Whether the content is to be memorised: it hangs on the arguments alone, all splits ask about the same instances, and the score is recall."""
+        return False
+
+    @property
     def thinks(self) -> bool:
-        """Whether a chain of thought stands between the query and the answer: labels whose tokens follow, so that a model can write its own."""
+        """Whether labels have tokens that follow, a chain of thought or a long answer, so that it is graded as a model writes it itself, too."""
         return bool(getattr(self, "chain_of_thought", False))
 
     @property
@@ -163,10 +124,44 @@ class Task(abc.ABC):
         return None
 
     def describe(self) -> str:
-        """Returns the task in words: what it asks, its sizes and baselines, and one example, marked and explained."""
-        from sleepnet.tasks.describe import describe
+        """Returns the task in words: what it asks, its sizes and baselines, and its first test example, marked and explained."""
+        sleeping = sum(not p for p in self.predicts)
+        sizes = (
+            f"T = {self.seq_len} tokens in {len(self.predicts)} windows of L = {self.window}: {sleeping} sleep, "
+            f"{len(self.predicts) - sleeping} predict. Vocabulary {self.vocab_size}; answers per example {self.answers}; graded by "
+            f"{' and '.join(self.difficulty_axes)}."
+        )
+        parts = [
+            f"{self.name}, version {self.version}, spec {self.spec_hash[:12]}",
+            "  " + ", ".join(f"{k}={v!r}" for k, v in self.arguments.items()),
+            "",
+            textwrap.fill(self.explain(), _WIDTH),
+            textwrap.fill(sizes, _WIDTH),
+            "",
+            *([textwrap.fill(_BY_HEART, _WIDTH), ""] if self.by_heart else []),
+            "What guessing scores on the test split (per label, exact):",
+        ]
+        parts += [f"  {name:12} {b['label']:.4f}  {b['exact']:.4f}  {b['meaning']}" for name, b in self.baselines().items()]
+        parts += ["", "Example 0 of seed 0, split test:", self.mark(self.example(0, "test", 0))]
+        return "\n".join(parts)
 
-        return describe(self)
+    def mark(self, example: Mapping[str, Any]) -> str:
+        """Returns an example window by window, with its labels beside the tokens they belong to, and then in words."""
+        lines = [f"({_LEGEND})"]
+        for w, predicts in enumerate(self.predicts):
+            words: list[str] = []
+            pads = 0
+            for t in range(w * self.window, min((w + 1) * self.window, self.seq_len)):
+                word = self.token(int(example["tokens"][t]))
+                if example["loss_mask"][t]:
+                    word += f"→{self.token(int(example['targets'][t]))}" + "*" * bool(example["answer"][t] >= 0)
+                pads = pads + 1 if word == "PAD" else 0
+                if pads > 1:
+                    words.pop()
+                words.append(f"PAD×{pads}" if pads > 1 else word)
+            head = f"window {w + 1}, {'predicts' if predicts else 'sleeps'}: "
+            lines.append(textwrap.fill(head + " ".join(words), _WIDTH, subsequent_indent="    ", break_long_words=False))
+        return "\n".join([*lines, self.narrate(example)])
 
     @property
     def title(self) -> str:

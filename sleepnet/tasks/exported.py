@@ -23,11 +23,12 @@ import numpy as np
 from sleepnet import paths
 from sleepnet.errors import UsageError
 from sleepnet.files import named, write_json
-from sleepnet.tasks import _shards
-from sleepnet.tasks._export_folder import MANIFEST, files, filling, is_free
-from sleepnet.tasks.base import Task, choice, require, whole
+from sleepnet.tasks.base import Task
+from sleepnet.tasks.machinery import shards
+from sleepnet.tasks.machinery.arguments import choice, require, whole
+from sleepnet.tasks.machinery.export_folder import MANIFEST, files, filling, is_free
+from sleepnet.tasks.machinery.splits import SPLITS
 from sleepnet.tasks.registry import get, task_class
-from sleepnet.tasks.splits import SPLITS
 
 FORMATS = ("array_record", "jsonl", "npz")
 _KIND = "examples of a sleepnet task, 1"  # a change of layout raises the number
@@ -169,19 +170,19 @@ class Exported:
 
 def _writer(format: str) -> Callable[..., None]:
     if format != "array_record":
-        return functools.partial(_shards.write, format=format)
-    from sleepnet.tasks import _tfds_builder  # TFDS takes a second to import
+        return functools.partial(shards.write, format=format)
+    from sleepnet.tasks.machinery import tfds_builder  # TFDS takes a second to import
 
-    return _tfds_builder.write
+    return tfds_builder.write
 
 
 def _reader(format: str) -> Callable[..., Callable[[np.ndarray], dict[str, Any]]]:
     """Returns what opens a folder of this format: (task, folder, split, count) → (indices → batch)."""
     if format != "array_record":
-        return functools.partial(_shards.reader, format=format)
-    from sleepnet.tasks import _tfds_builder  # TFDS takes a second to import
+        return functools.partial(shards.reader, format=format)
+    from sleepnet.tasks.machinery import tfds_builder  # TFDS takes a second to import
 
-    return _tfds_builder.reader
+    return tfds_builder.reader
 
 
 def _content(path: Path) -> dict[str, Any]:

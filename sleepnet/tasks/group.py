@@ -18,10 +18,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sleepnet.tasks import philox
-from sleepnet.tasks.base import PAD, Task, choice, require, risen, rising, span, tell_rise, whole
+from sleepnet.tasks.base import PAD, Task
+from sleepnet.tasks.machinery import philox
+from sleepnet.tasks.machinery.arguments import choice, require, risen, rising, span, tell_rise, whole
+from sleepnet.tasks.machinery.splits import MAX_ATTEMPTS, TRAIN, belongs, draw_members, empty_split, mix64, mix64_int
 from sleepnet.tasks.registry import register
-from sleepnet.tasks.splits import MAX_ATTEMPTS, TRAIN, belongs, draw_members, empty_split, mix64, mix64_int
 
 _LENGTH, _ELEMENTS = range(2)  # streams
 _GROUPS = ("S5", "A5", "Z60")

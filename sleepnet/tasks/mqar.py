@@ -19,11 +19,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sleepnet.tasks import philox
-from sleepnet.tasks._draws import counts, distinct, first_distinct
-from sleepnet.tasks.base import PAD, Task, choice, require, span, whole
+from sleepnet.tasks.base import PAD, Task
+from sleepnet.tasks.machinery import philox
+from sleepnet.tasks.machinery.arguments import choice, require, span, whole
+from sleepnet.tasks.machinery.draws import counts, distinct, first_distinct
+from sleepnet.tasks.machinery.splits import MAX_ATTEMPTS, belongs, draw_members, empty_split, mix64, mix64_int
 from sleepnet.tasks.registry import register
-from sleepnet.tasks.splits import MAX_ATTEMPTS, belongs, draw_members, empty_split, mix64, mix64_int
 
 _SIZE, _KEYS, _VALUES, _ASKED, _SLOTS, _NOISE = range(6)  # streams
 

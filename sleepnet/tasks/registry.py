@@ -1,8 +1,9 @@
-"""Names of tasks → tasks. A module of this package that registers a class is found by itself: one file adds a task."""
+"""Names of tasks → tasks. What registers a class in this package is found by itself: one file, or one folder, adds a task."""
 import dataclasses
 import functools
 import importlib
 import pkgutil
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sleepnet import scalars
@@ -23,12 +24,10 @@ def register(cls: _Class) -> _Class:
 
 @functools.cache
 def _load() -> None:
-    """Imports every module of the package, so that every task has registered."""
-    import sleepnet.tasks as package
-
-    for module in pkgutil.iter_modules(package.__path__):
+    """Imports every file and folder of the package, so that every task has registered."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if not module.name.startswith("_"):
-            importlib.import_module(f"{package.__name__}.{module.name}")
+            importlib.import_module(f"{__package__}.{module.name}")
 
 
 def names() -> tuple[str, ...]:

@@ -17,11 +17,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sleepnet.tasks import philox
-from sleepnet.tasks._draws import counts, distinct, first_distinct
-from sleepnet.tasks.base import PAD, Task, require, span, whole
+from sleepnet.tasks.base import PAD, Task
+from sleepnet.tasks.machinery import philox
+from sleepnet.tasks.machinery.arguments import require, span, whole
+from sleepnet.tasks.machinery.draws import counts, distinct, first_distinct
+from sleepnet.tasks.machinery.splits import MAX_ATTEMPTS, belongs, draw_members, empty_split, mix64, mix64_int
 from sleepnet.tasks.registry import register
-from sleepnet.tasks.splits import MAX_ATTEMPTS, belongs, draw_members, empty_split, mix64, mix64_int
 
 BLANK, QUERY, FIRST_LETTER = 1, 2, 3
 _SIZE, _LETTERS, _PLACES = range(3)  # streams

@@ -15,9 +15,8 @@ from sleepnet.errors import UsageError
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 import aot_tpu  # noqa: E402
-import aot_tpu_chips as chips  # noqa: E402
-import aot_tpu_hlo as hlo  # noqa: E402
 import aot_tpu_pod as pod  # noqa: E402
+from aot import chips, hlo  # noqa: E402
 
 PLANE = [(i % 4, i // 4, 0) for i in range(16)]
 HLO = """HloModule jit_step, is_scheduled=true

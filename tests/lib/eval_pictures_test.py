@@ -20,6 +20,7 @@ TASKS = {
     "gsm": dict(ops=(1, 6), length=(90, 160), places=16, things=12, limit=60, fillers="alike", window=64, direction="both"),
     "khop": dict(),
     "mqar": dict(pairs=(4, 40), length=256, vocabulary=1024),
+    "phonebook": dict(kind="context", entries=12),
     "rule110": dict(width=12, strings=2, steps=(1, 32)),
     "selective_copy": dict(length=64, copies=(4, 28)),
     "variables": dict(noise=(0, 60), hops=5, window=None),

@@ -14,7 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
 import gpu_train
-import packs
+from gpu import packs
 from sleepnet import build, checkpoint, optim
 from sleepnet.config import RunConfig, from_dict
 from sleepnet.errors import UsageError

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from sleepnet import tasks
+
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = "sleepnet.models"
 # a module or package → what of sleepnet it may import; imports inside functions count
@@ -149,6 +151,27 @@ def test_no_circles_but_those_inside_a_package():
 
     for name in arrows:
         visit(name, ())
+
+
+def test_no_two_files_import_each_other():
+    """Nor do three in a ring: whatever a file imports, at any depth, does not import it."""
+    arrows = {name: {other for other in imported if other in GRAPH and other != name} for name, imported in GRAPH.items()}
+    while leaves := {name for name, others in arrows.items() if not others}:
+        arrows = {name: others - leaves for name, others in arrows.items() if name not in leaves}
+    assert not arrows
+
+
+def test_a_task_is_one_file_or_one_folder():
+    """The contract, the registry and exports beside them; everything else that tasks share is in one place."""
+    shared = {"__init__", "__main__", "base", "registry", "exported", "machinery"}
+    entries = {path.stem for path in (ROOT / "sleepnet/tasks").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert entries - shared == set(tasks.names())
+
+
+def test_what_lies_in_tools_is_a_command():
+    """Its parts lie in folders, and are none."""
+    commands = {path for path in sources(ROOT / "tools") if '\nif __name__ == "__main__":\n' in path.read_text(encoding="utf-8")}
+    assert commands == set((ROOT / "tools").glob("*.py"))
 
 
 def test_files_stay_readable():

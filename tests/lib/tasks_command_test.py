@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from sleepnet import tasks
-from sleepnet.tasks import _check, _stats, exported
+from sleepnet.tasks import exported
 from sleepnet.tasks.__main__ import COMMANDS, main
+from sleepnet.tasks.machinery import check, stats
 
 SMALL = {
     "rule110": {"width": 12, "strings": 2, "steps": (1, 3)},
     "depo": {"nodes": 6, "hops": 3, "queries": 4, "min_nodes": 4},
+    "phonebook": {"kind": "context", "entries": 3},
 }
-TEXT = {"rule110": ["width=12", "strings=2", "steps=1,3"], "depo": ["nodes=6", "hops=3", "queries=4", "min_nodes=4"]}
+TEXT = {"rule110": ["width=12", "strings=2", "steps=1,3"], "depo": ["nodes=6", "hops=3", "queries=4", "min_nodes=4"], "phonebook": ["kind=context", "entries=3"]}
 every_task = pytest.mark.parametrize("name", SMALL)
 
 
@@ -170,8 +172,8 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_check_notices(name, damage):
     do, words = DAMAGE[damage]
-    with pytest.raises(_check.Fault, match=words) as caught:
-        _check.check(corrupted(tasks.get(name, **SMALL[name]), do), count=20)
+    with pytest.raises(check.Fault, match=words) as caught:
+        check.check(corrupted(tasks.get(name, **SMALL[name]), do), count=20)
     assert "\n" not in str(caught.value)
 
 
@@ -180,8 +182,8 @@ def test_check_notices_what_the_solver_can_not_read(name):
     def scramble(task, batch, row):
         batch["tokens"][row] = batch["tokens"][row, ::-1].copy()
 
-    with pytest.raises(_check.Fault, match="example 17 .*(can't read it|the solver says)"):
-        _check.check(corrupted(tasks.get(name, **SMALL[name]), scramble), count=20)
+    with pytest.raises(check.Fault, match="example 17 .*(can't read it|the solver says)"):
+        check.check(corrupted(tasks.get(name, **SMALL[name]), scramble), count=20)
 
 
 @every_task
@@ -195,8 +197,8 @@ def test_check_notices_an_instance_in_two_splits(name):
         for axis in task.difficulty_axes:
             batch["difficulty"][axis][row] = trained["difficulty"][axis][0]
 
-    with pytest.raises(_check.Fault, match="example 17 of split test shares an instance with example 2 of split train"):
-        _check.check(corrupted(task, leak), count=20, splits=("validation",))
+    with pytest.raises(check.Fault, match="example 17 of split test shares an instance with example 2 of split train"):
+        check.check(corrupted(task, leak), count=20, splits=("validation",))
 
 
 def test_the_same_instance_told_differently_is_still_the_same():
@@ -231,15 +233,15 @@ def test_check_shows_numbers_where_words_fail(capsys, monkeypatch):
 @every_task
 def test_stats_are_counts(name):
     task, count = tasks.get(name, **SMALL[name]), 60
-    for split, stats in _stats.collect(task, count=count, seed=2).items():
+    for split, found in stats.collect(task, count=count, seed=2).items():
         examples = [task.example(2, split, index) for index in range(count)]
         for axis in task.difficulty_axes:
             values = [int(v) for e in examples for v in e["difficulty"][axis] if v >= 0]
-            assert dict(stats.difficulty[axis]) == {v: values.count(v) for v in set(values)}
+            assert dict(found.difficulty[axis]) == {v: values.count(v) for v in set(values)}
         labels = [int(t) for e in examples for t, a in zip(e["targets"], e["answer"]) if a >= 0]
-        assert dict(stats.labels) == {t: labels.count(t) for t in set(labels)}
+        assert dict(found.labels) == {t: labels.count(t) for t in set(labels)}
         lengths = [sum(int(t) != 0 for t in e["tokens"]) for e in examples]
-        assert dict(stats.lengths) == {n: lengths.count(n) for n in set(lengths)}
+        assert dict(found.lengths) == {n: lengths.count(n) for n in set(lengths)}
 
 
 def test_stats_are_shown(capsys):
@@ -255,8 +257,8 @@ def test_stats_are_shown(capsys):
 
 @pytest.mark.parametrize("values, want", [([3], [(3, 3)]), (range(16), [(i, i) for i in range(16)]), ([5, 1, 5, 2], [(1, 1), (2, 2), (5, 5)])])
 def test_a_histogram_has_a_row_for_each_value_while_they_are_few(values, want):
-    assert _stats.bins(values) == want
-    many = _stats.bins([7 * v for v in range(100)])
+    assert stats.bins(values) == want
+    many = stats.bins([7 * v for v in range(100)])
     assert len(many) <= 16 and many[0][0] == 0 and many[-1][1] == 693
     assert sum(least <= 7 * v <= most for v in range(100) for least, most in many) == 100
 

@@ -97,7 +97,7 @@ def disk_full_array_record(*_, **__):
     raise RuntimeError('Failed to finalize writing of split "test": write() failed: No space left on device; writing …')
 
 
-FULL = {"npz": ("numpy.savez_compressed", disk_full_npz), "array_record": ("sleepnet.tasks._tfds_builder.TaskBuilder.download_and_prepare", disk_full_array_record)}
+FULL = {"npz": ("numpy.savez_compressed", disk_full_npz), "array_record": ("sleepnet.tasks.machinery.tfds_builder.TaskBuilder.download_and_prepare", disk_full_array_record)}
 
 
 @pytest.mark.parametrize("format", FULL)

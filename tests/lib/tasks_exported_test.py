@@ -10,7 +10,8 @@ import tensorflow_datasets as tfds
 
 from sleepnet import data, tasks
 from sleepnet.errors import UsageError
-from sleepnet.tasks import _shards, exported
+from sleepnet.tasks import exported
+from sleepnet.tasks.machinery import shards
 
 FIELDS = {"tokens": np.int32, "targets": np.int32, "loss_mask": np.bool_, "answer": np.int32}
 COUNT, SEED = 130, 3
@@ -26,14 +27,14 @@ def small_task(name="depo"):
 def folders(tmp_path_factory):
     """A folder in each format, shards of 50 examples."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_shards, "shard_examples", lambda task: 50)
+        patch.setattr(shards, "shard_examples", lambda task: 50)
         root = tmp_path_factory.mktemp("exported")
         return {f: exported.write(small_task(), root / f, format=f, split="train", count=COUNT, seed=SEED) for f in exported.FORMATS}
 
 
 @pytest.fixture
 def shards_of_50(monkeypatch):
-    monkeypatch.setattr(_shards, "shard_examples", lambda task: 50)
+    monkeypatch.setattr(shards, "shard_examples", lambda task: 50)
 
 
 @pytest.fixture

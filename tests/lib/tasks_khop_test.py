@@ -6,7 +6,7 @@ import pytest
 
 from sleepnet import tasks
 from sleepnet.errors import UsageError
-from sleepnet.tasks import _khop_law
+from sleepnet.tasks.khop import law as exact
 
 CASES = [{}, {"length": 30, "letters": 3, "hops": (2, 9), "queries": 5, "window": 10}, {"length": 90, "letters": 26, "hops": 3}]
 
@@ -94,8 +94,8 @@ def test_the_exact_law_is_that_of_all_strings(length, letters, most):
     for string in every:
         if hop_k(string, most):
             found.append([string[hop_k(string, k) - 1] for k in range(most + 1)])
-    assert _khop_law.defined(length, letters, most) == pytest.approx(len(found) / len(every), abs=1e-12)
-    met, law = np.array(found), _khop_law.letter_law(length, letters, most)
+    assert exact.defined(length, letters, most) == pytest.approx(len(found) / len(every), abs=1e-12)
+    met, law = np.array(found), exact.letter_law(length, letters, most)
     first, second = (met[:, 1:] == met[:, :1]).mean(0), (met[:, 1:] == met[:, 1:2]).mean(0)
     np.testing.assert_allclose(law, np.stack([first, second, 1 - first - second], 1), atol=1e-12)
 

@@ -7,7 +7,7 @@ import pytest
 
 from sleepnet import tasks
 from sleepnet.errors import UsageError
-from sleepnet.tasks import _draws
+from sleepnet.tasks.machinery import draws as drawing
 
 CASES = [{}, {"vocabulary": 40, "length": 44, "pairs": (2, 8), "queries": 2, "window": 6}, {"noise": "pad", "pairs": 7, "power": 1}]
 
@@ -131,11 +131,11 @@ def test_distinct_draws_are_the_plain_ones():
     rng = np.random.Generator(np.random.Philox(0))
     stream = np.minimum(rng.geometric(0.2, (60, 4096)), 20)
     count = rng.integers(1, 15, 60)
-    got = _draws.distinct(lambda row, draws: stream[row, :draws], count, 15, 3)
+    got = drawing.distinct(lambda row, draws: stream[row, :draws], count, 15, 3)
     for row in range(60):
         plain = list(dict.fromkeys(stream[row].tolist()))[: count[row]]
         assert got[row].tolist() == plain + [0] * (15 - count[row])
-        assert _draws.first_distinct(iter(stream[row].tolist()), int(count[row])) == plain
+        assert drawing.first_distinct(iter(stream[row].tolist()), int(count[row])) == plain
 
 
 @pytest.mark.parametrize(

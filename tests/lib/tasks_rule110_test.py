@@ -5,7 +5,7 @@ import pytest
 
 from sleepnet import tasks
 from sleepnet.errors import UsageError
-from sleepnet.tasks._automaton import history, polynomial
+from sleepnet.tasks.rule110.automaton import history, polynomial
 
 # exact, width 24, periodic: P(label = 1), best constant 4/4, best predictor from the seven nearest cells 4/4
 FACTS = {4: (0.5352, 0.082, 0.297), 8: (0.5406, 0.085, 0.171), 16: (0.5559, 0.096, 0.106), 32: (0.5617, 0.0995, 0.100)}

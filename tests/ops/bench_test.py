@@ -9,8 +9,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tools"))
 import bench_kernels  # noqa: E402
-import bench_static  # noqa: E402
-import floors  # noqa: E402
+from bench import floors, static  # noqa: E402
 from sleepnet.errors import UsageError  # noqa: E402
 from sleepnet_kernels.gated_delta_rule.arg_specs import Shape  # noqa: E402
 
@@ -50,12 +49,12 @@ def test_shapes_are_a_set_or_numbers():
 def test_what_compilers_say_is_read_off_the_budgets(tmp_path):
     (tmp_path / "aot_budget.json").write_text('{"v5p delta forward bfloat16": {"cycles": 1.5}, "v5p delta forward float32": {"cycles": 3}, "v5p hebbian forward bfloat16": {}}')
     (tmp_path / "aot_cuda_budget.json").write_text('{"h200 delta 64": {"forward": {"registers": 7}, "reverse": {"registers": 8}}, "h200 hebbian 64": {}}')
-    told = bench_static.rows("delta", "bfloat16", tmp_path)
+    told = static.rows("delta", "bfloat16", tmp_path)
     assert [row["kernel"] for row in told] == ["v5p delta forward bfloat16", "h200 delta 64 forward", "h200 delta 64 reverse"]
-    assert "cycles 1.5" in bench_static.line(told[0]) and told[2]["registers"] == 8
-    assert bench_static.line({"platform": "TPU", "kernel": "k", "cycles": 7.9, "target": 7.8}).endswith("cycles 7.9; target 7.8 cycles: missed")
-    assert [row["kernel"] for row in bench_static.rows("delta", "float32", tmp_path)] == ["v5p delta forward float32"]
-    committed = bench_static.rows("delta", "bfloat16")
+    assert "cycles 1.5" in static.line(told[0]) and told[2]["registers"] == 8
+    assert static.line({"platform": "TPU", "kernel": "k", "cycles": 7.9, "target": 7.8}).endswith("cycles 7.9; target 7.8 cycles: missed")
+    assert [row["kernel"] for row in static.rows("delta", "float32", tmp_path)] == ["v5p delta forward float32"]
+    committed = static.rows("delta", "bfloat16")
     assert {row["platform"] for row in committed} == {"TPU", "GPU"}
     with_target = {row["kernel"] for row in committed if "target" in row and "packed" not in row["kernel"]}
     assert with_target == {f"{chip} delta {direction} bfloat16" for chip in ("v5p", "v6e") for direction in ("forward", "backward")}

@@ -13,7 +13,7 @@ from sleepnet_kernels.gated_delta_rule.arg_specs import Shape
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tools"))
 import gpu_check  # noqa: E402
-import gpu_check_parts  # noqa: E402
+from gpu import parts as gpu_parts  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def test_an_earlier_report_does_not_stand_in_for_a_part_that_fails(tmp_path):
 
 
 def test_the_limits_are_eight_minutes_together_and_every_part_has_one():
-    assert sum(gpu_check.LIMITS.values()) <= 480 and gpu_check.LIMITS.keys() == gpu_check_parts.PARTS.keys()
+    assert sum(gpu_check.LIMITS.values()) <= 480 and gpu_check.LIMITS.keys() == gpu_parts.PARTS.keys()
 
 
 def test_a_kernel_that_raises_or_refuses_is_a_row_and_ends_in_one(tmp_path, monkeypatch):
@@ -55,10 +55,10 @@ def test_a_kernel_that_raises_or_refuses_is_a_row_and_ends_in_one(tmp_path, monk
 
     refuses = lambda q, *rest: "it takes bfloat16" if q.dtype != jnp.bfloat16 else None
     monkeypatch.setitem(delta_api.KERNELS, "broken", dispatch.Implementation(broken, refuses, platform="cpu"))
-    monkeypatch.setattr(gpu_check_parts, "HOSTILE", {"moderate decay": {}})
+    monkeypatch.setattr(gpu_parts, "HOSTILE", {"moderate decay": {}})
     with pytest.raises(AssertionError, match="1 of 2 rows"), jax.numpy_dtype_promotion("standard"):
-        gpu_check_parts._numerics(tmp_path / "kernels.json", False, [Shape(1, 4, 1, 8, 8)], ("float32", "bfloat16"), own_kernels=True)
-        gpu_check_parts._raise_if_red(json.loads((tmp_path / "kernels.json").read_text()))
+        gpu_parts._numerics(tmp_path / "kernels.json", False, [Shape(1, 4, 1, 8, 8)], ("float32", "bfloat16"), own_kernels=True)
+        gpu_parts._raise_if_red(json.loads((tmp_path / "kernels.json").read_text()))
     results = [row["result"] for row in json.loads((tmp_path / "kernels.json").read_text())]
     assert results == ["can't run these arguments: it takes bfloat16", "raised RuntimeError: no such instruction"]
 

@@ -1,0 +1,1 @@
+"""Behind bench_kernels.py: what a rule costs at least (`floors`), other projects' rules (`peers`), compilers' figures (`static`)."""
