@@ -17,6 +17,11 @@ from sleepnet.errors import UsageError
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")
+# axes of what a model keeps between calls, by the field's name: by sequences and heads
+STATE = {
+    "layers": (BATCH, "tensor", None, None), "keys": (BATCH, None, "tensor", None), "values": (BATCH, None, "tensor", None),
+    "valid": (BATCH, None), "tokens": (BATCH, None), "conv_tails": (BATCH, None, None), "length": (),
+}
 _TYPES = (AxisType.Auto,) * len(AXES)
 
 Axis = str | tuple[str, ...] | None
@@ -82,6 +87,18 @@ def constrain(x: jax.Array, *axes: Axis) -> jax.Array:
     if mesh is None:
         return x
     return jax.lax.with_sharding_constraint(x, dividing(mesh, x.shape, axes) if axes else PartitionSpec())
+
+
+def state_axes(path: Sequence[Any]) -> tuple[Axis, ...]:
+    """Axes of the leaf of a `sleepnet.state.State` that stands at this key path of JAX."""
+    return STATE[[key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)][-1]]
+
+
+def constrain_state(state: Any) -> Any:
+    """Keeps a `sleepnet.state.State` cut by sequences and heads, also where its rows were repeated."""
+    if _current() is None:
+        return state
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: constrain(leaf, *state_axes(path)), state)
 
 
 def gathered(kernel: jax.Array, axes: Sequence[Axis], stored: Sequence[Axis]) -> jax.Array:

@@ -120,3 +120,16 @@ def new_window(fast_weights: FastWeights, survivors: KvCache, *, length: int, ta
         conv_tails=tuple(jnp.zeros((batch_size, *tail_shape), dtype) for _ in fast_weights.layers),
         kv_cache=survivors.append(blank),
     )
+
+
+def fork(state: State, count: int) -> State:
+    """A state of `count` · B sequences: row b stands `count` times, as rows b · count … b · count + count − 1; whatever comes after, each goes its own way.
+
+    What was read and slept over before is paid for once. Gradients of the copies add up. On a mesh the decoder puts the rows where they belong.
+
+    Raises:
+      ValueError: count < 1.
+    """
+    if count < 1:
+        raise ValueError(f"count={count}: a state can be forked into 1 or more")
+    return jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0) if leaf.ndim else leaf, state)

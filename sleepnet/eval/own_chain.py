@@ -3,13 +3,14 @@
 Letters: B examples, T tokens of an example, L of a window, A answers of an example, V vocabulary.
 """
 import functools
+import itertools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sleepnet import losses
+from sleepnet import decode, losses
 from sleepnet.config import ModelConfig
 from sleepnet.errors import UsageError
 from sleepnet.mesh import constrain
@@ -46,27 +47,20 @@ def write(model: nnx.Module, tokens_BxT: jax.Array, own_BxT: jax.Array, *, passe
     Returns:
       What was read and what was predicted at each position, both int32 [B, T]: PAD where nothing is predicted, −1 where a logit is no number.
     """
-    size, (graph, params) = model.config.window, nnx.split(model, nnx.Param)
-    state, said, read, predicted = model.init_state(len(tokens_BxT)), jnp.zeros((len(tokens_BxT),), jnp.int32), [], []
-
-    def one(carry, at):
-        (state, said_B), (token_B, own_B) = carry, at
-        token_B = jnp.where(own_B, jnp.maximum(said_B, PAD), token_B)
-        logits_Bx1xV, state = nnx.merge(graph, params).wake(token_B[:, None], state)
-        finite_B = jnp.all(jnp.isfinite(logits_Bx1xV), axis=(1, 2))
-        said_B = jnp.where(finite_B, jnp.argmax(logits_Bx1xV[:, 0], axis=-1).astype(jnp.int32), -1)
-        return (state, said_B), (token_B, said_B)
-
-    for i, predicting in enumerate(predicts):
-        window, own = tokens_BxT[:, i * size : (i + 1) * size], own_BxT[:, i * size : (i + 1) * size]
+    (graph, params), size = nnx.split(model, nnx.Param), model.config.window
+    state, last_B, start, read, predicted = model.init_state(len(tokens_BxT)), jnp.full((len(tokens_BxT),), PAD, jnp.int32), 0, [], []
+    for predicting, windows in itertools.groupby(predicts):
+        stop = start + len(list(windows)) * size
+        given, own = tokens_BxT[:, start:stop], own_BxT[:, start:stop]
         if predicting:
-            (state, said), (tokens, labels) = jax.lax.scan(one, (state, said), (window.T, own.T))
-            read, predicted = [*read, tokens.T], [*predicted, labels.T]
+            forced = jnp.pad(jnp.where(own, decode.FREE, given)[:, 1:], ((0, 0), (0, 1)), constant_values=decode.FREE)
+            first_B = jnp.where(own[:, 0], last_B, given[:, 0])
+            said = decode.write(graph, params, state, first_B, at=0, steps=given.shape[1], law=decode.GREEDY, forced_BxT=forced)
+            state, last_B, labels = said.state, said.last, said.drawn
+            given = jnp.concatenate([first_B[:, None], jnp.maximum(said.tokens[:, :-1], PAD)], axis=1)
         else:
-            state = model.wake(window, state)[1]
-            read, predicted = [*read, window], [*predicted, jnp.full_like(window, PAD)]
-        if i + 1 < len(predicts):
-            state = model.sleep(state, 1) if predicting else model.sleep(state, passes, halt=halt)
+            state, labels = decode.read(graph, params, state, given, at=0, passes=passes, halt=halt)[1], jnp.full_like(given, PAD)
+        start, read, predicted = stop, [*read, given], [*predicted, labels]
     return jnp.concatenate(read, axis=1), jnp.concatenate(predicted, axis=1)
 
 

@@ -138,25 +138,27 @@ class Hybrid(WindowReader):
         """One ordinary forward pass over T more tokens of the window: the same cost whatever N is.
 
         Args:
-          tokens: [B, T] int32, B and T at least 1, from 0 to V − 1; under `jit`, where that can't be seen, the logits are NaN beyond.
+          tokens: [B, T] int32, B and T at least 1, from 0 to V − 1, as many as the window has room for. Under `jit` neither can be seen: then the
+            logits from a foreign token on, or all of a call that overfills the window, are NaN, and so is what they leave in the state, asleep or awake.
           state: as `init_state`, `wake` or `sleep` returned it.
 
         Returns:
           [B, T, V] float32 logits, and the state after the tokens.
 
         Raises:
-          ValueError: the tokens do not fit into what is left of the window (call `sleep` first), where that can be
-            known (outside `jit`); they, or the state, are not this model's, see `sleepnet.models.inputs`; or the model loops over the windows
-            that predict and so has no one-pass form.
+          ValueError: the tokens do not fit into what is left of the window (call `sleep` first), outside `jit`; they, or the state, are not this
+            model's, see `sleepnet.models.inputs`; or the model loops over the windows that predict and so has no one-pass form.
         """
         config, window = self.config, state.window
         if config.sleep.predict_passes != 1:
             raise ValueError(f"sleep.predict_passes={config.sleep.predict_passes}: such a model can't wake in one pass; use forward")
         inputs.check_tokens(tokens, config.vocab_size)
         inputs.check_state(state, config, tokens.shape[0])
-        if not isinstance(window.length, jax.core.Tracer) and int(window.length) + tokens.shape[1] > config.window:
-            raise ValueError(f"{tokens.shape[1]} tokens on top of {int(window.length)} overfill the window of {config.window}: sleep first")
         valid = tokens != PAD
+        if isinstance(window.length, jax.core.Tracer):  # what does not fit is no token: NaN here, and again where a sleep reads it
+            tokens = jnp.where(window.length + tokens.shape[1] <= config.window, tokens, -1)
+        elif int(window.length) + tokens.shape[1] > config.window:
+            raise ValueError(f"{tokens.shape[1]} tokens on top of {int(window.length)} overfill the window of {config.window}: sleep first")
         slot = window.length + window.kv_cache.valid.shape[1] - config.window
         put = jax.lax.dynamic_update_slice_in_dim
         cache = KvCache(window.kv_cache.keys, window.kv_cache.values, put(window.kv_cache.valid, valid, slot, axis=1))

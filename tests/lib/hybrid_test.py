@@ -356,6 +356,19 @@ def test_an_overfull_window_is_refused():
         model.wake(jnp.ones((2, 3), jnp.int32), state)
 
 
+@pytest.mark.parametrize("case", ["AG", "GA_none", "GG_hebbian"])
+def test_what_overfills_a_window_where_that_can_not_be_seen_is_nan_and_stays_so(case):
+    """Awake and after either sleep; what fits to the last token does not suffer."""
+    run = runner(case)
+    _, state = run.wake(TOKENS[:, :3], run.model.init_state(2))
+    fits, full = run.wake(LATER[:, :2], state)
+    assert np.isfinite(fits).all() and np.isfinite(run.wake(LATER[:, :2], run.sleep(full))[0]).all()
+    over, spoilt = run.wake(np.ones((2, 3), np.int32), state)
+    assert np.isnan(over).all() and np.isnan(run.wake(LATER[:, :2], spoilt)[0]).all()
+    for passes in (1, None):
+        assert np.isnan(run.wake(LATER[:, :2], run.sleep(spoilt, passes))[0]).all()
+
+
 def test_a_model_that_loops_where_it_predicts_cannot_wake():
     model = Hybrid(ModelConfig(**SMALL, sleep=SleepConfig(predict_passes=2)), nnx.Rngs(0))
     with pytest.raises(ValueError, match="sleep.predict_passes=2"):

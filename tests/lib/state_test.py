@@ -2,8 +2,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from sleepnet.state import FastWeights, KvCache, State, new_window
+from sleepnet.state import FastWeights, KvCache, State, fork, new_window
 
 
 def numbered(batch_size, slots, layers=2, heads=1, head_dim=2):
@@ -62,3 +63,19 @@ def test_a_state_is_a_pytree_that_names_its_leaves():
     assert {"fast_weights.layers.0", "window.tokens", "window.length", "window.conv_tails.0", "window.kv_cache.valid"} <= names
     twice = jax.tree.map(lambda leaf: leaf, state)
     assert type(twice) is State and type(twice.window.kv_cache) is KvCache
+
+
+def test_a_fork_repeats_rows_one_after_the_other_and_leaves_scalars():
+    fast_weights = FastWeights((jnp.arange(2.0)[:, None, None, None] * jnp.ones((2, 1, 2, 2)),))
+    cache = numbered(2, 3)
+    cache = KvCache(cache.keys, cache.values, jnp.array([[True, False, True], [False, True, True]]))
+    state = State(fast_weights, new_window(fast_weights, cache, length=4, tail_shape=(3, 6), dtype=jnp.float32))
+    forked = fork(state, 3)
+    assert forked.window.length.shape == () and type(forked) is State
+    assert forked.fast_weights.layers[0][:, 0, 0, 0].tolist() == [0, 0, 0, 1, 1, 1]
+    for one, many in zip(jax.tree.leaves(state), jax.tree.leaves(forked), strict=True):
+        if one.ndim:
+            np.testing.assert_array_equal(many, np.asarray(one)[[0, 0, 0, 1, 1, 1]])
+    jax.tree.map(np.testing.assert_array_equal, fork(state, 1), state)
+    with pytest.raises(ValueError, match="count=0: a state can be forked into 1 or more"):
+        fork(state, 0)

@@ -19,7 +19,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 import numpy as np
 from flax import nnx
 
-from sleepnet import build, checkpoint, mesh as meshes, sharding
+from sleepnet import build, checkpoint, decode, mesh as meshes, sharding, state as states
 from sleepnet.config import MeshConfig, RunConfig, from_dict
 from sleepnet.train import loop
 
@@ -117,6 +117,28 @@ def sums_over_data() -> dict:
     return found
 
 
+def said() -> dict:
+    """What eight rows say, each prompt forked four times, on one device, on two and on a mesh that cuts heads; and how their fast weights are cut."""
+    task = build.task_of(CONFIG)
+    graph, params = nnx.split(build.model_of(CONFIG, task), nnx.Param)
+    prompt, keys = task.batch(0, "train", 0, 2)["tokens"][:, : task.window], jax.random.split(jax.random.key(1), 8)
+
+    def write(params, prompt, keys):
+        state = decode.read(graph, params, nnx.merge(graph, params).init_state(2), prompt, at=0, passes=2)[1]
+        first = prompt[:, :1].repeat(4, axis=0)[:, 0]
+        told = decode.write(graph, params, states.fork(state, 4), first, keys, at=0, steps=6, law=decode.Law(), stop=(1,))
+        return told.tokens, told.logps, told.state.fast_weights.layers[0]
+
+    found = {}
+    for name, (data, fsdp, tensor) in {"1": (1, 1, 1), "data": (2, 1, 1), "cut": (1, 2, 2)}.items():
+        mesh = meshes.make(MeshConfig(data, fsdp, tensor), jax.devices()[: data * fsdp * tensor])
+        with meshes.use(mesh):
+            tokens, logps, layer = jax.jit(write)(jax.device_put(params, sharding.shardings(params, mesh)), prompt, keys)
+        shards = sorted({shard.data.shape for shard in layer.addressable_shards})
+        found[name] = {"tokens": np.asarray(tokens).tolist(), "logps": np.asarray(logps).tolist(), "shards": shards}
+    return found
+
+
 def main(folder: Path) -> None:
     """Everything, as one JSON object on the last line; a run that moved finds what the mesh it moved to has compiled."""
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
@@ -124,6 +146,7 @@ def main(folder: Path) -> None:
     found["moved"] = moved(folder)
     found["places"] = places()
     found["sums"] = sums_over_data()
+    found["said"] = said()
     print(json.dumps(found))
 
 

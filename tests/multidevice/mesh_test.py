@@ -54,3 +54,11 @@ def test_arrays_live_where_the_rules_say(found):
     assert places["batch"][0] == ["data", "fsdp"] and places["same_batch"]
     assert places["fast_weights"][:2] in ([["data", "fsdp"], "tensor"], ["fsdp", "tensor"])
     assert "all-reduce" in places["collectives"] or "reduce-scatter" in places["collectives"]
+
+
+@pytest.mark.parametrize("mesh, shard", [("data", [4, 2, 8, 8]), ("cut", [4, 1, 8, 8])])
+def test_rows_say_on_a_mesh_what_they_say_on_one_device(found, mesh, shard):
+    alone, cut = found["said"]["1"], found["said"][mesh]
+    assert cut["tokens"] == alone["tokens"] and len({tuple(row) for row in alone["tokens"]}) == 8
+    np.testing.assert_allclose(cut["logps"], alone["logps"], atol=2e-6)
+    assert cut["shards"] == [shard] and alone["shards"] == [[8, 2, 8, 8]]

@@ -17,12 +17,6 @@ from sleepnet.mesh import BATCH
 from sleepnet.models import flops
 from sleepnet.train.step import draw, learning_of, make_step
 
-# axes of what a model keeps between calls, by the field's name
-_STATE = {
-    "layers": (BATCH, "tensor", None, None), "keys": (BATCH, None, "tensor", None), "values": (BATCH, None, "tensor", None),
-    "valid": (BATCH, None), "tokens": (BATCH, None), "conv_tails": (BATCH, None, None), "length": (),
-}
-
 
 def devices_of(topology: str) -> list[jax.Device]:
     """The chips of a slice such as `v5p:4x4x4`."""
@@ -43,10 +37,7 @@ def _rows(shapes: Any, mesh: Mesh) -> Any:
 def _state(shapes: Any, mesh: Mesh) -> Any:
     """What a model keeps between calls, cut by sequences and heads."""
 
-    def cut(path, leaf):
-        names = [key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)]
-        return NamedSharding(mesh, meshes.dividing(mesh, leaf.shape, _STATE[names[-1]]))
-
+    cut = lambda path, leaf: NamedSharding(mesh, meshes.dividing(mesh, leaf.shape, meshes.state_axes(path)))
     return _placed(shapes, jax.tree_util.tree_map_with_path(cut, shapes))
 
 
