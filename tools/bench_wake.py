@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from absl import flags
 from flax import nnx
 
-from sleepnet import cli, paths
+from sleepnet import cli, decode, paths
 from sleepnet.errors import UsageError
 from sleepnet.files import write_json
 from sleepnet.models import flops, zoo
@@ -73,15 +73,15 @@ def rows_of_sleep(name: str, contexts: list[int], passes: list[int], batch: int,
 
 
 def _read(graph, params, config, batch: int, length: int, passes: int) -> State:
-    sleep = jax.jit(lambda params, state: nnx.merge(graph, params).sleep(state, passes))
-    wake = jax.jit(lambda params, tokens, state: nnx.merge(graph, params).wake(tokens, state)[1])
     tokens = jax.random.randint(jax.random.key(0), (batch, length), 1, config.vocab_size, jnp.int32)
-    state = nnx.merge(graph, params).init_state(batch)
-    for start in range(0, length, config.window):
-        if start:
-            state = sleep(params, state)
-        state = wake(params, tokens[:, start:start + config.window], state)
-    return sleep(params, state)
+
+    @jax.jit
+    def read(params):
+        model = nnx.merge(graph, params)
+        state = decode.read(graph, params, model.init_state(batch), tokens, at=0, passes=passes)[1]
+        return model.sleep(state, passes) if length % config.window else state
+
+    return read(params)
 
 
 def rows_of_cache(name: str, contexts: list[int], batch: int) -> list[Row]:
