@@ -79,8 +79,20 @@ def head(folder: Path, steps: list[int], found: Any) -> list[tuple[str, str]]:
         ("mesh", " × ".join(f"{axis}={size}" for axis, size in mesh.items()) + f"; {where}"),
         ("task", f"{card['task']['name']} ({arguments})"),
         ("task hash", card["task"]["hash"]),
+        *_past(card.get("start") or {}),
         *(("config" if not index else "", f"{key} = {value!r}") for index, (key, value) in enumerate(changed(card["config"]).items())),
     ]
+
+
+def _past(start: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the run started from, and what it never changes."""
+    if not start:
+        return []
+    known = lambda value, words: "unknown" if value is None else format(value, words)
+    chain = " → ".join(f"{link['name']} ({link['method']}, {known(link['steps'], ',')} steps)" for link in start["chain"])
+    lines = [("started from", f"{chain or 'fresh parameters'}; sha256 {start['digest'][:12]}")]
+    lines += [("before it", f"{known(start['flops'], '.3g')} FLOPs, {known(start['tokens'], ',')} tokens")] if chain else []
+    return lines + ([("unchanged", f"what frozen.safetensors holds, sha256 {start['frozen'][:12]}")] if start["frozen"] else [])
 
 
 def rows(tree: Any) -> list[tuple[str, str, str, str, str]]:
