@@ -24,7 +24,8 @@ from rich.console import Console
 
 from sleepnet import cli, lock, paths
 from sleepnet.errors import UsageError
-from sleepnet.study import ablation_report, ablations, ledger, outcomes, overview, pool, report, spec as specs
+from sleepnet.study import ledger, outcomes, overview, pool, report, reuse, spec as specs
+from sleepnet.study.ablations import report as ablation_report
 from sleepnet.study.ledger import Run
 from sleepnet.study.progress import Board
 from sleepnet.study.spec import StudySpec
@@ -100,7 +101,7 @@ def _kept(spec: StudySpec) -> list[str]:
 
 def _reused(spec: StudySpec) -> list[outcomes.Outcome]:
     """Outcomes in --reuse that are this study's by their configuration."""
-    return ablations.elsewhere(_at(_REUSE), spec) if _REUSE.value else []
+    return reuse.elsewhere(_at(_REUSE), spec) if _REUSE.value else []
 
 
 def _config_path() -> str:

@@ -5,8 +5,8 @@ from typing import Any
 from sleepnet.errors import UsageError
 from sleepnet.study import ledger, outcomes as results
 from sleepnet.study.outcomes import Outcome
+from sleepnet.study.report.tables import NOTHING, Table, number
 from sleepnet.study.spec import Arm, StudySpec
-from sleepnet.study.tables import NOTHING, Table, number
 from sleepnet.tasks.registry import task_class
 
 HEADERS = ("study", "arm", "N", "seeds", "training tokens", "training FLOPs", "exact, all", "exact, hardest", "hardest")

@@ -6,10 +6,10 @@ from typing import Any
 from sleepnet.eval import heat
 from sleepnet.pictures import Figure, png, style
 from sleepnet.study import outcomes as results
-from sleepnet.study.ablation_tables import where
-from sleepnet.study.figures import COLOURS, DASHES
+from sleepnet.study.ablations.tables import where
 from sleepnet.study.outcomes import Outcome
 from sleepnet.study.overview import hardest
+from sleepnet.study.report.figures import COLOURS, DASHES
 from sleepnet.study.spec import StudySpec
 
 _DPI = 90

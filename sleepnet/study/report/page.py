@@ -4,7 +4,7 @@ import dataclasses
 from html import escape
 
 from sleepnet.study.claim import Verdict
-from sleepnet.study.tables import Table
+from sleepnet.study.report.tables import Table
 
 _META = '<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">'
 _STYLE = """

@@ -5,10 +5,10 @@ from typing import Any
 from sleepnet import build
 from sleepnet.models import flops
 from sleepnet.study import contrasts, outcomes as results, resolve
-from sleepnet.study.ablations import Study
+from sleepnet.study.ablations.studies import Study
 from sleepnet.study.outcomes import Outcome
 from sleepnet.study.overview import hardest
-from sleepnet.study.tables import NOTHING, Table, number
+from sleepnet.study.report.tables import NOTHING, Table, number
 
 
 def cost(study: Study) -> Table:
@@ -128,7 +128,7 @@ def runs(studies: list[Study], pace: float | None, command: str) -> Table:
     """Every run once, with its price, its state, and the command that makes it.
 
     Args:
-      studies: as `ablations.suite` returns them.
+      studies: as `suite` returns them.
       pace: FLOP/s, for the minutes; None: unknown.
       command: with {factor}, {base}, {arm}, {seed} and {name} of the study to fill in.
     """

@@ -9,11 +9,11 @@ from rich.table import Table as ScreenTable
 from rich.text import Text
 
 from sleepnet.files import write_bytes, write_text
-from sleepnet.study import figures, page
 from sleepnet.study.claim import verdict
 from sleepnet.study.outcomes import Outcome, binned
+from sleepnet.study.report import figures, page
+from sleepnet.study.report.tables import Table, missing, tables
 from sleepnet.study.spec import StudySpec
-from sleepnet.study.tables import Table, missing, tables
 
 _CAPTIONS = {
     "validation_over_flops": "Validation accuracy over training FLOPs; the band reaches from the least to the greatest seed.",
