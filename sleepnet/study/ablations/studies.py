@@ -11,6 +11,7 @@ from sleepnet import config_files
 from sleepnet.config import RunConfig
 from sleepnet.errors import UsageError
 from sleepnet.study import resolve, reuse, spec as specs
+from sleepnet.study.chains import Chain
 from sleepnet.study.outcomes import Outcome
 from sleepnet.study.spec import StudySpec
 
@@ -22,19 +23,24 @@ class Study:
     Attributes:
       factor, base: which.
       spec: the study.
-      runs: arm → its configuration; the seed is the base's.
+      chains: arm → the configurations of its phases, of one run without them; the seed is the base's.
       found: outcomes of its arms, named as here, of any seed.
     """
 
     factor: str
     base: str
     spec: StudySpec
-    runs: dict[str, RunConfig]
+    chains: dict[str, Chain]
     found: list[Outcome]
 
     @property
     def name(self) -> str:
         return f"{self.factor}_{self.base}"
+
+    @property
+    def runs(self) -> dict[str, RunConfig]:
+        """Arm → its run, or that of its last phase."""
+        return {arm: chain[-1] for arm, chain in self.chains.items()}
 
     def outcome(self, arm: str, seed: int) -> Outcome | None:
         """The outcome of a run, None if it is open."""
@@ -55,8 +61,8 @@ def suite(folder: Path, tree: Path) -> list[Study]:
     for path in sorted(folder.glob("*.py")):
         for base in config_files.namespace(str(path)).get("BASES", ()):
             spec = specs.parse(config_files.load(f"{path}:{base}"))
-            runs = resolve.resolve(spec)
-            studies.append(Study(path.stem, base, spec, runs, reuse.of(spec, runs, known)))
+            chains = resolve.chains(spec)
+            studies.append(Study(path.stem, base, spec, chains, reuse.of(chains, known)))
     if not studies:
         raise UsageError(f"--ablations={folder}: no config file there says BASES, the arguments of its get_config")
     return studies
