@@ -8,7 +8,10 @@ Examples:
   python -m sleepnet.study --overview=experiments/results
   python -m sleepnet.study --ablations=experiments/ablations --out=runs/ablations
 
-What has finished is not run again, what was killed goes on, and arms or seeds can be added to a study later. Outcomes in --results count
+An arm may list phases=[dict(name=…, overrides={…}), …], runs that each start where the one before ended; beginnings that arms share are trained once, in phases/.
+Test sets, config.tests=[dict(name=…, task={"arguments.KEY": …}, examples=…), …], are what every phase is graded on besides its own: `python -m pydoc sleepnet.study.arms`.
+
+What has finished is not run again, what was killed goes on, and arms, seeds or tests can be added to a study later. Outcomes in --results count
 as finished, in a new workdir too: a matrix can grow from place to place. Those of the same configuration anywhere in --reuse do as well. Two studies side by side need cores of their own (taskset).
 A report without --config, on arms with a rule of your own, takes --trust=MODULE besides.
 """
@@ -24,9 +27,10 @@ from rich.console import Console
 
 from sleepnet import cli, lock, paths
 from sleepnet.errors import UsageError
-from sleepnet.study import ablation_report, ablations, ledger, outcomes, overview, pool, report, spec as specs
-from sleepnet.study.ledger import Run
+from sleepnet.study import ledger, outcomes, overview, pool, report, reuse, spec as specs
+from sleepnet.study.ablations import report as ablation_report
 from sleepnet.study.progress import Board
+from sleepnet.study.runs import Run
 from sleepnet.study.spec import StudySpec
 
 FLAGS = flags.FlagValues()
@@ -72,11 +76,14 @@ def main(argv: list[str]) -> int:
             console.print(f"{len(adopted)} finished runs taken from {_RESULTS.value}", highlight=False, soft_wrap=True)
         if _REUSE.value and (adopted := ledger.take(_reused(spec), runs)):
             console.print(f"{len(adopted)} finished runs of the same configuration taken from {_REUSE.value}", highlight=False, soft_wrap=True)
-        waiting = [run for run in runs if not ledger.finished(run)]
-        failures = _run(console, waiting, len(runs) - len(waiting))
+        ledger.share(workdir, runs)
+        waiting = ledger.waiting(runs)
+        failures = _run(console, waiting, sum(run not in waiting and ledger.finished(run) for run in runs))
         _report(console, workdir)
     for failure in failures:
-        what = f"error: run {failure.run.name} ended with status {failure.status}; the end of {failure.run.log}:"
+        ended = failure.cause or failure.run
+        why = f" was not started, since {ended.name}, which it starts from," if failure.cause else ""
+        what = f"error: run {failure.run.name}{why} ended with status {failure.status}; the end of {ended.log}:"
         print(f"{what}\n{failure.tail}\n", file=sys.stderr)
     return 1 if failures else 0
 
@@ -100,7 +107,7 @@ def _kept(spec: StudySpec) -> list[str]:
 
 def _reused(spec: StudySpec) -> list[outcomes.Outcome]:
     """Outcomes in --reuse that are this study's by their configuration."""
-    return ablations.elsewhere(_at(_REUSE), spec) if _REUSE.value else []
+    return reuse.elsewhere(_at(_REUSE), spec) if _REUSE.value else []
 
 
 def _config_path() -> str:
@@ -142,15 +149,15 @@ def _spec() -> StudySpec:
 def _report(console: Console, workdir: Path) -> None:
     """Over all that has finished there, by this command or an earlier one."""
     spec, commands = ledger.read_study(workdir)
-    found = outcomes.load(workdir, spec)
+    found, inner = outcomes.load(workdir, spec), outcomes.load_phases(workdir, spec)
     out, results = _at(_OUT) or workdir, _at(_RESULTS)
     if results:
-        kept = {path.name for path in results.glob("*.json")}
+        kept = {str(path.relative_to(results)) for path in results.rglob("*.json")}
         lent = {(outcome.arm, outcome.seed) for outcome in _reused(spec) if f"{outcome.arm}-seed{outcome.seed}.json" not in kept}
-        new = [outcome for outcome in found if (outcome.arm, outcome.seed) not in lent]
+        new = [outcome for outcome in (*inner, *found) if (outcome.arm, outcome.seed) not in lent]
         outcomes.collect(new, spec, commands, results)
-    report.write(out, spec, found, commands)
-    report.show(console, spec, found)
+    report.write(out, spec, found, commands, inner)
+    report.show(console, spec, found, inner)
     console.print(f"report: {paths.shown(out / 'report.html')}", highlight=False, soft_wrap=True)
 
 
@@ -162,9 +169,9 @@ def _report_only(console: Console) -> int:
         return 0
     results, out = _at(_RESULTS), _at(_OUT)
     spec, commands = ledger.read_study(results)
-    found = outcomes.load(results, spec)
-    report.write(out, spec, found, commands)
-    report.show(console, spec, found)
+    found, inner = outcomes.load(results, spec), outcomes.load_phases(results, spec)
+    report.write(out, spec, found, commands, inner)
+    report.show(console, spec, found, inner)
     console.print(f"report: {paths.shown(out / 'report.html')}", highlight=False, soft_wrap=True)
     return 0
 

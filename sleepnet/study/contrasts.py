@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sleepnet.eval import paired
-from sleepnet.study.outcomes import Outcome
+from sleepnet.study.outcomes import Outcome, same_test
 
 _LEVEL = 0.05
 
@@ -36,9 +36,9 @@ class Contrast:
 
 
 def contrast(arm: Outcome, reference: Outcome, axis: str = "all", value: Any = None) -> Contrast | None:
-    """The contrast of two outcomes of one seed, each with the N it was trained with; None where either has no score."""
+    """The contrast of two outcomes of one seed, each with the N it was trained with; None where either has no score, or another test."""
     one, other = arm.row(arm.passes, axis, value), reference.row(reference.passes, axis, value)
-    if not one or not other:
+    if not one or not other or not same_test(arm, reference):
         return None
     gap = one["exact_accuracy"] - other["exact_accuracy"]
     if "right_answers" in one and "right_answers" in other and one["answers"] == other["answers"]:

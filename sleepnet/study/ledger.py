@@ -6,60 +6,22 @@
     ARM/seedK/train/          the run's own folder, as `sleepnet.train` writes it
     ARM/seedK/worker.log      what the run printed
     ARM/seedK/outcome.json    what came out of it; there once the run is finished
+    phases/DIGEST-NAME/       the same for a phase that others start from, see `sleepnet.study.chains`; an arm's last phase is in ARM/
 """
-import dataclasses
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sleepnet import files, lock, trust
-from sleepnet.config import RunConfig, completed, to_dict
-from sleepnet.errors import UsageError, nearest
+from sleepnet.config import to_dict
+from sleepnet.errors import UsageError
 from sleepnet.files import write_json
-from sleepnet.study import resolve, spec as specs
-from sleepnet.study.spec import StudySpec, flatten
+from sleepnet.study import chains, differences, resolve, spec as specs
+from sleepnet.study.differences import plain, whole
+from sleepnet.study.runs import Run, runs
+from sleepnet.study.spec import StudySpec
 
-# of the base, what every run sets for itself
-_NOT_COMPARED = ("seed", "resume")
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One arm with one seed."""
-
-    arm: str
-    seed: int
-    config: RunConfig
-    folder: Path
-    flops: float
-
-    @property
-    def name(self) -> str:
-        return f"{self.arm}/{self.seed}"
-
-    @property
-    def outcome(self) -> Path:
-        return self.folder / "outcome.json"
-
-    @property
-    def metrics(self) -> Path:
-        return self.folder / "train" / "metrics.jsonl"
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "worker.log"
-
-
-def plain(value: Any) -> Any:
-    """`value` as it comes back from a JSON file."""
-    return json.loads(json.dumps(value))
-
-
-def whole(config: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A run's configuration from the file `path`, with the defaults of keys that are newer than the file."""
-    with trust.reading(path):
-        return plain(completed(RunConfig, config))
+__all__ = ["Run", "adopt", "check", "claim", "finished", "join", "plain", "prepare", "read_json", "read_study", "runs", "share", "take", "tested", "waiting", "whole"]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -78,7 +40,7 @@ def _study(folder: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def claim(workdir: Path, spec: StudySpec, commands: Iterable[str]) -> None:
-    """Makes `workdir` this study's folder, or sees that it already is; new arms and seeds join it.
+    """Makes `workdir` this study's folder, or sees that it already is; new arms, seeds and tests join it.
 
     Raises:
       UsageError: it belongs to another study (names the first key that differs) or holds other things.
@@ -98,7 +60,7 @@ def check(folder: Path, spec: StudySpec, flag: str) -> None:
     if (folder / "study.json").exists():
         with trust.reading(folder / "study.json"):
             known = specs.completed(_study(folder)[0])
-        difference = _difference(plain(known), plain(specs.to_dict(spec)))
+        difference = differences.studies(plain(known), plain(specs.to_dict(spec)))
         if difference:
             raise UsageError(f"{folder} belongs to another study: {difference}; give another --{flag}")
 
@@ -121,45 +83,28 @@ def read_study(folder: Path) -> tuple[StudySpec, list[str]]:
         return specs.from_dict(values), commands
 
 
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """What makes two studies different ones, "" if they can share a folder: words, seeds and further arms may differ."""
-    old_base, new_base = flatten(old["base"]), flatten(new["base"])
-    for key in sorted({*old_base, *new_base} - {*_NOT_COMPARED}):
-        if old_base.get(key) != new_base.get(key):
-            return f"base.{key} is {old_base.get(key)!r} there and {new_base.get(key)!r} here"
-    arms = {arm["name"]: arm for arm in new["arms"]}
-    for arm in old["arms"]:
-        if arm["name"] not in arms:
-            return f"arm {arm['name']!r} is there and not here (arms can be added, not removed; run some with --only)"
-        for key in ("overrides", "match", "eval_passes"):
-            there, here = arm[key], arms[arm["name"]][key]
-            if there != here:
-                return f"arm {arm['name']!r} has {key}={there!r} there and {here!r} here"
-    return ""
-
-
-def runs(workdir: Path, spec: StudySpec, only: Iterable[str] = ()) -> list[Run]:
-    """The study's runs, the longest first; those of some arms alone if `only` names them.
+def waiting(runs: Iterable[Run]) -> list[Run]:
+    """Those that are to be run, in their order: what is asked for and not finished, and what one of those starts from if its weights are not there.
 
     Raises:
-      UsageError: as `resolve.resolve`.
+      UsageError: as `finished`.
     """
-    configs, only = resolve.resolve(spec), tuple(only)
-    for name in only:
-        if name not in configs:
-            raise UsageError(f"--only={name!r} is not an arm{nearest(name, configs)}")
-    found = []
-    for arm, config in configs.items():
-        if only and arm not in only:
-            continue
-        flops = resolve.train_flops(config)
-        for seed in spec.seeds:
-            found.append(Run(arm, seed, resolve.for_seed(config, seed), workdir / arm / f"seed{seed}", flops))
-    return sorted(found, key=lambda run: -run.flops)
+    runs, needed = list(runs), set()
+    for run in runs:
+        if run.wanted and not finished(run):
+            while run and run.folder not in needed:
+                needed.add(run.folder)
+                run = run.after if run.after and not _ready(run.after) else None
+    return [run for run in runs if run.folder in needed]
+
+
+def _ready(run: Run) -> bool:
+    """Whether others can start from it: an outcome from elsewhere has no weights."""
+    return finished(run) and (run.trained / "result.json").exists()
 
 
 def finished(run: Run) -> bool:
-    """Whether the run's outcome is there.
+    """Whether the run's outcome is there, with all its tests.
 
     Raises:
       UsageError: it is the outcome of another configuration.
@@ -185,21 +130,49 @@ def adopt(results: Path, runs: Iterable[Run]) -> list[Run]:
 def take(outcomes: Iterable[Any], runs: Iterable[Run]) -> list[Run]:
     """Gives the runs that are not finished the outcomes that are theirs; returns those that had one."""
     known = {(outcome.arm, outcome.seed): outcome for outcome in outcomes}
-    taken = [run for run in runs if (run.arm, run.seed) in known and not finished(run)]
+    taken = [run for run in runs if (outcome := known.get((run.arm, run.seed))) and tested(outcome.tests, run.tests) and not finished(run)]
     for run in taken:
-        write_json(run.outcome, dataclasses.asdict(known[run.arm, run.seed]))
+        write_json(run.outcome, known[run.arm, run.seed].to_dict())
     return taken
 
 
+def share(workdir: Path, runs: Iterable[Run]) -> list[Run]:
+    """Gives arms that end where others went through, before there was such an arm, what came of it; returns them."""
+    shared = []
+    for run in runs:
+        kept = workdir / chains.home(run.chain) / f"seed{run.seed}" / "outcome.json"
+        if run.wanted and run.config.phase and kept.exists() and not finished(run):
+            values = read_json(kept)
+            if not differences.outcome(values, run.chain, kept) and tested(values.get("tests", {}), run.tests):
+                write_json(run.outcome, {**values, "arm": run.arm})
+                shared.append(run)
+    return shared
+
+
 def _of(run: Run, path: Path, flag: str) -> bool:
-    """Sees that an outcome is the run's; it lies in the folder given as --`flag`."""
-    old, new = flatten(whole(read_json(path).get("config"), path)), flatten(plain(to_dict(run.config)))
-    for key in sorted({*old, *new} - {"resume"}):
-        if old.get(key) != new.get(key):
-            raise UsageError(f"{path} was made with {key}={old.get(key)!r}, this study asks for {new.get(key)!r}: give another --{flag}")
-    return True
+    """Sees that an outcome is the run's; it lies in the folder given as --`flag`. False where it lacks a test, which can be made up for."""
+    values = read_json(path)
+    differing = differences.outcome(values, run.chain, path, exactly=run.wanted)
+    if differing:
+        key, there, here = differing
+        raise UsageError(f"{path} was made with {key}={there!r}, this study asks for {here!r}: give another --{flag}")
+    return tested(values.get("tests", {}), run.tests)
+
+
+def tested(have: dict[str, Any], tests: dict[str, Any]) -> bool:
+    """Whether an outcome's tests are those asked for, or more."""
+    return all(name in have and {key: have[name].get(key) for key in told} == told for name, told in tests.items())
 
 
 def prepare(run: Run) -> None:
     """Writes what the run's worker reads."""
-    write_json(run.folder / "run.json", {"arm": run.arm, "seed": run.seed, "flops": run.flops, "config": to_dict(run.config)})
+    told = {"arm": run.arm, "seed": run.seed, "flops": run.flops, "config": to_dict(run.config)}
+    if run.after:
+        told["start"] = str(run.after.trained)
+        told["before"] = [
+            {"arm": one.arm, "steps": one.config.train.steps, "tokens": resolve.tokens(one.config), "flops": one.flops, "config": to_dict(one.config)}
+            for one in run.before
+        ]
+    if run.tests:
+        told["tests"] = run.tests
+    write_json(run.folder / "run.json", told)

@@ -10,9 +10,11 @@ from sleepnet.config import to_dict
 from sleepnet.errors import UsageError
 from sleepnet.eval import bins
 from sleepnet.files import write_json
-from sleepnet.study import ledger, resolve
+from sleepnet.study import chains, differences, ledger, resolve
+from sleepnet.study.chains import Chain
 from sleepnet.study.ledger import plain, read_json
-from sleepnet.study.spec import StudySpec, flatten
+from sleepnet.study.spec import StudySpec
+from sleepnet.tasks.registry import task_class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Outcome:
       curve: validation over steps: step, flops, tokens, loss, exact_accuracy.
       versions: of packages and Python.
       device: what it ran on.
+      before: of a phase the runs that it comes from, the first of the chain first: `arm`, `steps`, `tokens`, `flops` and `config`, as here.
+      tests: name → `task` and `examples`, which the test set is made from, and `rows` as above.
     """
 
     arm: str
@@ -41,6 +45,42 @@ class Outcome:
     curve: list[dict[str, Any]]
     versions: dict[str, str]
     device: str
+    before: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    tests: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is kept; what an arm without phases or a study without tests has no need of is left out."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if value or key not in _LATER}
+
+    @property
+    def past_flops(self) -> float:
+        """FLOPs of the runs that it comes from."""
+        return sum(run["flops"] for run in self.before)
+
+    @property
+    def chain_flops(self) -> float:
+        """Its own and those of the past: what an arm costs."""
+        return self.past_flops + self.flops
+
+    @property
+    def chain_steps(self) -> int:
+        """Steps of it and of the runs that it comes from."""
+        return sum(run["steps"] for run in self.before) + self.steps
+
+    @property
+    def chain_tokens(self) -> int | None:
+        """Tokens that they read in training; None where it does not tell."""
+        own = self.result.get("tokens")
+        return None if own is None else sum(run["tokens"] for run in self.before) + own
+
+    @property
+    def phase(self) -> str:
+        """Its name, "" of an arm without phases."""
+        return self.config.get("phase", "")
+
+    def graded_on(self, test: str) -> "Outcome | None":
+        """Itself with the rows of a test set; None without them."""
+        return dataclasses.replace(self, rows=self.tests[test]["rows"]) if test in self.tests else None
 
     @property
     def passes(self) -> int:
@@ -53,6 +93,9 @@ class Outcome:
             if (row["passes"], row["axis"]) == (passes, axis) and (axis == "all" or row["value"] == value):
                 return row
         return None
+
+
+_LATER = {"before", "tests"}  # keys that older outcomes lack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,29 +121,40 @@ def load(folder: Path, spec: StudySpec) -> list[Outcome]:
     Raises:
       UsageError: a damaged file, or one that another configuration made.
     """
+    with trust.reading(folder / "study.json"):
+        drafts = resolve.drafts(spec)
     found = []
     for arm in spec.arms:
-        with trust.reading(folder / "study.json"):
-            expected = flatten(plain(to_dict(resolve.draft(spec.base, arm))))
-        free = {"seed", "resume"} | ({"train.steps"} if arm.match else set())
-        paths = [*folder.glob(f"{arm.name}/seed*/outcome.json"), *folder.glob(f"{arm.name}-seed*.json")]
-        outcomes = [read(path) for path in paths]
-        for path, outcome in zip(paths, outcomes):
-            if outcome.arm != arm.name:
-                raise UsageError(f"{path} is of arm {outcome.arm!r}: not its outcome")
-            have = flatten(ledger.whole(outcome.config, path))
-            for key in sorted({*expected, *have} - free):
-                if have.get(key) != expected.get(key):
-                    raise UsageError(f"{path} was made with {key}={have.get(key)!r}, the study says {expected.get(key)!r}: not its outcome")
-        found += sorted(outcomes, key=lambda outcome: outcome.seed)
+        found += _found(folder, arm.name, drafts[arm.name], {"seed"} | ({"train.steps"} if arm.match else set()))
     return found
 
 
+def load_phases(folder: Path, spec: StudySpec) -> list[Outcome]:
+    """All outcomes in `folder` of the phases that others start from, each once; see `load`."""
+    with trust.reading(folder / "study.json"):
+        drafts = resolve.drafts(spec)
+    inner = {chains.home(chain[:k]): chain[:k] for chain in drafts.values() for k in range(1, len(chain))}
+    return [outcome for home, chain in inner.items() for outcome in _found(folder, home, chain, {"seed"}, exactly=False)]
+
+
+def _found(folder: Path, name: str, chain: Chain, free: set[str], exactly: bool = True) -> list[Outcome]:
+    outcomes = []
+    for path in [*folder.glob(f"{name}/seed*/outcome.json"), *folder.glob(f"{name}-seed*.json")]:
+        outcome = read(path)
+        if outcome.arm != name:
+            raise UsageError(f"{path} is of arm {outcome.arm!r}: not its outcome")
+        if differing := differences.outcome(outcome.to_dict(), chain, path, free, exactly):
+            key, there, here = differing
+            raise UsageError(f"{path} was made with {key}={there!r}, the study says {here!r}: not its outcome")
+        outcomes.append(outcome)
+    return sorted(outcomes, key=lambda outcome: outcome.seed)
+
+
 def collect(outcomes: Iterable[Outcome], spec: StudySpec, commands: list[str], folder: Path) -> None:
-    """Writes ARM-seedK.json for each outcome, and study.json, to `folder`: all that a report is made from, and more may join it."""
+    """Writes ARM-seedK.json for each outcome, that of a phase that others start from to phases/, and study.json, to `folder`: all that a report is made from, and more may join it."""
     with lock.held(folder, "a study", wait=True):  # another one may add its own at the same moment
         for outcome in outcomes:
-            write_json(folder / f"{outcome.arm}-seed{outcome.seed}.json", dataclasses.asdict(outcome))
+            write_json(folder / f"{outcome.arm}-seed{outcome.seed}.json", outcome.to_dict())
         ledger.join(folder, spec, commands)
 
 
@@ -112,6 +166,16 @@ def score(outcomes: Iterable[Outcome], passes: int, axis: str = "all", value: An
     values = tuple(row[f"{metric}_accuracy"] for row in rows)
     low, high = rows[0][f"{metric}_interval"] if len(rows) == 1 else (min(values), max(values))
     return Score(statistics.fmean(values), low, high, values)
+
+
+def same_test(outcome: Outcome, other: "Outcome | StudySpec") -> bool:
+    """Whether what they were graded on is one test, or that of a study's base: an arm that ends on data of its own has another."""
+    task = plain(to_dict(other.base.task)) if isinstance(other, StudySpec) else other.config["task"]
+    reordered = task_class(task["name"]).reorders
+    told = [
+        (one["name"], {key: value for key, value in one["arguments"].items() if key not in reordered}) for one in (task, outcome.config["task"])
+    ]
+    return told[0] == told[1]
 
 
 def of_arm(outcomes: Iterable[Outcome], arm: str) -> list[Outcome]:
@@ -147,6 +211,6 @@ def binned(outcomes: Iterable[Outcome]) -> list[Outcome]:
 def read(path: Path) -> Outcome:
     """An outcome's file; raises UsageError if it is damaged or none."""
     values, known = read_json(path), {field.name for field in dataclasses.fields(Outcome)}
-    if set(values) != known or type(values["seed"]) is not int:
-        raise UsageError(f"{path} is not the outcome of a run: it needs the keys {', '.join(sorted(known))}, and a whole number for its seed")
+    if not known - _LATER <= set(values) <= known or type(values["seed"]) is not int:
+        raise UsageError(f"{path} is not the outcome of a run: it needs the keys {', '.join(sorted(known - _LATER))}, and a whole number for its seed")
     return Outcome(**values)

@@ -5,8 +5,8 @@ from typing import Any
 from sleepnet.errors import UsageError
 from sleepnet.study import ledger, outcomes as results
 from sleepnet.study.outcomes import Outcome
+from sleepnet.study.report.tables import NOTHING, Table, number
 from sleepnet.study.spec import Arm, StudySpec
-from sleepnet.study.tables import NOTHING, Table, number
 from sleepnet.tasks.registry import task_class
 
 HEADERS = ("study", "arm", "N", "seeds", "training tokens", "training FLOPs", "exact, all", "exact, hardest", "hardest")
@@ -54,7 +54,7 @@ def _arm(name: str, arm: Arm, runs: list[Outcome], axis: str, value: Any) -> tup
     cells = [NOTHING if score is None else str(score) if len(runs) > 1 else f"{score.mean:.3f}" for score in scores]
     role = f"{arm.name} (compute of {arm.match})" if arm.match else arm.name
     seeds = ", ".join(str(outcome.seed) for outcome in runs)
-    return name, role, str(first.passes), seeds, number(first.result.get("tokens")), number(first.flops), *cells, _words(axis, value)
+    return name, role, str(first.passes), seeds, number(first.chain_tokens), number(first.chain_flops), *cells, _words(axis, value)
 
 
 def _words(axis: str, value: Any) -> str:

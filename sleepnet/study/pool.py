@@ -9,7 +9,8 @@ from typing import Any
 
 from sleepnet import cli, trust
 from sleepnet.errors import UsageError
-from sleepnet.study.ledger import Run, prepare
+from sleepnet.study.ledger import prepare
+from sleepnet.study.runs import Run
 
 Command = Callable[[Run, tuple[int, ...]], list[str]]
 
@@ -19,11 +20,19 @@ _LOG_LINES = 12
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """A run that ended without an outcome, and the last lines it printed."""
+    """A run that ended without an outcome, and the last lines it printed.
+
+    Attributes:
+      run: which.
+      status: that it, or its cause, ended with.
+      tail: of the log of the run that ended.
+      cause: the phase before it that ended so, for which it was never started; None: it ended itself.
+    """
 
     run: Run
     status: int
     tail: str
+    cause: Run | None = None
 
 
 def worker_command(run: Run, cores: tuple[int, ...]) -> list[str]:
@@ -66,10 +75,10 @@ def _accelerated() -> bool:
 def execute(
     runs: Sequence[Run], groups: Sequence[tuple[int, ...]], watch: Callable[[dict[str, str]], Any], command: Command | None = None
 ) -> list[Failure]:
-    """Runs everything in the order given, one run a group at a time, and returns those that failed.
+    """Runs everything in the order given, one run a group at a time, each once what it starts from has finished, and returns those that failed.
 
     Args:
-      runs: what is to be run.
+      runs: what is to be run; what a run starts from stands before it, or has finished.
       groups: cores of each slot.
       watch: called a few times a second with {run's name: waiting, running, finished or failed}.
       command: how a run is started; `worker_command` if None.
@@ -80,11 +89,13 @@ def execute(
     command = command or worker_command
     states = {run.name: "waiting" for run in runs}
     pending, free, children, failures = list(runs), list(groups), {}, []
+    open_now = lambda run: run.after is None or states.get(run.after.name, "finished") == "finished"
     with cli.stops_interrupt():
         try:
             while pending or children:
-                while pending and free:
-                    run, cores = pending.pop(0), free.pop(0)
+                while free and (run := next(filter(open_now, pending), None)):
+                    pending.remove(run)
+                    cores = free.pop(0)
                     children[run.name] = (run, cores, _start(run, command(run, cores)))
                     states[run.name] = "running"
                 for name, (run, cores, process) in list(children.items()):
@@ -96,6 +107,10 @@ def execute(
                     states[name] = "finished" if good else "failed"
                     if not good:
                         failures.append(Failure(run, status, _tail(run)))
+                        lost = [other for other in pending if any(one.name == name for one in other.before)]
+                        failures += [Failure(other, status, failures[-1].tail, run) for other in lost]
+                        pending = [other for other in pending if other not in lost]
+                        states |= {other.name: "failed" for other in lost}
                 watch(states)
                 if children:
                     time.sleep(0.2)

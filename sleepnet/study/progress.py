@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.table import Table
 
 from sleepnet.files import json_lines
-from sleepnet.study.ledger import Run
+from sleepnet.study.runs import Run
 
 _TAIL = 1 << 16  # bytes; some hundred lines
 _QUIET = 30.0  # seconds between two lines where there is no terminal
@@ -52,7 +52,7 @@ def _tail(run: Run) -> list[dict]:
 
 
 def remaining(runs: Sequence[Run], states: dict[str, str], standings: dict[str, Standing], slots: int) -> float | None:
-    """Seconds until all runs are through: runs that report a rate go on at it, the others wait at the mean rate of FLOPs.
+    """Seconds until all runs are through: runs that report a rate go on at it, the others wait at the mean rate of FLOPs, and for what they start from.
 
     None while no run has reported a rate.
     """
@@ -63,16 +63,17 @@ def remaining(runs: Sequence[Run], states: dict[str, str], standings: dict[str, 
     if not rates:
         return None
     mean = sum(rates.values()) / len(rates)
-    busy = []
+    ends = {}
     for run in runs:
         if states[run.name] == "running":
             left = 1 - standings[run.name].step / run.config.train.steps
-            busy.append(run.flops * left / rates.get(run.name, mean))
-    busy += [0.0] * max(0, slots - len(busy))
+            ends[run.name] = run.flops * left / rates.get(run.name, mean)
+    busy = [*ends.values(), *[0.0] * max(0, slots - len(ends))]
     for run in runs:
         if states[run.name] == "waiting":
             busy.sort()
-            busy[0] += run.flops / mean
+            busy[0] = max(busy[0], ends.get(run.after.name, 0.0) if run.after else 0.0) + run.flops / mean
+            ends[run.name] = busy[0]
     return max(busy)
 
 

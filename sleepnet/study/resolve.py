@@ -1,24 +1,19 @@
 """From a study's arms to the runs they stand for: whole configurations, matched compute, the same data for all."""
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
 
-from sleepnet import build
-from sleepnet.config import RunConfig, to_dict
+from sleepnet import build, costs
+from sleepnet.config import RunConfig
 from sleepnet.errors import UsageError
-from sleepnet.models import flops
-from sleepnet.study.spec import Arm, StudySpec, apply, flatten
+from sleepnet.study.chains import Chain, changes, drafts
+from sleepnet.study.spec import StudySpec
 
-# with the seed, what batch i of a run is made from
-_DATA = ("task.", "train.batch_size")
+__all__ = ["chain_flops", "chains", "changes", "drafts", "for_seed", "resolve", "step_flops", "tokens", "train_flops"]
 
 
 def step_flops(config: RunConfig) -> float:
-    """FLOPs of one training step, forward and backward; with `train.random_passes`, the mean over them."""
-    task = build.task_of(config)
-    model = build.fit(config.model, task)
-    counts = config.train.random_passes or (model.sleep.passes,)
-    sequence = sum(flops.train_flops(model, task.predicts, task.seq_len, passes) for passes in counts) / len(counts)
-    return config.train.batch_size * sequence
+    """FLOPs of one training step, as its method counts them; with `train.random_passes`, the mean over them."""
+    return costs.expected(config)
 
 
 def train_flops(config: RunConfig) -> float:
@@ -26,62 +21,50 @@ def train_flops(config: RunConfig) -> float:
     return config.train.steps * step_flops(config)
 
 
-def resolve(spec: StudySpec) -> dict[str, RunConfig]:
-    """Every arm's name → its run, whose seed is still the base's.
+def chain_flops(chain: Sequence[RunConfig]) -> float:
+    """FLOPs of a run with its past, as if no other arm shared it."""
+    return sum(map(train_flops, chain))
+
+
+def tokens(config: RunConfig) -> int:
+    """That a training run reads."""
+    return config.train.steps * config.train.batch_size * build.task_of(config).seq_len
+
+
+def chains(spec: StudySpec) -> dict[str, Chain]:
+    """Every arm's name → the runs of its phases, in their order; one run where it has none. Their seed is still the base's.
 
     Raises:
-      UsageError: an arm that is no valid run, that changes the data, or whose `match` leads back to itself.
+      UsageError: an arm that is no valid run, that changes the data, whose `match` leads back to itself, or that has spent more than that before its last phase.
     """
-    drafts = {arm.name: draft(spec.base, arm) for arm in spec.arms}
-    done: dict[str, RunConfig] = {}
+    found = drafts(spec)
+    done: dict[str, Chain] = {}
 
-    def settle(name: str, path: tuple[str, ...] = ()) -> RunConfig:
+    def settle(name: str, path: tuple[str, ...] = ()) -> Chain:
         if name in path:
             raise UsageError(f"arms match each other in a circle: {' → '.join((*path, name))}")
         if name not in done:
-            config, match = drafts[name], spec.arm(name).match
+            (*before, last), match = found[name], spec.arm(name).match
             if match:
-                target = train_flops(settle(match, (*path, name)))
-                steps = max(1, round(target / step_flops(config)))
-                config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
-            done[name] = config
+                target, past = chain_flops(settle(match, (*path, name))), chain_flops(before)
+                if target <= past:
+                    raise UsageError(
+                        f"arm {name!r} has spent {past:.3g} FLOPs before its last phase, {last.phase!r}, and match={match!r} is {target:.3g} with all its "
+                        "phases: nothing is left for it; give its earlier phases fewer train.steps, or match a longer arm"
+                    )
+                steps = max(1, round((target - past) / step_flops(last)))
+                last = dataclasses.replace(last, train=dataclasses.replace(last.train, steps=steps))
+            done[name] = (*before, last)
         return done[name]
 
-    return {name: settle(name) for name in drafts}
+    return {name: settle(name) for name in found}
+
+
+def resolve(spec: StudySpec) -> dict[str, RunConfig]:
+    """Every arm's name → its run, or that of its last phase, whose seed is still the base's; raises UsageError as `chains`."""
+    return {name: chain[-1] for name, chain in chains(spec).items()}
 
 
 def for_seed(config: RunConfig, seed: int) -> RunConfig:
     """The run of one seed; it always goes on from its newest checkpoint."""
     return dataclasses.replace(config, seed=seed, resume="latest")
-
-
-def changes(base: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    """Dotted keys whose values differ from the base's, both as `to_dict` gives them; the seed left out."""
-    old, new = flatten(base), flatten(config)
-    return {key: value for key, value in new.items() if value != old.get(key) and key not in ("seed", "resume")}
-
-
-def draft(base: RunConfig, arm: Arm) -> RunConfig:
-    """The arm's run before its steps are matched.
-
-    Raises:
-      UsageError: it is no valid run, or sees other data than the base.
-    """
-    try:
-        config = apply(base, arm.overrides)
-        passes = arm.eval_passes or config.eval.passes
-        if passes:
-            own = config.model.sleep.passes
-            config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, passes=tuple(sorted({*passes, own}))))
-        build.fit(config.model, build.task_of(config))
-    except UsageError as error:
-        raise UsageError(f"arm {arm.name!r}: {error}") from error
-    for key, value in changes(to_dict(base), to_dict(config)).items():
-        if key.startswith(_DATA):
-            raise UsageError(
-                f"arm {arm.name!r} sets {key}={value!r}: all arms must see the same data in the same order, or they can't be "
-                f"compared; set it in the study's base"
-            )
-    if config.seed != base.seed:
-        raise UsageError(f"arm {arm.name!r} sets seed: all arms run with the study's seeds on the same data; use config.seeds")
-    return config

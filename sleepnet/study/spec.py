@@ -7,10 +7,10 @@ An arm in a config file is a dict, its overrides keyed by dotted keys of the run
         dict(name="once", label="one pass", overrides={"model.sleep.passes": 1}),
         dict(name="once_matched", label="one pass, as much compute", overrides={"model.sleep.passes": 1}, match="sleep4"),
     ]
+
+An arm may be a chain of runs, and there may be more tests than one: see `sleepnet.study.arms`.
 """
-import copy
 import dataclasses
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -20,30 +20,11 @@ from sleepnet import config as run_config, scalars, trust
 from sleepnet.config import RunConfig
 from sleepnet.errors import UsageError, nearest
 from sleepnet.seeds import check as check_seed
+from sleepnet.study import arms as stated
+from sleepnet.study.arms import Arm, Phase, TestSet
+from sleepnet.study.overrides import apply, flatten
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-
-
-@dataclasses.dataclass(frozen=True)
-class Arm:
-    """One way to train, as differences from the base.
-
-    Attributes:
-      name: a word that can name a folder.
-      label: the arm in words.
-      overrides: dotted key of the run's configuration → value.
-      match: name of the arm whose training FLOPs this one is given, by its number of steps; "": as many steps as it says.
-      eval_passes: test-time N; empty: those of the base's `eval.passes`. The arm's own N is always among them.
-    """
-
-    name: str
-    label: str
-    overrides: dict[str, Any]
-    match: str = ""
-    eval_passes: tuple[int, ...] = ()
-
-    def __post_init__(self):
-        trust.named(*self.overrides.values())
+__all__ = ["Arm", "Claim", "Phase", "StudySpec", "TestSet", "apply", "completed", "default", "flatten", "from_dict", "parse", "seeds", "to_dict"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +54,7 @@ class StudySpec:
       arms: in the order of the report.
       reference: name of the arm the others are compared with.
       claim: what the report checks; None: it only reports.
+      tests: that every phase of every arm is graded on besides its own.
     """
 
     title: str
@@ -82,6 +64,7 @@ class StudySpec:
     arms: tuple[Arm, ...]
     reference: str
     claim: Claim | None = None
+    tests: tuple[TestSet, ...] = ()
 
     def arm(self, name: str) -> Arm:
         """The arm of this name."""
@@ -91,7 +74,7 @@ class StudySpec:
 def default() -> ml_collections.ConfigDict:
     """A study without arms: what a config file starts from."""
     return run_config.section({
-        "title": "", "question": "", "seeds": (0,), "base": run_config.default(), "arms": (), "reference": "", "claim": {},
+        "title": "", "question": "", "seeds": (0,), "base": run_config.default(), "arms": (), "reference": "", "claim": {}, "tests": (),
     })
 
 
@@ -107,7 +90,7 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> StudySpec:
         if key not in known:
             raise UsageError(f"unknown study key {key}{nearest(key, known)}")
     base = run_config.parse(values.get("base", {}), "base.")
-    arms = tuple(_arm(arm) for arm in values.get("arms", ()))
+    arms = tuple(map(stated.arm, values.get("arms", ())))
     if not arms:
         raise UsageError("the study has no arms: set config.arms to a list of dicts with name, label and overrides")
     names = [arm.name for arm in arms]
@@ -127,6 +110,7 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> StudySpec:
         arms=arms,
         reference=reference,
         claim=_claim(values.get("claim"), names),
+        tests=stated.tests(values.get("tests") or ()),
     )
 
 
@@ -144,8 +128,9 @@ def from_dict(values: Mapping[str, Any]) -> StudySpec:
 def completed(values: Mapping[str, Any]) -> dict[str, Any]:
     """What `to_dict` gave, keys that it lacks at their defaults, without building it, see `sleepnet.config.completed`."""
     with trust.reading():
-        arms = [run_config.to_dict(_arm(arm)) for arm in values.get("arms", ())]
-    return {**values, "base": run_config.completed(RunConfig, values.get("base", {}), "base."), "arms": arms}
+        arms = [run_config.to_dict(stated.arm(arm)) for arm in values.get("arms", ())]
+        tests = [run_config.to_dict(test) for test in stated.tests(values.get("tests") or ())]
+    return {**values, "base": run_config.completed(RunConfig, values.get("base", {}), "base."), "arms": arms, "tests": tests}
 
 
 def seeds(values: Iterable[int]) -> tuple[int, ...]:
@@ -154,56 +139,6 @@ def seeds(values: Iterable[int]) -> tuple[int, ...]:
     if not values or len(set(values)) < len(values):
         raise UsageError(f"seeds={values!r} must be different whole numbers, for instance (0, 1)")
     return values
-
-
-def apply(base: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
-    """`base` with the values of some dotted keys changed.
-
-    Raises:
-      UsageError: a key that does not exist (names the nearest), or a value that is refused.
-    """
-    values = copy.deepcopy(run_config.to_dict(base))
-    for key, value in overrides.items():
-        *sections, last = key.split(".")
-        place = values
-        for section in sections:
-            place = place.get(section) if isinstance(place, dict) else None
-        # a task's arguments are free: the task itself knows which there are
-        if not isinstance(place, dict) or (last not in place and sections != ["task", "arguments"]):
-            raise UsageError(f"unknown config key {key!r}{nearest(key, flatten(run_config.to_dict(base)))}")
-        place[last] = value
-    return run_config.from_dict(RunConfig, values)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections → dotted keys."""
-    flat = {}
-    for key, value in values.items():
-        nested = isinstance(value, Mapping) and value
-        flat.update(flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value})
-    return flat
-
-
-def _arm(values: Any) -> Arm:
-    if not isinstance(values, Mapping) and not hasattr(values, "to_dict"):
-        raise UsageError(f"an arm must be a dict with name, label and overrides, not {values!r}")
-    values = dict(values.to_dict() if hasattr(values, "to_dict") else values)
-    known = [field.name for field in dataclasses.fields(Arm)]
-    name = values.get("name", "")
-    for key in values:
-        if key not in known:
-            raise UsageError(f"arm {name!r}: unknown key {key!r}{nearest(key, known)}")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UsageError(f"an arm's name must be letters, digits, '_', '-' or '.', since it names a folder, not {name!r}")
-    overrides = values.get("overrides") or {}
-    overrides = flatten(scalars.python(overrides.to_dict() if hasattr(overrides, "to_dict") else overrides))
-    if values.get("match") and "train.steps" in overrides:
-        raise UsageError(f"arm {name!r} sets train.steps and match={values['match']!r}, which computes it: drop one of them")
-    passes = scalars.python(values.get("eval_passes", ())) or ()
-    passes = (passes,) if isinstance(passes, int) else tuple(passes)
-    if any(type(n) is not int or n < 1 for n in passes):
-        raise UsageError(f"arm {name!r}: eval_passes={passes!r} must be whole numbers of at least 1")
-    return Arm(name, str(values.get("label") or name), overrides, values.get("match") or "", passes)
 
 
 def _known(what: str, name: str, names: list[str]) -> None:

@@ -1,9 +1,10 @@
 """One run of a study, in a process of its own: `python -m sleepnet.study.worker --folder=DIR [--cores=0,1] [--trust=my_rules]`.
 
-Trains, grades the model on the test split, and writes `outcome.json`; goes on where a killed worker stopped. SIGTERM while it trains
+Trains, grades the model on the test split and on the study's named tests, and writes `outcome.json`; goes on where a killed worker stopped. SIGTERM while it trains
 saves a checkpoint first and ends it with status 0, without an outcome.
 """
 import argparse
+import dataclasses
 import json
 import os
 import platform
@@ -54,11 +55,16 @@ def curve(metrics: Path) -> list[dict]:
     return [lines[step] for step in sorted(lines)]
 
 
+def study_of(folder: Path) -> Path:
+    """The study's folder, from a run's in it."""
+    return next((above for above in folder.absolute().parents if (above / "study.json").exists()), folder.parent.parent)
+
+
 def work(folder: Path) -> None:
     """Trains, grades, writes the outcome; see the module."""
     import jax
 
-    from sleepnet import origin
+    from sleepnet import origin, tasks
     from sleepnet.checkpoint import load_model
     from sleepnet.config import RunConfig, from_dict, to_dict
     from sleepnet.eval.runner import evaluate
@@ -69,19 +75,26 @@ def work(folder: Path) -> None:
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     with trust.reading(folder / "run.json"):
         config = from_dict(RunConfig, run["config"])
-    # one for all runs of the study: another seed, or another arm of the same shapes, compiles nothing; outside of it stands what train would do alone
-    with compiled.cached(config.compile_cache, folder.parent.parent):
-        result = train(config, folder / "train", quiet=True)
+    # in an outcome a phase starts at the home of the one before, in whatever folder; here at where that lies
+    begun = dataclasses.replace(config, start=run.get("start", config.start))
+    # one for all runs of the study: another seed, phase, or arm of the same shapes compiles nothing; outside of it stands what train would do alone
+    with compiled.cached(config.compile_cache, study_of(folder)):
+        result = train(begun, folder / "train", quiet=True)
         loaded = load_model(folder / "train")
-        rows = evaluate(
+        grade = lambda task, examples: evaluate(
             loaded.model,
-            loaded.task,
+            task,
             passes=config.eval.passes or (config.model.sleep.passes,),
-            examples=config.eval.examples,
+            examples=examples,
             batch_size=config.eval.batch_size,
-            own_chain=loaded.task.thinks and config.model.sleep.predict_passes == 1,
+            own_chain=task.thinks and config.model.sleep.predict_passes == 1,
             keep_answers=True,
         )
+        rows = grade(loaded.task, config.eval.examples)
+        tests = {
+            name: {**test, "rows": grade(tasks.get(test["task"]["name"], **test["task"]["arguments"]), test["examples"])}
+            for name, test in run.get("tests", {}).items()
+        }
     device = jax.devices()[0]
     write_json(folder / "outcome.json", {
         "arm": run["arm"],
@@ -94,6 +107,8 @@ def work(folder: Path) -> None:
         "curve": curve(folder / "train" / "metrics.jsonl"),
         "versions": origin.versions("numpy"),
         "device": device.device_kind if device.platform != "cpu" else f"{platform.machine()} CPU",
+        **({"before": run["before"]} if "before" in run else {}),
+        **({"tests": tests} if tests else {}),
     })
 
 

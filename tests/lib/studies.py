@@ -6,7 +6,7 @@ import ml_collections
 
 from sleepnet import lock
 from sleepnet.config import to_dict
-from sleepnet.study import ledger, resolve, spec as specs
+from sleepnet.study import chains, ledger, resolve, spec as specs
 from sleepnet.study.outcomes import Outcome
 
 # every arm that a study of this library must be able to state
@@ -20,6 +20,17 @@ ARMS = [
     dict(name="hebbian", label="four passes, Hebbian", overrides={"model.rule": "gated_hebbian"}),
     dict(name="paper", label="the paper's loop", overrides={"model.sleep.carry": "hidden"}, eval_passes=(1, 2, 8)),
 ]
+# phases of the chains below: what is learned first is easier, what comes last may be learned at another rate
+FIRST = dict(name="first", overrides={"train.steps": 50, "task.arguments.hops": 2})
+TEACH = dict(name="teach", overrides={"train.steps": 40})
+LAST = dict(name="last", overrides={"train.steps": 30})
+CHAINS = [
+    dict(name="taught", label="taught", phases=[FIRST, TEACH]),
+    dict(name="more", label="and some more", phases=[FIRST, TEACH, LAST]),
+    dict(name="slow", label="the same, slowly", phases=[FIRST, TEACH, {**LAST, "overrides": {"train.steps": 30, "optim.adam_rate": 1e-4}}]),
+    dict(name="detour", label="by way of a fourth", phases=[FIRST, TEACH, {**LAST, "name": "detour"}, LAST]),
+]
+TESTS = [dict(name="far", task={"arguments.hops": 8}, examples=64), dict(name="near", task={"arguments.hops": 1})]
 CLAIM = {"axis": "k", "value": 4, "arm": "sleep4", "at_least": 0.95, "against": "once_matched", "at_most": 0.60}
 
 
@@ -39,9 +50,10 @@ def spec(arms=ARMS, **values):
     return specs.parse(config(arms, **values))
 
 
-def outcome(study, name, seed, at4, passes=None):
-    """A synthetic outcome whose exact accuracy is 0.75 over all and `at4` at k = 4."""
-    run = resolve.for_seed(resolve.resolve(study)[name], seed)
+def outcome(study, name, seed, at4, passes=None, upto=None):
+    """A synthetic outcome whose exact accuracy is 0.75 over all and `at4` at k = 4; of an arm's first `upto` phases, all if None."""
+    chain = resolve.chains(study)[name][:upto]
+    run = resolve.for_seed(chain[-1], seed)
     baselines = {"chance": {"label": 0.0135, "exact": 0.0004}, "in_context": {"label": 0.399, "exact": 0.111}}
     rows = []
     for n in passes or run.eval.passes or (run.model.sleep.passes,):
@@ -52,17 +64,22 @@ def outcome(study, name, seed, at4, passes=None):
                 "baselines": baselines, "tokens": 10, "flops_sleep": 5, "flops_wake_token": 123456, "flops": 99,
             })
     line = lambda step: {"step": step, "flops": step * 1e9, "tokens": step * 60, "loss": 1.0, "exact_accuracy": at4 * step / 100}
+    before = [
+        {"arm": chains.home(chain[:k]), "steps": one.train.steps, "tokens": 1000, "flops": resolve.train_flops(one), "config": ledger.plain(to_dict(one))}
+        for k, one in enumerate(chain[:-1], 1)
+    ]
+    tests = {test: {**told, "rows": [dict(rows[0])]} for test, told in chains.tests(study).items()}
     return Outcome(
-        arm=name, seed=seed, config=ledger.plain(to_dict(run)), steps=run.train.steps, flops=resolve.train_flops(run),
+        arm=name if upto is None else chains.home(chain), seed=seed, config=ledger.plain(to_dict(run)), steps=run.train.steps, flops=resolve.train_flops(run),
         result={"tokens": 7654321, "seconds": 321.0, "parameters": 54321}, rows=rows, curve=[line(50), line(100)],
-        versions={"python": "3.11", "jax": "0.10.2"}, device="a test's CPU",
+        versions={"python": "3.11", "jax": "0.10.2"}, device="a test's CPU", before=before, tests=tests,
     )
 
 
 def make(folder, study, only=()):
     with lock.held(folder, "a study"):
         ledger.claim(folder, study, ["command"])
-        return [run for run in ledger.runs(folder, study, only) if not ledger.finished(run)]
+        return ledger.waiting(ledger.runs(folder, study, only))
 
 
 def fake(log, fail=""):
@@ -76,6 +93,10 @@ def fake(log, fail=""):
             print(name, cores, file=log)
         if name == fail:
             sys.exit("the reason why")
-        (folder / "outcome.json").write_text(json.dumps({"config": run["config"]}))
+        (folder / "train").mkdir(exist_ok=True)
+        (folder / "train" / "result.json").write_text("{}")
+        told = {key: run[key] for key in ("arm", "seed", "config", "flops", "before", "tests") if key in run}
+        rest = {"steps": 1, "result": {}, "rows": [], "curve": [], "versions": {}, "device": ""}
+        (folder / "outcome.json").write_text(json.dumps(told | rest))
     """)
     return lambda run, cores: [sys.executable, "-c", script, str(run.folder), ",".join(map(str, cores)), fail, str(log)]

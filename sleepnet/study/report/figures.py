@@ -41,7 +41,8 @@ def _curves(spec: StudySpec, found: list[Outcome], looks: dict[str, Any], over: 
             continue
         steps = sorted(set.intersection(*map(set, curves)))
         key = {"steps": "step", "flops": "flops"}[over]
-        x = [curves[0][step][key] for step in steps]
+        past = results.of_arm(found, arm.name)[0].past_flops if over == "flops" else 0
+        x = [past + curves[0][step][key] for step in steps]
         scores = [[curve[step]["exact_accuracy"] for curve in curves] for step in steps]
         axes.plot(x, [statistics.fmean(values) for values in scores], label=arm.label, marker=".", **looks[arm.name])
         if len(curves) > 1:

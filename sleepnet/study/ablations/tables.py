@@ -5,25 +5,26 @@ from typing import Any
 from sleepnet import build
 from sleepnet.models import flops
 from sleepnet.study import contrasts, outcomes as results, resolve
-from sleepnet.study.ablations import Study
+from sleepnet.study.ablations.studies import Study
 from sleepnet.study.outcomes import Outcome
 from sleepnet.study.overview import hardest
-from sleepnet.study.tables import NOTHING, Table, number
+from sleepnet.study.report.tables import NOTHING, Table, number
 
 
 def cost(study: Study) -> Table:
     """Every arm's price, counted, whether it has been run or not; and what it is a control for."""
-    rows, base = [], study.runs[study.spec.reference]
+    rows, base = [], study.chains[study.spec.reference]
     for arm in study.spec.arms:
-        config = study.runs[arm.name]
+        chain = study.chains[arm.name]
+        config = chain[-1]
         task = build.task_of(config)
         model = build.fit(config.model, task)
         windows = max((i for i, labelled in enumerate(task.predicts) if not labelled), default=0)
-        spent, seeds = resolve.train_flops(config), [outcome.seed for outcome in results.of_arm(study.found, arm.name)]
+        spent, seeds = resolve.chain_flops(chain), [outcome.seed for outcome in results.of_arm(study.found, arm.name)]
         loops = config.model.sleep.predict_passes
         rows.append((
-            f"{arm.label} (`{arm.name}`)", ", ".join(map(str, seeds)) or "open", _control(study, arm.name, spent), number(config.train.steps),
-            number(config.train.steps * config.train.batch_size * task.seq_len), number(spent), f"{spent / resolve.train_flops(base):.2f}",
+            f"{arm.label} (`{arm.name}`)", ", ".join(map(str, seeds)) or "open", _control(study, arm.name, spent), number(sum(one.train.steps for one in chain)),
+            number(sum(map(resolve.tokens, chain))), number(spent), f"{spent / resolve.chain_flops(base):.2f}",
             number(flops.sleep_flops(model, None, windows)), number(sum(task.predicts[i // task.window] for i in range(task.seq_len))),
             number(flops.forward_flops(model, task.predicts, task.seq_len)), number(loops * flops.wake_token_flops(model, len(task.predicts) - 1)),
             number(flops.state_bytes(model)), number(flops.cache_bytes(model, len(task.predicts) - 1)), number(flops.parameters(model)),
@@ -44,9 +45,9 @@ def _control(study: Study, name: str, spent: float) -> str:
     """What the arm has in common with the reference: steps, FLOPs to half a per cent, both or neither."""
     if name == study.spec.reference:
         return "reference"
-    base = study.runs[study.spec.reference]
-    same = ["steps"] * (study.runs[name].train.steps == base.train.steps)
-    same += ["FLOPs"] * (abs(spent / resolve.train_flops(base) - 1) < 0.005)
+    steps = lambda arm: sum(config.train.steps for config in study.chains[arm])
+    same = ["steps"] * (steps(name) == steps(study.spec.reference))
+    same += ["FLOPs"] * (abs(spent / resolve.chain_flops(study.chains[study.spec.reference]) - 1) < 0.005)
     return " and ".join(same) or "neither"
 
 
@@ -128,16 +129,16 @@ def runs(studies: list[Study], pace: float | None, command: str) -> Table:
     """Every run once, with its price, its state, and the command that makes it.
 
     Args:
-      studies: as `ablations.suite` returns them.
+      studies: as `suite` returns them.
       pace: FLOP/s, for the minutes; None: unknown.
       command: with {factor}, {base}, {arm}, {seed} and {name} of the study to fill in.
     """
     rows, seen = [], set()
     for study in studies:
         for arm in study.spec.arms:
-            spent = resolve.train_flops(study.runs[arm.name])
+            spent = resolve.chain_flops(study.chains[arm.name])
             for seed in study.seeds(arm.name):
-                identity = repr(study.runs[arm.name]), seed
+                identity = repr(study.chains[arm.name]), seed
                 if identity in seen:
                     continue
                 seen.add(identity)

@@ -24,15 +24,24 @@ class Table:
 
 
 def tables(spec: StudySpec, found: list[Outcome]) -> list[Table]:
-    """Exact accuracy, accuracy per label, cost, and what each arm changes."""
-    thinks = any("own_chain_exact_accuracy" in row for outcome in found for row in outcome.rows)
+    """Exact accuracy, also after the model's own chain of thought where there is one, accuracy per label, cost, and what each arm changes."""
+    thinks = _thinks(found)
     return [
-        _accuracy(spec, found, "exact", "Exact accuracy on the test split" + ", the chain of thought written right" * thinks),
-        *([_accuracy(spec, found, "own_chain_exact", "Exact accuracy on the test split, after the model's own chain of thought")] if thinks else []),
-        _accuracy(spec, found, "label", "Accuracy per label on the test split" + ", the chain of thought written right" * thinks),
-        _cost(spec, found),
+        accuracy(spec, found),
+        *([_accuracies(spec, found, "own_chain_exact", "Exact accuracy on the test split, after the model's own chain of thought")] if thinks else []),
+        _accuracies(spec, found, "label", "Accuracy per label on the test split" + ", the chain of thought written right" * thinks),
+        cost(spec, found),
         _differences(spec, found),
     ]
+
+
+def accuracy(spec: StudySpec, found: list[Outcome]) -> Table:
+    """Exact accuracy of every arm with each N, and what guessing scores."""
+    return _accuracies(spec, found, "exact", "Exact accuracy on the test split" + ", the chain of thought written right" * _thinks(found))
+
+
+def _thinks(found: list[Outcome]) -> bool:
+    return any("own_chain_exact_accuracy" in row for outcome in found for row in outcome.rows)
 
 
 def describe(spec: StudySpec, arm: Arm) -> str:
@@ -65,7 +74,7 @@ def _places(found: list[Outcome]) -> list[tuple[str, Any]]:
     return [("all", None), *((axis, value) for axis, values in results.axes(found).items() for value in values)]
 
 
-def _accuracy(spec: StudySpec, found: list[Outcome], metric: str, title: str) -> Table:
+def _accuracies(spec: StudySpec, found: list[Outcome], metric: str, title: str) -> Table:
     places = _places(found)
     reference = results.of_arm(found, spec.reference)
     standard = results.score(reference, reference[0].passes, metric=metric) if reference else None
@@ -76,7 +85,7 @@ def _accuracy(spec: StudySpec, found: list[Outcome], metric: str, title: str) ->
             scores = [results.score(runs, passes, axis, value, metric) for axis, value in places]
             own = passes == runs[0].passes
             gap = NOTHING
-            if standard and scores[0] and not (own and arm.name == spec.reference):
+            if standard and scores[0] and not (own and arm.name == spec.reference) and results.same_test(runs[0], reference[0]):
                 gap = f"{scores[0].mean - standard.mean:+.3f}"
             cells = [str(score) if score else NOTHING for score in scores]
             read = str(passes) if own else f"{passes} (trained with {runs[0].passes})"
@@ -95,7 +104,8 @@ def _accuracy(spec: StudySpec, found: list[Outcome], metric: str, title: str) ->
     return Table(title, ("arm", "N", "seeds", *heads, "vs reference"), rows, note)
 
 
-def _cost(spec: StudySpec, found: list[Outcome]) -> Table:
+def cost(spec: StudySpec, found: list[Outcome]) -> Table:
+    """What one run of each arm took, with all its phases."""
     reference = results.of_arm(found, spec.reference)
     rows = []
     for arm in spec.arms:
@@ -104,11 +114,11 @@ def _cost(spec: StudySpec, found: list[Outcome]) -> Table:
             rows.append((describe(spec, arm), *[NOTHING] * 7))
             continue
         first = runs[0]
-        share = f"{first.flops / reference[0].flops:.3f}" if reference else NOTHING
+        share = f"{first.chain_flops / reference[0].chain_flops:.3f}" if reference else NOTHING
         row = first.row(first.passes) or {}
         rows.append((
-            describe(spec, arm), number(first.steps), number(first.result.get("tokens")), number(first.flops), share,
-            _seconds(runs), _wake(first, row), number(first.result.get("parameters")),
+            describe(spec, arm), number(first.chain_steps), number(first.chain_tokens), number(first.chain_flops), share,
+            NOTHING if first.before else _seconds(runs), _wake(first, row), number(first.result.get("parameters")),
         ))
     headers = ("arm", "steps", "training tokens", "training FLOPs", "× reference", "seconds", "FLOPs per wake token", "parameters")
     return Table("Cost of one run", headers, rows, (
@@ -130,8 +140,25 @@ def _differences(spec: StudySpec, found: list[Outcome]) -> Table:
     base, rows = plain(to_dict(spec.base)), []
     for arm in spec.arms:
         runs = results.of_arm(found, arm.name)
-        differing = changes(base, runs[0].config) if runs else flatten(plain(arm.overrides))
-        text = ", ".join(f"{key} = {value}" for key, value in differing.items()) or "nothing"
+        if arm.phases:
+            text = _by_phase(arm, runs)
+        else:
+            text = _words(changes(base, runs[0].config) if runs else flatten(plain(arm.overrides))) or "nothing"
         rows.append((describe(spec, arm), text))
     note = "Everything else, seeds and data and their order included, is the same for all arms."
     return Table("What each arm changes", ("arm", "differs from the base in"), rows, note)
+
+
+def _by_phase(arm: Arm, runs: list[Outcome]) -> str:
+    """What an arm changes in all its phases, and what each of them does."""
+    parts = [f"all phases: {_words(plain(arm.overrides))}"] if arm.overrides else []
+    for phase in arm.phases:
+        said = plain(phase.overrides) | ({"start": phase.start} if phase.start else {})
+        if arm.match and runs and phase is arm.phases[-1]:
+            said["train.steps"] = runs[0].steps
+        parts.append(f"{phase.name}: {_words(said) or 'nothing'}")
+    return "; ".join(parts)
+
+
+def _words(differing: dict[str, Any]) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in differing.items())

@@ -4,11 +4,12 @@ from pathlib import Path
 
 from sleepnet import paths
 from sleepnet.files import write_bytes, write_text
-from sleepnet.study import ablation_figures, ablation_tables, ablations, report
-from sleepnet.study.ablations import Study
+from sleepnet.study import report
+from sleepnet.study.ablations import figures, tables
+from sleepnet.study.ablations.studies import Study, speed, suite
 from sleepnet.study.outcomes import binned
 from sleepnet.study.overview import hardest
-from sleepnet.study.tables import Table, missing
+from sleepnet.study.report.tables import Table, missing
 
 SUMMARY = "SUMMARY.md"
 
@@ -17,21 +18,21 @@ def write(folder: Path, tree: Path, out: Path) -> list[Path]:
     """Writes README.md, REPORT.md and its PNG files to `out`, and returns their paths.
 
     Args:
-      folder: of the factors, with the hand-written SUMMARY.md if there is one; see `ablations`.
+      folder: of the factors, with the hand-written SUMMARY.md if there is one; see `suite`.
       tree: of outcomes.
       out: where to.
 
     Raises:
-      UsageError: as `ablations.suite`.
+      UsageError: as `suite`.
     """
-    studies = ablations.suite(folder, tree)
+    studies = suite(folder, tree)
     there, held = paths.shown(folder), paths.shown(tree)
     again = shlex.join(["python", "-m", "sleepnet.study", f"--ablations={there}", *([f"--reuse={held}"] if tree != folder.parent / "results" else [])])
     written = [out / "README.md", out / "REPORT.md"]
-    pace = ablations.speed(studies)
+    pace = speed(studies)
     into, beside = shlex.quote(held), shlex.quote(there)
     command = f"python -m sleepnet.study --config={beside}/{{factor}}.py:{{base}} --only={{arm}} --seeds={{seed}} --results={into}/{{name}} --reuse={into}"
-    listed = ablation_tables.runs(studies, pace, command)
+    listed = tables.runs(studies, pace, command)
     write_text(written[0], "\n\n".join([
         "# Ablations: the runs",
         f"One factor at a time around the default, each a study of its own. Made by `{again}`, with [the report](REPORT.md); both take what is there.",
@@ -56,22 +57,22 @@ def _section(study: Study) -> tuple[str, dict[str, bytes]]:
     parts = [f"## {study.factor}: {study.base}", f"{study.spec.title}. {study.spec.question}"]
     images = {}
     if found:
-        told, said = ablation_tables.beside(study, found)
+        told, said = tables.beside(study, found)
         parts.append("\n".join(f"- {line}" for line in said) or _silence(study, found))
-        parts += map(_table, ablation_tables.accuracies(found))
+        parts += map(_table, tables.accuracies(found))
         compared = len({outcome.arm for outcome in found}) > 1
-        for i, (caption, image) in enumerate(ablation_figures.draw(study.spec, found).items() if compared else (), 1):
+        for i, (caption, image) in enumerate(figures.draw(study.spec, found).items() if compared else (), 1):
             images[f"{study.name}_{i}.png"] = image
             parts.append(f"![{caption}]({study.name}_{i}.png)\n\n{caption}.")
         parts += [_table(told)] if told.rows else []
-    parts.append(_table(ablation_tables.cost(study)))
+    parts.append(_table(tables.cost(study)))
     parts.append(f"Not finished: {', '.join(absent)}." if absent else "All runs are finished.")
     return "\n\n".join(parts), images
 
 
 def _silence(study: Study, found) -> str:
     axis, value = hardest(study.spec, found)
-    return f"Nothing can be said {ablation_tables.where(axis, value)} yet: no arm has a seed in common with `{study.spec.reference}`."
+    return f"Nothing can be said {tables.where(axis, value)} yet: no arm has a seed in common with `{study.spec.reference}`."
 
 
 def _table(table: Table) -> str:

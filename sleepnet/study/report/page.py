@@ -4,9 +4,10 @@ import dataclasses
 from html import escape
 
 from sleepnet.study.claim import Verdict
-from sleepnet.study.tables import Table
+from sleepnet.study.report.tables import Table
 
 _META = '<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">'
+CHAIN = "Phases that the arms go through"
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1f; --paper: #fff; --line: #d8d8de; --soft: #f4f4f7; --good: #00704f; --bad: #b3440a; }
 @media (prefers-color-scheme: dark) {
@@ -39,9 +40,9 @@ class Image:
 
 
 def render(
-    title: str, question: str, verdict: Verdict, tables: list[Table], images: list[Image], notes: list[str], commands: list[str]
+    title: str, question: str, verdict: Verdict, tables: list[Table], images: list[Image], notes: list[str], commands: list[str], chain: str = ""
 ) -> str:
-    """The whole page."""
+    """The whole page; `chain` is a drawing of the phases."""
     state = {True: "held", False: "failed", None: "open"}[verdict.held]
     accuracy, *others = tables
     newline = "\n"
@@ -49,6 +50,7 @@ def render(
         f"<h1>{escape(title)}</h1>",
         f'<p class="question">{escape(question)}</p>' if question else "",
         f'<p class="verdict {state}">{escape(verdict.sentence)}</p>',
+        f"<h2>{CHAIN}</h2>\n<pre>{escape(chain)}</pre>" if chain else "",
         _table(accuracy),
         *map(_figure, images),
         *map(_table, others),

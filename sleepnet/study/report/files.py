@@ -1,6 +1,8 @@
 """A study's report: Markdown, a page, JSON lines, PNG, and tables for the screen; all from outcomes alone."""
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -9,11 +11,12 @@ from rich.table import Table as ScreenTable
 from rich.text import Text
 
 from sleepnet.files import write_bytes, write_text
-from sleepnet.study import figures, page
+from sleepnet.study import outcomes as results
 from sleepnet.study.claim import verdict
 from sleepnet.study.outcomes import Outcome, binned
+from sleepnet.study.report import figures, page, phases
+from sleepnet.study.report.tables import Table, accuracy, cost, missing, tables
 from sleepnet.study.spec import StudySpec
-from sleepnet.study.tables import Table, missing, tables
 
 _CAPTIONS = {
     "validation_over_flops": "Validation accuracy over training FLOPs; the band reaches from the least to the greatest seed.",
@@ -21,41 +24,66 @@ _CAPTIONS = {
 }
 
 
-def write(folder: Path, spec: StudySpec, found: list[Outcome], commands: list[str]) -> None:
-    """Writes report.md, report.html, results.jsonl and the PNG curves to `folder`."""
+def write(folder: Path, spec: StudySpec, found: list[Outcome], commands: list[str], inner: Sequence[Outcome] = ()) -> None:
+    """Writes report.md, report.html, results.jsonl and the PNG curves to `folder`.
+
+    Args:
+      folder: where to.
+      spec: the study.
+      found: outcomes of its arms.
+      commands: that made them.
+      inner: outcomes of phases that others start from.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    run = lambda outcome: {"arm": outcome.arm, "seed": outcome.seed, "steps": outcome.steps, "train_flops": outcome.flops}
-    lines = [run(outcome) | row for outcome in found for row in outcome.rows]
+    lines = [line for outcome in (*inner, *found) for line in _lines(outcome)]
     write_text(folder / "results.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     found = binned(found)
     images = figures.draw(spec, found)
     for name, image in images.items():
         write_bytes(folder / f"{name}.png", image)
-    write_text(folder / "report.md", markdown(spec, found, commands, list(images)))
+    write_text(folder / "report.md", markdown(spec, found, commands, list(images), inner))
     dark = figures.draw(spec, found, dark=True)
     shown = [page.Image(_caption(name), images[name], dark[name]) for name in images]
     write_text(folder / "report.html", page.render(
-        spec.title, spec.question, verdict(spec, found), tables(spec, found), shown, _notes(spec, found), commands
+        spec.title, spec.question, verdict(spec, found), _tables(spec, found, inner), shown, _notes(spec, found), commands, phases.drawing(spec)
     ))
 
 
-def markdown(spec: StudySpec, found: list[Outcome], commands: list[str], images: list[str]) -> str:
-    """The report as Markdown; `images` are the names of PNG files beside it."""
+def _lines(outcome: Outcome) -> Iterator[dict[str, Any]]:
+    """What was graded, a line a row; `test` names a test set where it is not the run's own."""
+    run = {"arm": outcome.arm, "seed": outcome.seed, "steps": outcome.steps, "train_flops": outcome.flops}
+    run |= {"phase": outcome.phase, "past_flops": outcome.past_flops} if outcome.phase else {}
+    yield from (run | row for row in outcome.rows)
+    for name, test in outcome.tests.items():
+        yield from (run | {"test": name} | row for row in test["rows"])
+
+
+def _tables(spec: StudySpec, found: list[Outcome], inner: Sequence[Outcome]) -> list[Table]:
+    accuracy, *others = tables(spec, found)
+    return [accuracy, *phases.tables(spec, found, list(inner)), *others]
+
+
+def markdown(spec: StudySpec, found: list[Outcome], commands: list[str], images: list[str], inner: Sequence[Outcome] = ()) -> str:
+    """The report as Markdown; `images` are the names of PNG files beside it. See `write`."""
     parts = [f"# {spec.title}"]
     if spec.question:
         parts.append(f"**{spec.question}**")
     parts.append(verdict(spec, found).sentence)
-    accuracy, *others = [markdown_table(table) for table in tables(spec, found)]
+    if chain := phases.drawing(spec):
+        parts.append(f"## {page.CHAIN}\n\n```text\n{chain}\n```")
+    accuracy, *others = [markdown_table(table) for table in _tables(spec, found, inner)]
     parts += [accuracy, *(f"![{_caption(name)}]({name}.png)\n\n{_caption(name)}" for name in images), *others]
     parts.append("## How it was made\n\n```bash\n" + "\n".join(commands) + "\n```")
     parts.append("\n".join(f"- {note}" for note in _notes(spec, found)))
     return "\n\n".join(parts) + "\n"
 
 
-def show(console: Console, spec: StudySpec, found: list[Outcome]) -> None:
-    """Prints accuracy and cost, and the verdict in one sentence."""
-    accuracy, _, cost, _ = tables(spec, binned(found))
-    for table in (accuracy, cost):
+def show(console: Console, spec: StudySpec, found: list[Outcome], inner: Sequence[Outcome] = ()) -> None:
+    """Prints the chain of phases, accuracy and cost, and the verdict in one sentence."""
+    found = binned(found)
+    if chain := phases.drawing(spec):
+        console.print(chain, highlight=False, markup=False, soft_wrap=True)
+    for table in (accuracy(spec, found), *phases.tables(spec, found, list(inner)), cost(spec, found)):
         screen = ScreenTable(
             title=Text(table.title), title_justify="left", caption=Text(table.note), caption_justify="left",
             box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
@@ -95,6 +123,9 @@ def _notes(spec: StudySpec, found: list[Outcome]) -> list[str]:
         arguments = ", ".join(f"{key}={value}" for key, value in spec.base.task.arguments.items())
         size, examples = spec.base.train.batch_size, found[0].config["eval"]["examples"]
         notes.append(f"Task: {spec.base.task.name}({arguments}), batches of {size}, test of {examples} examples.")
+    others = [arm.name for arm in spec.arms for run in results.of_arm(found, arm.name)[:1] if not results.same_test(run, spec)]
+    if others:
+        notes.append(f"{', '.join(others)}: graded on the task of the last phase, which is not the base's; its figures stand beside no other arm's.")
     if absent := missing(spec, found):
         notes.append(f"Not finished: {', '.join(absent)}.")
     if len(made) > 1:

@@ -4,10 +4,9 @@ import math
 from typing import Any
 
 from sleepnet.eval import heat
-from sleepnet.pictures import Figure, png, style
+from sleepnet.pictures import COLOURS, DASHES, Figure, png, style
 from sleepnet.study import outcomes as results
-from sleepnet.study.ablation_tables import where
-from sleepnet.study.figures import COLOURS, DASHES
+from sleepnet.study.ablations.tables import where
 from sleepnet.study.outcomes import Outcome
 from sleepnet.study.overview import hardest
 from sleepnet.study.spec import StudySpec
@@ -53,7 +52,7 @@ def _over_flops(found: list[Outcome], looks: dict[str, Any], axis: str, value: A
         if row := outcome.row(outcome.passes, axis, value):
             score, (low, high) = row["exact_accuracy"], row["exact_interval"]
             axes.errorbar(
-                [outcome.flops], [score], yerr=[[max(score - low, 0.0)], [max(high - score, 0.0)]], label=outcome.arm,
+                [outcome.chain_flops], [score], yerr=[[max(score - low, 0.0)], [max(high - score, 0.0)]], label=outcome.arm,
                 color=looks[outcome.arm]["color"], marker=markers[outcome.arm], linestyle="",
             )
     axes.set_xscale("log")
