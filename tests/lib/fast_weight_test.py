@@ -9,8 +9,6 @@ from sleepnet.config import ModelConfig
 from sleepnet.models.fast_weight import FastWeightMixer
 from sleepnet.rules import RULES
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 T, PAD = 7, 3
 MIXERS = {rule: {"rule": rule, "beta_max": 2.0} for rule in RULES} | {"jet": {"conv": "dynamic"}}
 

@@ -30,7 +30,7 @@ CONFIG = from_dict(RunConfig, {
 
 
 @pytest.fixture(autouse=True)
-def compiled_once(quickly_compiled, monkeypatch):
+def compiled_once(monkeypatch):
     """The legs share their compiled step. Optax's Muon divides a power of a float by an int32, which strict promotion forbids."""
     monkeypatch.setattr(optim, "optimizer", functools.cache(optim.optimizer))
     monkeypatch.setattr(loop, "make_step", functools.cache(loop.make_step))

@@ -12,8 +12,6 @@ from hybrid_by_hand import by_hand
 from sleepnet.config import ModelConfig, SleepConfig
 from sleepnet.models.hybrid import Hybrid
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 L, VOCAB = 5, 11
 LAYOUT = (False, False, True, False, True)  # whole windows, the last one token short
 LENGTH = 5 * L - 1

@@ -12,7 +12,6 @@ from sleepnet.config import ModelConfig, SleepConfig
 from sleepnet.errors import UsageError
 from sleepnet.models.hybrid import Hybrid
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
 V, L = 6, 4
 
 

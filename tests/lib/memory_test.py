@@ -17,7 +17,6 @@ from sleepnet.models import flops
 from sleepnet.models.hybrid import Hybrid
 from sleepnet.train.step import Learning, gradients
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
 PREDICTS, LENGTH, ROWS, PASSES = (False, False, True), 3 * 6, 8, 3
 CONFIG = ModelConfig(vocab_size=11, window=6, pattern="AG", width=8, heads=1, head_dim=8, mlp_width=0, sleep=SleepConfig(passes=PASSES))
 

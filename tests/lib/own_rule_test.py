@@ -13,8 +13,6 @@ from sleepnet.errors import UsageError
 from sleepnet.models import flops
 from sleepnet.models.hybrid import Hybrid
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 # the gated delta rule as its definition has it, one token after the other
 MODULE = '''
 import jax

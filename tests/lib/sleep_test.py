@@ -13,8 +13,6 @@ from sleepnet.config import SleepConfig
 from sleepnet.sleep import UNROLLED_PASSES, run_passes, run_until, settled
 from sleepnet.state import FastWeights
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 B, T, D, K = 2, 3, 4, 2
 
 

@@ -45,7 +45,7 @@ TASK = build.task_of(CONFIG)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled_once(quickly_compiled):
+def compiled_once():
     """Runs of one configuration share their compiled step; runs in processes of their own (slow) do not.
 
     Optax's Muon divides a power of a float by an int32, so the optimiser alone is not held to strict promotion.

@@ -10,11 +10,9 @@ import shutil
 import sys
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
 
 import jax
-
-jax.config.update("jax_disable_most_optimizations", True)
 
 import numpy as np
 from flax import nnx

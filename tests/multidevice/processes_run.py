@@ -2,10 +2,6 @@
 import os
 import time
 
-import jax
-
-jax.config.update("jax_disable_most_optimizations", True)
-
 from sleepnet import cli, data
 from sleepnet.train import __main__ as command
 

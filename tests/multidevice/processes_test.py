@@ -42,7 +42,7 @@ def start(folder, workdir, count, devices=1, *, seconds=0.0, differ=(), flags=()
         port = free.getsockname()[1]
     environment = {
         **os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]), "SECONDS_A_BATCH": str(seconds),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu",
     }
     command = [sys.executable, str(SCRIPT), f"--config={folder / 'config.py'}", f"--workdir={folder / workdir}", f"--config.compile_cache={folder / 'compiled'}", *flags]
 

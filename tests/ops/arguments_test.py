@@ -20,11 +20,6 @@ RULES = ("gated_delta_rule", "gated_hebbian_rule", "delta_rule", "hebbian_rule",
 every_rule = pytest.mark.parametrize("rule", RULES)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly(quickly_compiled):
-    """What is compiled here runs twice."""
-
-
 def made(rule, shape=MIDDLE, dtype="float32"):
     """Returns arguments by name, as the public op takes them."""
     given = ARGUMENTS.get(rule, arg_specs.arguments)(shape, dtype)

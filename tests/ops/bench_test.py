@@ -16,11 +16,6 @@ from sleepnet_kernels.gated_delta_rule.arg_specs import Shape  # noqa: E402
 SMALL = Shape(1, 6, 2, 8, 12)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly(quickly_compiled):
-    """What is compiled here runs a few times."""
-
-
 @pytest.mark.parametrize("kind, forward, backward", [("NVIDIA H200", 169, 253), ("TPU v5", 293, 449), ("TPU v6 lite", 494, 742)])
 def test_the_floors_are_those_of_the_targets(kind, forward, backward):
     """Microseconds at batch 8, 4,096 tokens, 16 heads of 128, bfloat16, as the project's targets state them without the state's own traffic."""

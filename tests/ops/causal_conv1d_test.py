@@ -23,11 +23,6 @@ PACKED = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly(quickly_compiled):
-    """Every shape is compiled once and run a few times."""
-
-
 @pytest.fixture(autouse=True)
 def strict():
     """Promotion of dtypes and ranks is an error here whatever runs the tests."""

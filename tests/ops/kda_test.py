@@ -29,11 +29,6 @@ HOSTILE = {
 FAST = {(MIDDLE, "float32")}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly(quickly_compiled):
-    """Every shape is compiled once and run a few times."""
-
-
 def table(cases):
     for name, case in cases.items():
         yield pytest.param(case, id=name, marks=() if (case.shape, case.dtype) in FAST else pytest.mark.slow)

@@ -6,6 +6,8 @@ import pytest
 
 from sleepnet_kernels import log_decays
 
+pytestmark = pytest.mark.usefixtures("shipped_compiler")
+
 STRONG = (-3.0, -30.0, -100.0, -127.0, -1e4, -1e6, -np.inf)
 
 

@@ -22,11 +22,6 @@ ROWS = {
 SHAPES = [Shape(2, 1, 2, 8, 12), Shape(2, C - 1, 2, 8, 12), Shape(2, C + 1, 2, 8, 12), Shape(1, 100, 1, 12, 8), SHARED]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly(quickly_compiled):
-    """Every shape is compiled once and run a few times."""
-
-
 @pytest.mark.parametrize("row", ROWS)
 def test_matches_the_oracle(row):
     check("momentum", Case(told=ROWS[row]), chunked, chunk_size=C)

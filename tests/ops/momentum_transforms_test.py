@@ -16,11 +16,6 @@ cotangents = functools.partial(cotangents, states=2)
 by_chunks = functools.partial(chunked, chunk_size=C)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly(quickly_compiled):
-    """Every shape is compiled once and run a few times."""
-
-
 def oracle(given, shape=MIDDLE):
     return with_gradients(reference.momentum_rule)(given, *cotangents(shape))
 

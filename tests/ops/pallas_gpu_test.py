@@ -41,11 +41,6 @@ FAST = {
 both_rules = pytest.mark.parametrize("rule", list(RULES))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly(quickly_compiled):
-    """Every shape is compiled once and run a few times."""
-
-
 @pytest.mark.parametrize("rule, name", [(rule, name) for rule, cases in FAST.items() for name in cases])
 def test_matches_the_oracle(rule, name):
     check(rule, Case(SMALL, "bfloat16", told(**FAST[rule][name])), INTERPRETED[rule])

@@ -17,11 +17,6 @@ FOR = {"pallas_tpu": "tpu", "pallas_gpu": "cuda"}
 GIVEN = r"bfloat16\[1, 20, 2, 8\], bfloat16\[1, 20, 2, 8\], bfloat16\[1, 20, 2, 12\], float32\[1, 20, 2\], float32\[1, 20, 2\], float32\[1, 2, 8, 12\]"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly(quickly_compiled):
-    """What is compiled here runs once."""
-
-
 def made(rule="gated_delta_rule", dtype="bfloat16"):
     given = arguments(SHAPE, dtype)
     return {name: given[name] for name in given if name in inspect.signature(getattr(sleepnet_kernels, rule)).parameters}

@@ -25,6 +25,8 @@ from sleepnet_kernels.gated_delta_rule.arg_specs import Shape, arguments
 from sleepnet_kernels.gated_hebbian_rule import api as hebbian_api
 from sleepnet_kernels.gated_hebbian_rule import xla_chunked as hebbian_chunked
 
+pytestmark = pytest.mark.usefixtures("shipped_compiler")
+
 RULES = {"delta": delta_api.gated_delta_rule, "hebbian": hebbian_api.gated_hebbian_rule}
 CHUNKED = {"delta": delta_chunked.gated_delta_rule, "hebbian": hebbian_chunked.gated_hebbian_rule}
 both_rules = pytest.mark.parametrize("rule", list(RULES))

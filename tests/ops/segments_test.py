@@ -43,11 +43,6 @@ BEGINS = ((9, 11, 12, 15), (2 * C, 29))
 both_rules = pytest.mark.parametrize("rule", list(RULES))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly(quickly_compiled):
-    """What is compiled here runs a few times."""
-
-
 FORMS = {(rule, "reference"): (ORACLES[rule], {}) for rule in (*CHUNKED, *UNDECAYED)}
 FORMS |= {(rule, "xla_chunked"): (function, {"chunk_size": C}) for rule, function in CHUNKED.items()}
 FORMS |= {(rule, "pallas_tpu"): (function, {"blocks": BLOCKS, "interpret": True}) for rule, function in KERNELS.items()}

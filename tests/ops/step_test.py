@@ -10,6 +10,8 @@ from rule_table import CASES, MIDDLE, STRONG, check
 import sleepnet_kernels
 from sleepnet_kernels.gated_delta_rule.arg_specs import arguments
 
+pytestmark = pytest.mark.usefixtures("shipped_compiler")
+
 STEPS = {"delta": sleepnet_kernels.gated_delta_step, "hebbian": sleepnet_kernels.gated_hebbian_step}
 ROWS = (
     "moderate decay", "no decay", "decay 50", *STRONG, "identical keys, beta 1, no decay", "correlated keys, beta 1, slow decay", "beta 2",

@@ -17,11 +17,6 @@ STEPS = {"delta without decay": sleepnet_kernels.delta_step, "hebbian without de
 both_rules = pytest.mark.parametrize("rule", list(RULES))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly(quickly_compiled):
-    """Every shape is compiled once and run a few times."""
-
-
 def table():
     for name, case in CASES.items():
         # What the table says of decays makes no difference here.
