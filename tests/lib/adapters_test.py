@@ -14,7 +14,6 @@ from sleepnet.lineage import digest
 from sleepnet.origin import named
 from sleepnet.train.step import learning_of, make_step
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
 KINDS = {
     "named": AdaptersConfig("named", r"blocks\.1\.mlp"),
     "entries": AdaptersConfig("entries", r"mlp\.|head", share=0.3),

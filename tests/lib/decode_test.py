@@ -15,7 +15,6 @@ from sleepnet.errors import UsageError
 from sleepnet.models.hybrid import Hybrid
 from sleepnet.state import fork
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
 V, L, B, N = 7, 6, 5, 2
 STEPS = 2 * L + 1  # two whole windows and a token
 STATIC = ("graph", "at", "steps", "law", "stop", "passes")

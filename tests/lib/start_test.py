@@ -34,7 +34,7 @@ BASE = from_dict(RunConfig, {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quickly(quickly_compiled):
+def one_compilation():
     """Optax's Muon divides a power of a float by an int32, which strict promotion forbids; equal runs share their compiled step."""
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         patch.setattr(optim, "optimizer", functools.cache(optim.optimizer))
