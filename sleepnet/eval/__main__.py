@@ -36,7 +36,7 @@ flags.DEFINE_bool("own_chain", False, "of a task with a chain of thought: grade 
 flags.DEFINE_integer("examples", 2048, "examples to read", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 64, "examples read at a time; changes memory and speed alone", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "of the examples", lower_bound=0, upper_bound=seeds.MOST, flag_values=FLAGS)
-flags.DEFINE_enum("split", "test", ["test", "validation", "train"], "which examples; no two splits share one", flag_values=FLAGS)
+flags.DEFINE_enum("split", "test", ["test", "validation", "train"], "which examples; no two splits share one, but of what is to be known by heart", flag_values=FLAGS)
 cli.trust_flag(FLAGS)
 flags.DEFINE_string("out", None, "folder for the results. By default WORKDIR/eval, or runs/eval/NAME with --model", flag_values=FLAGS)
 

@@ -1,5 +1,6 @@
 """What a run is made of while it trains, beside its state."""
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,16 @@ import jax
 import numpy as np
 from flax import nnx
 
-from sleepnet import checkpoint, data, sharding
-from sleepnet.config import RunConfig
+from sleepnet import adapters, checkpoint, data, sharding
+from sleepnet.config import AdaptersConfig, RunConfig
 from sleepnet.start import Start
 from sleepnet.tasks.base import Task
 from sleepnet.train.step import Learning, TrainState, draw
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _whole(config: AdaptersConfig, params: Any, frozen: Any) -> Any:
+    return adapters.whole(config, params, frozen)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,5 +61,5 @@ class Leg:
 
     def model(self, state: TrainState) -> nnx.Module:
         """The whole model."""
-        params = state.params if self.config.adapters.kind == "all" else jax.jit(self.learning.whole)(state.params, self.frozen)
+        params = state.params if self.config.adapters.kind == "all" else _whole(self.config.adapters, state.params, self.frozen)
         return nnx.merge(self.learning.problem.graph, params)

@@ -55,8 +55,8 @@ def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dic
         # Of several processes the first writes for all
         hosts.first(lambda: stack.enter_context(lock.held(workdir, "a training")), "lock")
         hosts.first(lambda: checkpoint.claim(workdir, config, task, examples.manifest_hash if config.task.folder else ""), "claim")
-        if begin.record and not lineage.read(workdir):
-            hosts.first(lambda: lineage.write(workdir, begin.record, begin.frozen), "start")
+        if begin.record:
+            hosts.first(lambda: lineage.read(workdir) or lineage.write(workdir, begin.record, begin.frozen), "start")
         if (workdir / "result.json").exists():
             result = _finished(workdir)
             if result["steps"] == settings.steps:
