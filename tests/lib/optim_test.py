@@ -2,6 +2,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from optax import contrib
 
 from sleepnet import optim
@@ -12,6 +13,7 @@ PARAMS = {"blocks": {"wide": {"kernel": jnp.ones((8, 12))}, "tall": {"kernel": j
 
 
 @jax.numpy_dtype_promotion("standard")  # optax mixes them
+@pytest.mark.usefixtures("shipped_compiler")
 def test_a_loop_is_what_optax_unrolls():
     unrolled = contrib.muon(
         optim.schedule(CONFIG.learning_rate, CONFIG, STEPS), beta=CONFIG.momentum, adam_learning_rate=optim.schedule(CONFIG.adam_rate, CONFIG, STEPS),
