@@ -105,6 +105,7 @@ def test_two_processes_train_what_one_does_bit_for_bit(folder, one):
     assert len(list((folder / "two/tensorboard").iterdir())) == 1
 
 
+@pytest.mark.slow  # a minute and more on two busy cores
 def test_four_processes_train_the_same_within_rounding(folder, one):
     codes = ended(start(folder, "four", 4))
     assert [code for code, _, _ in codes] == [0] * 4, codes
@@ -125,6 +126,7 @@ def test_sigterm_to_one_stops_all_and_they_go_on_bit_for_bit(folder, one):
     assert lines(folder / "term") == one
 
 
+@pytest.mark.slow  # a minute and more on two busy cores
 def test_a_run_goes_on_in_fewer_processes(folder, one):
     """Four, then two, then one: the same steps, each once."""
     for count, until in ((4, 8), (2, 16)):
