@@ -58,7 +58,7 @@ def pack(workdir: Path, folder: Path, *, part_bytes: int, every_checkpoint: bool
     before = {path.name for path in folder.glob("part-*.tgz")}
     parts = _Parts(folder, _free(step, before), part_bytes)
     try:
-        with gzip.GzipFile(filename="", fileobj=parts, mode="wb", compresslevel=3, mtime=0) as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
+        with parts, gzip.GzipFile(filename="", fileobj=parts, mode="wb", compresslevel=3, mtime=0) as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
             for path in sorted(workdir.iterdir()):
                 if path.name in _LEFT or path.name.startswith("."):
                     continue
@@ -66,7 +66,6 @@ def pack(workdir: Path, folder: Path, *, part_bytes: int, every_checkpoint: bool
                     archive.add(path, path.name)
                 elif step:
                     archive.add(path / str(step), f"checkpoints/{step}")
-        parts.close()
         manifest = {"step": step, "parts": parts.done}
         write_json(folder / MANIFEST, manifest)
     except BaseException:
