@@ -1,40 +1,15 @@
 """Names of methods → methods. A module of this package that registers a class is found by itself: one file adds a method; so does `--config.method.name=my_methods:MINE`."""
 import dataclasses
-import functools
-import importlib
-import pkgutil
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from sleepnet import scalars, trust
 from sleepnet.config import RunConfig
 from sleepnet.errors import UsageError, nearest
 from sleepnet.methods.base import Method
+from sleepnet.registry import Registry
 
-_METHODS: dict[str, type[Method]] = {}
-_Class = TypeVar("_Class", bound=type[Method])
-
-
-def register(cls: _Class) -> _Class:
-    """Class decorator: makes a method known under `cls.name`."""
-    if cls.name in _METHODS:
-        raise ValueError(f"two methods are called {cls.name!r}")
-    _METHODS[cls.name] = cls
-    return cls
-
-
-@functools.cache
-def _load() -> None:
-    """Imports every file and folder of the package, so that every method has registered."""
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if not module.name.startswith("_"):
-            importlib.import_module(f"{__package__}.{module.name}")
-
-
-def names() -> tuple[str, ...]:
-    """Returns the names of all methods, sorted."""
-    _load()
-    return tuple(sorted(_METHODS))
+_METHODS: Registry[type[Method]] = Registry("method", __package__, __file__)
+register, names = _METHODS.register, _METHODS.names
 
 
 def method_class(name: str) -> type[Method]:
@@ -52,7 +27,7 @@ def method_class(name: str) -> type[Method]:
         return found
     if name not in names():
         raise UsageError(f"method.name={name!r} is unknown{nearest(name, names())}; a method of your own is 'module:NAME', a sleepnet.methods.base.Method")
-    return _METHODS[name]
+    return _METHODS.all[name]
 
 
 def get(name: str, **arguments: Any) -> Method:

@@ -309,10 +309,10 @@ class Evil:
 
 
 def test_one_place_imports_what_a_configuration_names():
-    """`rules.py` imports what a Rule, which is code, says; each registry its own package's modules; two run config files that a person named or the house ships."""
+    """`rules.py` imports what a Rule, which is code, says; a registry its own package's modules; two run config files that a person named or the house ships."""
     sources = {path.relative_to(TOOLS.parent).as_posix(): path.read_text() for path in (TOOLS.parent / "sleepnet").rglob("*.py")}
     by = lambda word: {name for name, text in sources.items() if word in text}
-    assert by("import_module(") == {"sleepnet/trust.py", "sleepnet/rules.py", "sleepnet/tasks/registry.py", "sleepnet/methods/registry.py"}
+    assert by("import_module(") == {"sleepnet/trust.py", "sleepnet/rules.py", "sleepnet/registry.py"}
     assert by("runpy") == {"sleepnet/config_files.py", "sleepnet/study/factor.py"}
     assert not by("pickle.") | by("allow_pickle") | by("__import__") | by(" exec(") | by("builder_from_directory")
 
