@@ -220,9 +220,6 @@ class Group(Task):
 
     # What guessing scores.
 
-    def baselines(self) -> dict[str, Any]:
-        return self._baselines
-
     @functools.cached_property
     def _baselines(self) -> dict[str, Any]:
         least, most = self._range

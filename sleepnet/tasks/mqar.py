@@ -241,9 +241,6 @@ class Mqar(Task):
 
     # What guessing scores.
 
-    def baselines(self) -> dict[str, Any]:
-        return self._baselines
-
     @functools.cached_property
     def _baselines(self) -> dict[str, Any]:
         least, most = self._range

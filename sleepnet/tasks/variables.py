@@ -237,9 +237,6 @@ class Variables(Task):
 
     # What guessing scores.
 
-    def baselines(self) -> dict[str, Any]:
-        return self._baselines
-
     @functools.cached_property
     def _baselines(self) -> dict[str, Any]:
         (least, most), found = self._range, {}

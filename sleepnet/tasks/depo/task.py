@@ -147,9 +147,6 @@ class Depo(Layout):
     def instances(self, tokens: np.ndarray) -> set[Hashable]:
         return {frozenset(self._read_edges(tokens.tolist()).items())}
 
-    def baselines(self) -> dict[str, Any]:
-        return self._baselines
-
     @functools.cached_property
     def _baselines(self) -> dict[str, Any]:
         return arrays.baselines(self)

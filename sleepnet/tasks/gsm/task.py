@@ -238,9 +238,6 @@ class Gsm(Task):
 
     # What guessing scores.
 
-    def baselines(self) -> dict[str, Any]:
-        return self._baselines
-
     @functools.cached_property
     def _baselines(self) -> dict[str, Any]:
         (least, most), reverses = self._range, {"forward": [0], "reverse": [1], "both": [0, 1]}[self.direction]

@@ -210,9 +210,6 @@ class Khop(Task):
     def instances(self, tokens: np.ndarray) -> set[Hashable]:
         return {tokens[: self.length].tobytes()}
 
-    def baselines(self) -> dict[str, Any]:
-        return self._baselines
-
     @functools.cached_property
     def _baselines(self) -> dict[str, Any]:
         return law.baselines(self.length, self.letters, *self._range)

@@ -145,9 +145,6 @@ class Phonebook(Layout):
 
     # What guessing scores.
 
-    def baselines(self) -> dict[str, Any]:
-        return self._baselines
-
     @functools.cached_property
     def _baselines(self) -> dict[str, Any]:
         n, digits, by_heart = self.entries, self.digits, self.by_heart

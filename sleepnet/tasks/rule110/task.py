@@ -141,9 +141,6 @@ class Rule110(Layout):
         text = "".join(word for word in words[: self.context] if word in "01")
         return [text[a : a + self.width] for a in range(0, len(text), self.width)]
 
-    def baselines(self) -> dict[str, Any]:
-        return self._baselines
-
     @functools.cached_property
     def _baselines(self) -> dict[str, Any]:
         return arrays.baselines(self)
