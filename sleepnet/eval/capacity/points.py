@@ -126,11 +126,6 @@ def falls(points: Iterable[Point]) -> Falls:
     return Falls(*(np.array(column, float) for column in columns), np.array([point.seed for point in ranked], object))
 
 
-def points(outcomes: Iterable[Any]) -> list[Point]:
-    """The points of a study's outcomes."""
-    raise NotImplementedError("outcomes do not tell yet what was recalled")
-
-
 # Files
 
 def read(path: Path) -> list[Point]:
