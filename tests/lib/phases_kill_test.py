@@ -3,26 +3,16 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from study_kill_test import children, kill
+from studies import TINY
+from study_kill_test import children, command, kill
 
-CONFIG = """
-from sleepnet.study import spec
-
-def get_config():
-    config = spec.default()
-    config.title, config.question = "Tiny", "Does it run?"
-    config.base.task.arguments = dict(nodes=6, hops=2, queries=3, names=12, name_tokens=(1, 1))
-    config.base.model.update(width=16, mlp_width=16, head_dim=8)
-    config.base.model.sleep.passes = 2
-    config.base.train.update(steps=60, batch_size=8, log_every=2, save_every=4, eval_every=20, eval_examples=16)
+CONFIG = TINY.replace("steps=12", "steps=60").replace("eval_every=4", "eval_every=20") + """    config.base.model.sleep.passes = 2
     config.base.optim.warmup = 4
-    config.base.eval.update(examples=32, batch_size=16)
     first = dict(name="first", overrides={"task.arguments.hops": 1})
     config.arms = [
         dict(name="more", label="and more of it", phases=[first, dict(name="then", overrides={})]),
@@ -33,10 +23,6 @@ def get_config():
 """
 # of an outcome, all that the clock does not touch
 COMPARED = ("arm", "seed", "config", "steps", "flops", "rows", "curve", "before", "tests")
-
-
-def command(folder):
-    return [sys.executable, "-m", "sleepnet.study", f"--config={folder / 'tiny.py'}", f"--workdir={folder / 'runs'}", "--cores_per_run=1", "--jobs=1"]
 
 
 def outcomes(folder):
@@ -51,7 +37,7 @@ def outcomes(folder):
 
 def killed_in(folder, pattern):
     """Starts the study, and kills it with its worker once the run that `pattern` names has saved something and is on its way on."""
-    study = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    study = subprocess.Popen([*command(folder), "--jobs=1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while not any(step.name.isdigit() for step in (folder / "runs").glob(f"{pattern}/train/checkpoints/*")):
         assert time.monotonic() < deadline and study.poll() is None
@@ -67,12 +53,12 @@ def test_killed_in_each_phase_it_ends_with_the_same_numbers(tmp_path):
     for name in ("unbroken", "killed"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "tiny.py").write_text(CONFIG)
-    subprocess.run(command(tmp_path / "unbroken"), check=True, capture_output=True)
+    subprocess.run([*command(tmp_path / "unbroken"), "--jobs=1"], check=True, capture_output=True)
     first = killed_in(tmp_path / "killed", "phases/*-first/seed0")
     assert not (first / "outcome.json").exists() and not (tmp_path / "killed/runs/more").exists()
     second = killed_in(tmp_path / "killed", "more/seed0")
     assert (first / "outcome.json").exists() and not (second / "outcome.json").exists()
-    subprocess.run(command(tmp_path / "killed"), check=True, capture_output=True)
+    subprocess.run([*command(tmp_path / "killed"), "--jobs=1"], check=True, capture_output=True)
     whole = outcomes(tmp_path / "unbroken")
     assert len(whole) == 3 and outcomes(tmp_path / "killed") == whole
     # the first phase was trained once; the others start where it ended, and from nothing else

@@ -9,6 +9,18 @@ from sleepnet.config import to_dict
 from sleepnet.study import chains, ledger, resolve, spec as specs
 from sleepnet.study.outcomes import Outcome
 
+# how the file of a study of seconds begins; what follows gives arms and returns the config
+TINY = """
+from sleepnet.study import spec
+
+def get_config():
+    config = spec.default()
+    config.title, config.question = "Tiny", "Does it run?"
+    config.base.task.arguments = dict(nodes=6, hops=2, queries=3, names=12, name_tokens=(1, 1))
+    config.base.model.update(width=16, mlp_width=16, head_dim=8)
+    config.base.train.update(steps=12, batch_size=8, log_every=2, save_every=4, eval_every=4, eval_examples=16)
+    config.base.eval.update(examples=32, batch_size=16)
+"""
 # every arm that a study of this library must be able to state
 ARMS = [
     dict(name="sleep4", label="four passes", overrides={"model.sleep.passes": 4}),

@@ -6,18 +6,9 @@ import pytest
 
 from sleepnet import cli
 from sleepnet.study import ledger, outcomes, pool
+from studies import TINY
 
-CONFIG = """
-from sleepnet.study import spec
-
-def get_config():
-    config = spec.default()
-    config.title, config.question = "Tiny", "Does it run?"
-    config.base.task.arguments = dict(nodes=6, hops=2, queries=3, names=12, name_tokens=(1, 1))
-    config.base.model.update(width=16, mlp_width=16, head_dim=8)
-    config.base.train.update(steps=12, batch_size=8, log_every=2, save_every=4, eval_every=4, eval_examples=16)
-    config.base.eval.update(examples=32, batch_size=16)
-    config.arms = [
+CONFIG = TINY + """    config.arms = [
         dict(name="sleep2", label="two passes", overrides={"model.sleep.passes": 2}, eval_passes=(1, 2)),
         dict(name="once", label="one pass", overrides={"model.sleep.passes": 1}, match="sleep2"),
     ]

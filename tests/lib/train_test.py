@@ -207,6 +207,10 @@ def test_a_resumed_run_finds_what_is_compiled_and_ends_the_same(whole, tmp_path)
     def hits_again(workdir, cache):
         events.clear()
         train(dataclasses.replace(CONFIG, compile_cache=cache), workdir, quiet=True)
+        told = {"step": 30, "split": "config", "changed": {"compile_cache": ["workdir", cache]}}  # the one line that the other run has not
+        assert [row for row in lines(workdir) if row["split"] == "config"] == ([told] if cache != "workdir" else [])
+        path = workdir / "metrics.jsonl"
+        path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if '"split": "config"' not in line))
         assert_same_run(workdir, whole)
         return events.count("/jax/compilation_cache/cache_hits")
 
@@ -216,7 +220,8 @@ def test_a_resumed_run_finds_what_is_compiled_and_ends_the_same(whole, tmp_path)
         jax.clear_caches()
         (tmp_path / "run/result.json").unlink()
         shutil.rmtree(tmp_path / "run/checkpoints/40")
-        assert hits_again(tmp_path / "run", "workdir") >= 4  # the beginning, the step with either N, the validation
+        found = hits_again(tmp_path / "run", "workdir")  # the step with either N and the validation; a run that goes on has no beginning to compile
+        assert found >= 3 and events.count("/jax/compilation_cache/cache_misses") == 0 and not any((tmp_path / "run/compiled").glob("jit_begin-*"))
         assert hits("off", "off") == 0 and not (tmp_path / "off/compiled").exists()
         hits("own", str(tmp_path / "folder"))
         assert (tmp_path / "folder").is_dir() and not (tmp_path / "own/compiled").exists()
