@@ -102,11 +102,6 @@ class Method(abc.ABC):
     def flops(self, model: ModelConfig, task: Task, passes: int) -> int:
         """FLOPs of one row of a step, all that `prepare` does counted: controls of equal compute are made of it."""
 
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """Every argument with its value."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-
 
 def read_and_learn(model: ModelConfig, task: Task, passes: int) -> int:
     """FLOPs of one row whose loss is of one pass of Algorithm 1, forward and backward; see `sleepnet.models.flops.train_flops`."""

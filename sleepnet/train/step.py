@@ -3,7 +3,6 @@ import dataclasses
 import functools
 import zlib
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +18,7 @@ from sleepnet.methods.base import Batch, Method, Problem
 from sleepnet.tasks.base import Task
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["params", "opt_state", "step", "bad_step"], meta_fields=[])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["params", "opt_state", "step", "bad_step"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class TrainState:
     """All that a step reads and writes.
@@ -139,7 +138,7 @@ def make_step(learning: Learning) -> Callable[[TrainState, Any, Batch, jax.Array
     Numbers, one scalar each: loss, gradient_norm (before clipping), and what the method tells: exact and answered (answers right, and asked), its `tells`.
     """
 
-    @partial(jax.jit, static_argnums=4, donate_argnums=0)
+    @functools.partial(jax.jit, static_argnums=4, donate_argnums=0)
     def step(state: TrainState, frozen: Any, batch: Batch, words: jax.Array | None, passes: int):
         batch, memory = prepared(learning, state, frozen, batch, words, passes)
         loss, grads, numbers = gradients(learning, state.params, frozen, batch, passes)
