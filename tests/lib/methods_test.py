@@ -14,7 +14,7 @@ from sleepnet.config import AdaptersConfig, MethodConfig, RunConfig, from_dict
 from sleepnet.errors import UsageError
 from sleepnet.methods import memft
 from sleepnet.methods.base import Method
-from sleepnet.train.step import Learning, TrainState, draw, make_step
+from sleepnet.train.step import Learning, TrainState, _key, draw, make_step
 
 V, T = 5, 6
 
@@ -137,7 +137,10 @@ def test_the_controls_take_what_they_say():
     drawn = [weigh("random_mask", step) for step in range(40)]
     assert {row.sum() for row in drawn} == {over.sum()} and all(not row[~mask].any() for row in drawn)
     assert len({row.tobytes() for row in drawn}) > 35 and (sum(drawn)[mask] > 0).all()
-    assert half.sum() == math.ceil(mask.sum() / 2) and known[half > 0].min() >= known[mask & (half == 0)].max()
+    for rows, odd in ((8, 1), (9, 0)):  # labels that can and that can not be halved
+        batch = batch_of(rows)
+        known, mask, half = losses_of(params, batch), np.asarray(batch["loss_mask"]), weigh("top_share")
+        assert mask.sum() % 2 == odd and half.sum() == math.ceil(mask.sum() / 2) and known[half > 0].min() >= known[mask & (half == 0)].max()
     np.testing.assert_allclose(focal[mask], (1 - np.exp(-known[mask])) ** 2, rtol=1e-5)
 
 
@@ -165,7 +168,7 @@ def test_a_batch_without_weight_is_the_plain_loss_or_no_step():
     skip, mean, plain = memft.MemFT(when_empty="skip"), memft.MemFT(), methods.get("answers")
     before = run(skip, learning_of(skip).begin(params_of(), 4), batch_of())[0]
     assert not np.array_equal(before.params["table"], params_of()["table"]) and any(np.any(leaf) for leaf in jax.tree.leaves(before.opt_state))
-    before = dataclasses.replace(before, params={"table": jnp.eye(V) * 30})
+    before = dataclasses.replace(before, params={"table": jnp.eye(V) * 3})
     after, numbers = run(skip, before, known)
     assert int(after.step) == 2 and float(numbers["active_share"]) == 0
     bytes_of = lambda state: [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((state.params, state.opt_state))]
@@ -179,6 +182,9 @@ def test_microbatches_add_up_to_the_batch(kind):
     batch, words = batch_of(rows=8), draw(3, "heart", 5)
     run = lambda parts: make_step(learning_of(memft.MemFT(weights=kind), parts))(learning_of(memft.MemFT(weights=kind)).begin(params_of(), 8), {}, batch, words, 1)
     (one, told), (four, again) = run(1), run(4)
+    ready, _ = memft.MemFT(weights=kind).prepare(Table(), params_of(), memft.MemFT(weights=kind).memory(8), batch, _key(jnp.asarray(words)), 1)
+    weights = np.asarray(ready["weights"], np.float64)
+    assert float(told["loss"]) == pytest.approx((weights * losses_of(params_of(), batch)).sum() / weights.sum(), rel=1e-5)
     np.testing.assert_allclose(one.params["table"], four.params["table"], atol=1e-6)
     assert told.keys() == again.keys() and all(float(told[key]) == pytest.approx(float(again[key]), rel=1e-5) for key in told)
 

@@ -96,7 +96,7 @@ def test_its_first_batch_is_where_the_configuration_says(base, adapted):
     mask = batch["loss_mask"]
     line = losses_of(adapted)[0]
     assert line["active_share"] == pytest.approx((losses[mask] > np.log(2)).mean(), abs=1e-6)
-    assert losses[mask].min() <= line["loss"] <= losses[mask].max()
+    assert line["active_share"] == 1 and line["loss"] == pytest.approx(losses[mask].mean(), rel=1e-5)  # as many drawn as there are: all
 
 
 def test_stopped_it_ends_as_unbroken(base, adapted, tmp_path):
@@ -173,6 +173,19 @@ def test_other_parameters_and_damage_are_refused(base, adapted, tmp_path):
     (folder / lineage.FROZEN).unlink()
     with pytest.raises(UsageError, match="can't be read"):
         train(heart(base), folder, quiet=True)
+
+
+def test_a_checkpoint_of_another_start_is_refused(base, adapted, tmp_path):
+    other, folder = tmp_path / "other", tmp_path / "run"
+    train(dataclasses.replace(BASE, seed=1), other, quiet=True)
+    train(heart(other), tmp_path / "others", quiet=True)
+    shutil.copytree(adapted, folder)
+    (folder / "result.json").unlink()
+    shutil.rmtree(folder / "checkpoints")
+    shutil.copytree(tmp_path / "others" / "checkpoints", folder / "checkpoints")
+    for use in (lambda: train(heart(base), folder, quiet=True), lambda: checkpoint.load_model(folder)):
+        with pytest.raises(UsageError, match="checkpoint .*/4 is of a run that started from other parameters"):
+            use()
 
 
 def test_a_start_that_was_trained_on_is_another(base, tmp_path):
