@@ -137,11 +137,11 @@ def test_the_controls_take_what_they_say():
     drawn = [weigh("random_mask", step) for step in range(40)]
     assert {row.sum() for row in drawn} == {over.sum()} and all(not row[~mask].any() for row in drawn)
     assert len({row.tobytes() for row in drawn}) > 35 and (sum(drawn)[mask] > 0).all()
+    np.testing.assert_allclose(focal[mask], (1 - np.exp(-known[mask])) ** 2, rtol=1e-5)
     for rows, odd in ((8, 1), (9, 0)):  # labels that can and that can not be halved
         batch = batch_of(rows)
         known, mask, half = losses_of(params, batch), np.asarray(batch["loss_mask"]), weigh("top_share")
         assert mask.sum() % 2 == odd and half.sum() == math.ceil(mask.sum() / 2) and known[half > 0].min() >= known[mask & (half == 0)].max()
-    np.testing.assert_allclose(focal[mask], (1 - np.exp(-known[mask])) ** 2, rtol=1e-5)
 
 
 def test_the_sliding_window_by_hand():
