@@ -61,10 +61,10 @@ def measure(what: str, steps: int) -> dict[str, Any]:
     ended = time.process_time()
     taken = None
     if what == "step" and steps:
-        (state, batch, _), times = arguments, []
+        (state, *rest, _), times = arguments, []  # the last is static
         for _ in range(steps):
             first = time.process_time()
-            state, numbers = compiled(state, batch)
+            state, numbers = compiled(state, *rest)
             jax.block_until_ready((state, numbers))
             times.append(time.process_time() - first)
         taken = min(times)

@@ -1,0 +1,46 @@
+"""The benchmarks of a training step take the step that is trained: its figures come out, of a part that changes as of the whole."""
+import dataclasses
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from sleepnet import data
+from sleepnet.config import AdaptersConfig, RunConfig, from_dict, to_dict
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+
+import bench_compile
+import bench_step
+
+CONFIG = from_dict(RunConfig, {
+    "task": {"name": "depo", "arguments": {"nodes": 5, "hops": 2, "queries": 2, "names": 3, "name_tokens": (1, 2), "min_nodes": 2}},
+    "model": {"pattern": "G", "width": 8, "heads": 1, "head_dim": 8, "mlp_width": 8}, "train": {"steps": 4, "batch_size": 4},
+})  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def as_shipped():
+    """Optax's Muon divides a power of a float by an int32, which strict promotion forbids."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def test_what_a_step_compiles_to_is_told_and_timed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "quickstart", SimpleNamespace(base=lambda: to_dict(CONFIG)))
+    row = bench_compile.measure("step", 2)
+    assert row["step"] > 0 and row["compile"] > 0 and row["programs"] == 1 and row["instructions"] > 50
+
+
+def test_a_part_that_changes_has_a_smaller_step():
+    """Less memory; as many FLOPs are told, as adapters.py says."""
+    batch = jax.device_put(data.BatchSource(bench_step.build.task_of(CONFIG), seed=0, batch_size=4, steps=1)[0])
+    adapted = dataclasses.replace(CONFIG, adapters=AdaptersConfig("low_rank", "mlp", rank=2))
+    rows = [bench_step.row_of(config, "full", "none", 1, batch) for config in (CONFIG, adapted)]
+    bench_step.measure(rows, batch, 2)
+    whole, part = rows
+    assert all(len(row.seconds) == 2 and min(row.seconds) > 0 for row in rows)
+    size = lambda row: sum(leaf.nbytes for leaf in jax.tree.leaves(row.state.opt_state))
+    assert size(part) < size(whole) / 2 and part.flops == whole.flops
