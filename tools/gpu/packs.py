@@ -128,6 +128,8 @@ class _Parts(io.RawIOBase):
 
     def write(self, data) -> int:
         data = memoryview(data).cast("B")
+        if self.closed:  # after a failure, when gzip throws its buffer away: the pack is gone by then, and must not get a part again
+            return len(data)
         length = len(data)
         while len(data):
             if self.file is None:
