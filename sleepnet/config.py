@@ -48,6 +48,7 @@ class ModelConfig:
     conv: str = "fixed"  # its taps: fixed (over q, k and v), or dynamic (each token makes its own, over v alone; Jet)
     rule: str = "gated_delta"  # fast-weight rule, one of sleepnet.rules or your own as "module:NAME"
     beta_max: float = 1.0  # write strength lies in (0, beta_max); 2 lets the delta rules turn a key's value round (negative eigenvalues)
+    turn_keys: bool = False  # at every boundary the keys of S turn, so that windows don't write over one another; see sleepnet.models.turn
     decay_start: str = "windows"  # what heads forget before training: windows (little in a window), or mamba2; read by rules that decay
     rope_theta: float = 10000.0
     window_positions: bool = True  # add a learned embedding of a token's place in its window; RoPE alone knows only distances
@@ -163,6 +164,7 @@ class TrainConfig:
     first_example: int = 0  # of the training split: step i takes the batch_size examples from first_example + i · batch_size on
     accumulate: int = 1  # microbatches that a batch is computed in, one after the other; the same gradient, to rounding, for less memory
     random_passes: tuple[int, ...] = ()  # passes drawn uniformly from these at each step; empty: always model.sleep.passes
+    passes_rise: tuple[int, ...] = ()  # steps from which one more of `random_passes` may be drawn, the smallest first; empty: all of them from the start
     log_every: int = 50  # steps between two lines of metrics
     save_every: int = 500  # steps between two checkpoints
     keep: int = 2  # newest checkpoints kept

@@ -14,7 +14,13 @@ def passes_at(config: RunConfig, step: int) -> int:
     """N of a step: `model.sleep.passes`, or one of `train.random_passes`, drawn by (seed, step) alone."""
     if not config.train.random_passes:
         return config.model.sleep.passes
-    return int(np.random.default_rng((config.seed, step)).choice(config.train.random_passes))
+    return int(np.random.default_rng((config.seed, step)).choice(_drawn(config, step)))
+
+
+def _drawn(config: RunConfig, step: int) -> tuple[int, ...]:
+    """What a step's N is drawn from: with `train.passes_rise` the largest come later."""
+    drawn, rise = config.train.random_passes, config.train.passes_rise
+    return drawn if not rise else tuple(sorted(set(drawn)))[: len(set(drawn)) - sum(step < since for since in rise)]
 
 
 def of_step(config: RunConfig) -> dict[int, int]:
@@ -31,6 +37,11 @@ def of_steps(config: RunConfig, steps: int) -> int:
 
 
 def expected(config: RunConfig) -> float:
-    """FLOPs of a step; with `train.random_passes`, the mean over them."""
-    costs = list(of_step(config).values())
-    return sum(costs) / len(costs)
+    """FLOPs of a step; with `train.random_passes`, the mean over what is drawn from, and with `train.passes_rise` over the run's steps."""
+    costs, steps = of_step(config), config.train.steps
+    starts = [0, *(since for since in config.train.passes_rise if since < steps)]
+    total = 0.0
+    for start, stop in zip(starts, [*starts[1:], steps]):
+        drawn = _drawn(config, start) or all_passes(config)
+        total += (stop - start) * sum(costs[passes] for passes in drawn) / len(drawn)
+    return total / steps

@@ -1,4 +1,5 @@
 """Training batches through grain: order is a function of the global batch index alone, the iterator's state one integer."""
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grain
@@ -29,11 +30,13 @@ def examples(task: Task, folder: str, *, seed: int, count: int) -> Task | Export
 class BatchSource:
     """Batch i of a run: examples first + i · batch_size … of the training split, drawn by the task's vectorised path or read from its export.
 
-    `rows` are the rows of each batch that are drawn here, all if None: which examples a batch holds does not depend on them.
+    `more` gives, of a batch, what a method reads beside the task's own fields. `rows` are the rows of each batch that are drawn here, all if None: which examples a batch holds does not depend on them.
     """
 
-    def __init__(self, task: Task | Exported, *, seed: int, batch_size: int, steps: int, rows: np.ndarray | None = None, first: int = 0):
+    def __init__(self, task: Task | Exported, *, seed: int, batch_size: int, steps: int, rows: np.ndarray | None = None, first: int = 0,
+                 more: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] | None = None):
         self.task, self.seed, self.batch_size, self.steps, self.first = task, seed, batch_size, steps, first
+        self.more = more or (lambda batch: {})
         self.rows = np.arange(batch_size) if rows is None else rows
         of = task.task if isinstance(task, Exported) else task
         self.name, self.vocab_size = of.name, of.vocab_size
@@ -48,7 +51,7 @@ class BatchSource:
             if least < 0 or most >= self.vocab_size:
                 wrong = f"{key} hold {least if least < 0 else most}, the task's vocabulary is 0 … {self.vocab_size - 1}"
                 raise UsageError(f"batch {index} of seed {self.seed}: {wrong}; `python -m sleepnet.tasks check {self.name}` shows an example")
-        return {key: batch[key] for key in KEYS}
+        return {key: batch[key] for key in KEYS} | dict(self.more(batch))
 
 
 def batches(source: BatchSource, start: int = 0) -> grain.DatasetIterator:

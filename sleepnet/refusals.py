@@ -112,6 +112,11 @@ def train(config: Any) -> None:
         at_least(f"train.{key}", getattr(config, key), 0)
     for passes in config.random_passes:
         at_least("train.random_passes", passes, 1)
+    rise, drawn = config.passes_rise, config.random_passes
+    if rise and (len(rise) >= len(set(drawn)) or list(rise) != sorted(rise) or rise[0] < 1):
+        raise UsageError(
+            f"train.passes_rise={rise} must be rising numbers of steps, fewer than the {len(set(drawn))} values of train.random_passes={drawn}, such as (400, 800)"
+        )
     if config.batch_size % config.accumulate:
         raise UsageError(f"train.batch_size={config.batch_size} must be a multiple of train.accumulate={config.accumulate}")
     choice("train.keep_best", config.keep_best, ("", "exact_accuracy", "label_accuracy"))

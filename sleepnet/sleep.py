@@ -49,7 +49,8 @@ def run_passes(
     *,
     passes: int | jax.Array,
     config: SleepConfig,
-) -> tuple[jax.Array, FastWeights, Entries]:
+    each: bool = False,
+) -> tuple[jax.Array, FastWeights, Entries] | tuple[jax.Array, FastWeights, Entries, jax.Array]:
     """Runs `passes` passes over one window: h and S go from pass to pass, cumulatively.
 
     Of a value of `passes` one program does for every N, and has no gradient. Else gradients follow `config.gradient`:
@@ -58,6 +59,7 @@ def run_passes(
                 gradient reaches what came before the window as if those passes had left S and h alone.
       implicit  every pass linearised at the last one (memory of one pass): J = ∂pass/∂(h, S) at the end,
                 weights get (∂pass/∂weights)ᵀ Σ_{i<N} (Jᵀ)ⁱ g. Exact at a fixed point as N grows.
+    With `each`, where every pass has a loss of its own, `last` means one pass back from every pass, and `implicit` has no meaning.
 
     Args:
       block_pass: one pass, see the module.
@@ -67,13 +69,17 @@ def run_passes(
       gain: [D], see `between_passes`.
       passes: N ≥ 1, an int or an int32 scalar.
       config: carry, gradient, remat, reset_fast_weights.
+      each: also return what every pass wrote.
 
     Returns:
-      hidden [B, T, D] and fast weights after the last pass, and the KV entries that the last pass wrote.
+      hidden [B, T, D] and fast weights after the last pass, and the KV entries that the last pass wrote; with `each` also the hidden of every
+      pass, [N, B, T, D].
 
     Raises:
-      ValueError: passes < 1.
+      ValueError: passes < 1; with `each`, a value of passes, or a gradient that is neither full nor last with gradient_passes = 1.
     """
+    if each and (not isinstance(passes, int) or config.gradient == "implicit" or config.gradient == "last" and config.gradient_passes != 1):
+        raise ValueError(f"each needs a fixed number of passes and gradient=full, or last with gradient_passes=1, not {config.gradient} of {passes!r} passes")
     if not isinstance(passes, int):
         return _counted(block_pass, (weights, gain, embedding, fast_weights), passes, config)
     if passes < 1:
@@ -88,13 +94,16 @@ def run_passes(
 
     bundle = (weights, gain, embedding, fast_weights)
     first = lambda bundle: block_pass(bundle[0], bundle[2], bundle[3])
+    straight = lambda value, through: through + jax.lax.stop_gradient(value - through)
+    if each:
+        alone = (lambda carry: jax.tree.map(straight, carry, (embedding, fast_weights))) if config.gradient == "last" else (lambda carry: carry)
+        return _every(first, lambda bundle, carry: step(bundle, alone(carry)), bundle, passes)
     if config.gradient == "implicit" and passes > 1:
         return _implicit(first, step, bundle, passes, config)
     free = passes - config.gradient_passes if config.gradient == "last" else 0
     if free <= 0:
         return _unroll(first, step, bundle, passes)
     constant, _ = _unroll_carry(first, step, jax.lax.stop_gradient(bundle), free)
-    straight = lambda value, through: through + jax.lax.stop_gradient(value - through)
     return _continue(step, bundle, jax.tree.map(straight, constant, (embedding, fast_weights)), passes - free)
 
 
@@ -187,13 +196,33 @@ def _unroll(first, step, bundle, passes):
     return hidden, fast_weights, entries
 
 
+def _unrolled(passes):
+    return platform() == "cpu" and passes < UNROLLED_PASSES
+
+
 def _continue(step, bundle, carry, passes):
     """`passes` further passes; the last stands outside the scan, since only its KV entries are wanted."""
     if passes > 1:
-        unroll = platform() == "cpu" and passes < UNROLLED_PASSES
-        carry, _ = jax.lax.scan(lambda c, _: (step(bundle, c)[0], None), carry, length=passes - 1, unroll=unroll)
+        carry, _ = jax.lax.scan(lambda c, _: (step(bundle, c)[0], None), carry, length=passes - 1, unroll=_unrolled(passes))
     (hidden, fast_weights), entries = step(bundle, carry)
     return hidden, fast_weights, entries
+
+
+def _every(first, step, bundle, passes):
+    """`_unroll`, and the hidden of every pass: [N, B, T, D]."""
+    hidden, fast_weights, entries = first(bundle)
+    if passes == 1:
+        return hidden, fast_weights, entries, hidden[None]
+    between = hidden[None]
+    if passes > 2:
+        def one(carry, _):
+            carry, _ = step(bundle, carry)
+            return carry, carry[0]
+
+        (hidden, fast_weights), more = jax.lax.scan(one, (hidden, fast_weights), length=passes - 2, unroll=_unrolled(passes - 1))
+        between = jnp.concatenate([between, more])
+    (hidden, fast_weights), entries = step(bundle, (hidden, fast_weights))
+    return hidden, fast_weights, entries, jnp.concatenate([between, hidden[None]])
 
 
 def _implicit(first, step, bundle, passes, config):

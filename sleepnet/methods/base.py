@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from sleepnet.config import ModelConfig, RunConfig
@@ -34,6 +35,12 @@ class Problem:
         """[B, T, V] logits of Algorithm 1 at the task's layout; zeros in windows that sleep."""
         return nnx.merge(self.graph, params).forward(tokens, passes=passes, predicts=self.task.predicts)
 
+    def forward_each(self, params: Any, tokens: jax.Array, passes: int) -> tuple[jax.Array, jax.Array]:
+        """The same logits, and [N, B, T', V] of every pass over the T' tokens of windows that sleep."""
+        model = nnx.merge(self.graph, params)
+        logits, hidden = model.forward_each(tokens, passes=passes, predicts=self.task.predicts)
+        return logits, model.pass_logits(hidden)
+
 
 @dataclasses.dataclass(frozen=True)
 class Method(abc.ABC):
@@ -41,6 +48,7 @@ class Method(abc.ABC):
 
     A step of the loop is, all in one compiled program:
 
+        batch         = a task's, with what `draw` adds
         batch, memory = prepare(problem, params, memory, batch, key, passes)        whole batch, no gradient: samples, rewards, a teacher's logits
         n             = count(batch)
         loss          = Σ over devices and microbatches of  loss(…, part, passes, n)[0]
@@ -66,6 +74,10 @@ class Method(abc.ABC):
     def memory(self, batch_size: int) -> Any:
         """Arrays of its own that the method carries from step to step: a pytree, () for none. They are saved with the optimiser's."""
         return ()
+
+    def draw(self, task: Task, config: RunConfig, batch: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """What the loss reads of the task beyond `sleepnet.data.KEYS`, by name, rows first: drawn on the host with the batch, a function of it alone."""
+        return {}
 
     def prepare(self, problem: Problem, params: Any, memory: Any, batch: Batch, key: jax.Array | None, passes: int) -> tuple[Batch, Any]:
         """What the loss needs and no gradient goes through, added to the batch, and the memory after the step."""

@@ -42,6 +42,24 @@ class Hybrid(WindowReader):
         """
         return self.forward_until(tokens, loss_mask, passes=passes, predicts=predicts)[0]
 
+    def forward_each(
+        self, tokens: jax.Array, loss_mask=None, *, passes: int | None = None, predicts: tuple[bool, ...] | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """`forward`, and what every pass of every sleep wrote, for losses on the passes themselves.
+
+        Args and raises: as `forward`; N is no value, and `config.sleep.gradient` full, or last with one pass: then a pass learns from its own
+          loss alone, and what it got from the passes before enters as a constant.
+
+        Returns:
+          The logits, and hidden [N, B, T', D] of each pass of the loop over the T' tokens of windows that sleep. `pass_logits` reads them.
+        """
+        logits, hidden = self._forward(tokens, loss_mask, passes, predicts, None, each=True)
+        return logits, jnp.concatenate(hidden, axis=2) if hidden else jnp.zeros((0, *tokens.shape, self.config.width), jnp.dtype(self.config.dtype))
+
+    def pass_logits(self, hidden: jax.Array) -> jax.Array:
+        """Logits [..., V] float32 that the model's own norm and head read from what a pass wrote, [..., D]."""
+        return self._logits(hidden)
+
     def forward_until(
         self, tokens: jax.Array, loss_mask=None, *, passes: int | jax.Array | None = None, predicts: tuple[bool, ...] | None = None,
         halt: float | jax.Array | None = 0.0,
@@ -53,11 +71,16 @@ class Hybrid(WindowReader):
         Returns:
           The logits, and the passes over windows that sleep, taken together: int32 [B].
         """
+        logits, used = self._forward(tokens, loss_mask, passes, predicts, halt)
+        return logits, sum(used, jnp.zeros((tokens.shape[0],), jnp.int32))
+
+    def _forward(self, tokens, loss_mask, passes, predicts, halt, each=False):
+        """Logits, and for each run of windows the passes [B] asleep, or, with `each`, what every pass wrote, [N, B, T, D]."""
         inputs.check_tokens(tokens, self.config.vocab_size)
         batch_size, length = tokens.shape
         predicts = self._layout(length, loss_mask, predicts)
         passes = self.config.sleep.passes if passes is None else passes
-        size, start, logits, used = self.config.window, 0, [], jnp.zeros((batch_size,), jnp.int32)
+        size, start, logits, used = self.config.window, 0, [], []
         fast_weights, survivors = self._begin(batch_size)
         while start < length:
             predicting = predicts[start // size]
@@ -66,9 +89,9 @@ class Hybrid(WindowReader):
             run = 1 if alone else _alike(predicts[start // size:], length - start, size)
             chunk = tokens[:, start:start + run * size]
             count, ends = (self.config.sleep.predict_passes, None) if predicting else (passes, halt)
-            hidden, fast_weights, survivors, more = self._read_run(chunk, fast_weights, survivors, run, count, predicting, ends)
+            hidden, fast_weights, survivors, more = self._read_run(chunk, fast_weights, survivors, run, count, predicting, ends, each and not predicting)
             logits.append(self._logits(hidden) if predicting else self._no_logits(chunk))
-            used = used if predicting else used + more
+            used += [] if predicting else [more]
             start += run * size
         return self._of_known(tokens, jnp.concatenate(logits, axis=1)), used
 
@@ -80,12 +103,12 @@ class Hybrid(WindowReader):
         known_B = jnp.all((tokens >= 0) & (tokens < self.config.vocab_size), axis=1)
         return jnp.where(known_B[:, None, None], logits, jnp.nan)
 
-    def _reader(self, passes, causal, halt):
+    def _reader(self, passes, causal, halt, each):
         """`_read` of (tokens, fast weights, survivors); computed again in the backward pass if that is the policy."""
         if self.config.recomputed != "chunk":
-            return functools.partial(self._read, passes=passes, causal=causal, halt=halt)
+            return functools.partial(self._read, passes=passes, causal=causal, halt=halt, each=each)
         graph, params = nnx.split(self, nnx.Param)
-        read = lambda params, *window: nnx.merge(graph, params)._read(*window, passes, causal=causal, halt=halt)
+        read = lambda params, *window: nnx.merge(graph, params)._read(*window, passes, causal=causal, halt=halt, each=each)
         return functools.partial(jax.checkpoint(read), params)
 
     def _layout(self, length, loss_mask, predicts):
@@ -101,20 +124,21 @@ class Hybrid(WindowReader):
             raise ValueError(f"predicts has {len(predicts)} entries, but {length} tokens are {windows} windows of {self.config.window}")
         return tuple(bool(value) for value in predicts)
 
-    def _read_run(self, tokens, fast_weights, survivors, run, passes, predicting, halt):
+    def _read_run(self, tokens, fast_weights, survivors, run, passes, predicting, halt, each):
         """`run` windows that all sleep, or all predict, one after the other and compiled once; as `_read`, with hidden None where they sleep."""
         if run == 1:
-            hidden, *kept, used = self._reader(passes, predicting, halt)(tokens, fast_weights, survivors)
+            hidden, *kept, used = self._reader(passes, predicting, halt, each)(tokens, fast_weights, survivors)
             return hidden if predicting else None, *kept, used
         graph, params = nnx.split(self, nnx.Param)
         chunks = jnp.stack(jnp.split(tokens, run, axis=1))
 
         def body(carry, chunk):
-            hidden, *carry, used = nnx.merge(graph, params)._reader(passes, predicting, halt)(chunk, *carry)
+            hidden, *carry, used = nnx.merge(graph, params)._reader(passes, predicting, halt, each)(chunk, *carry)
             return tuple(carry), (hidden if predicting else None, used)
 
         kept, (hidden, used) = jax.lax.scan(body, (fast_weights, survivors), chunks)
-        return hidden if hidden is None else rearrange(hidden, "w b t d -> b (w t) d"), *kept, jnp.sum(used, axis=0)
+        used = rearrange(used, "w n b t d -> n b (w t) d") if each else jnp.sum(used, axis=0)
+        return hidden if hidden is None else rearrange(hidden, "w b t d -> b (w t) d"), *kept, used
 
     # Streaming
 
@@ -194,7 +218,7 @@ class Hybrid(WindowReader):
         inputs.check_state(state, self.config)
         passes = self.config.sleep.passes if passes is None else passes
         window = state.window
-        awake = window.fast_weights, self._evict(window.kv_cache, window.length)
+        awake = self._turn(window.fast_weights), self._evict(window.kv_cache, window.length)
         counted = isinstance(passes, int)
         if counted and passes == 1:
             return self._open(*awake)

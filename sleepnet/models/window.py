@@ -11,6 +11,7 @@ from sleepnet.mesh import BATCH, constrain, gathered
 from sleepnet.models.block import Block
 from sleepnet.models.linear import Linear
 from sleepnet.models.norms import RMSNorm
+from sleepnet.models.turn import turned
 from sleepnet.state import FastWeights, KvCache
 
 _KEPT = jax.checkpoint_policies.save_only_these_names("chunk_states", "chunk_inverses")  # what the rules keep of their walk over the chunks
@@ -57,14 +58,14 @@ class WindowReader(nnx.Module):
             hidden = hidden + jax.lax.dynamic_slice_in_dim(_whole(self.positions), first, tokens.shape[1])[None]
         return hidden.astype(jnp.dtype(self.config.dtype))
 
-    def _read(self, tokens, fast_weights, survivors, passes, newest=None, causal=False, halt=None, strict=False):
+    def _read(self, tokens, fast_weights, survivors, passes, newest=None, causal=False, halt=None, strict=False, each=False):
         """Reads one window `passes` times; `causal` where it predicts; `strict` as in `_embed`.
 
         A pass that began with the S of the pass before would have read the whole window, the answers included: where
         something is predicted, every pass begins with the window's first S.
 
         Returns hidden [B, T, D] of the last pass, S, the KV entries that outlive the window, which ends `newest` tokens in (None: T), and the
-        passes of each sequence, which `halt` may end early.
+        passes of each sequence, which `halt` may end early; with `each` instead of the last the hidden of every pass of the loop, [N, B, T, D].
         """
         config = self.config
         rules = dataclasses.replace(config.sleep, reset_fast_weights=True) if causal else config.sleep
@@ -97,13 +98,17 @@ class WindowReader(nnx.Module):
         if halt is not None and not (isinstance(halt, float) and halt == 0.0):
             hidden, fast_weights, entries, used = sleeping.run_until(*loop, most=passes, tolerance=halt, config=rules)
         else:
-            hidden, fast_weights, entries = sleeping.run_passes(*loop, passes=passes, config=rules)
-            used = jnp.full((tokens.shape[0],), passes, jnp.int32)
+            hidden, fast_weights, entries, *used = sleeping.run_passes(*loop, passes=passes, config=rules, each=each)
+            used = used[0] if each else jnp.full((tokens.shape[0],), passes, jnp.int32)
         context = after(context, entries)
         hidden, fast_weights, entries = span(stop, len(config.pattern))((params, context), hidden, fast_weights)
         cache = KvCache(*after(context, entries)[1:])
         newest = tokens.shape[1] if newest is None else newest
-        return hidden, fast_weights, self._evict(cache, newest), used
+        return hidden, self._turn(fast_weights), self._evict(cache, newest), used
+
+    def _turn(self, fast_weights: FastWeights) -> FastWeights:
+        """S at the next window's start."""
+        return turned(fast_weights, self.config.head_dim) if self.config.turn_keys else fast_weights
 
     def _evict(self, cache: KvCache, newest) -> KvCache:
         """The slots that outlive a window which ends `newest` tokens in."""

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sleepnet import seeds
+from sleepnet.errors import UsageError
 from sleepnet.tasks.machinery.arguments import choice, require, whole
 from sleepnet.tasks.machinery.splits import SPLITS
 
@@ -82,6 +83,37 @@ class Task(abc.ABC):
     def instances(self, tokens: np.ndarray) -> set[Hashable]:
         """Returns the instances that an example's tokens hold, by which splits differ: the whole example unless a task knows better."""
         return {tokens.tobytes()}
+
+    @property
+    def most_steps(self) -> int | None:
+        """The most steps of its computation that `steps_of` can tell; None: as many as are asked for; 0: the task has none to tell."""
+        return 0
+
+    def steps_of(self, batch: Mapping[str, np.ndarray], most: int) -> np.ndarray:
+        """Returns what a solver holds after 0, 1, … `most` steps of the computation, int32 [B, most + 1, T], by the vectorised path.
+
+        In windows that sleep: at the tokens of what is computed on, what stands there after j steps; PAD elsewhere. In windows that predict: what the
+        answers were if the computation ended after j steps; PAD where a task's answers do not hang on the steps. Where the tokens say how many
+        steps are asked for, nothing moves after them.
+
+        Args:
+          batch: as `batch` returns it; `tokens` and `targets` are read.
+          most: at least 0.
+
+        Raises:
+          UsageError: more steps than `most_steps`.
+        """
+        raise UsageError(f"task {self.name} has no steps of a computation to tell: method.name=taught needs a task that has, such as rule110")
+
+    def solve_steps(self, tokens: np.ndarray, most: int) -> np.ndarray:
+        """Returns `steps_of` of one example, int32 [most + 1, T], read from the tokens alone by a plain solver that shares no code with it."""
+        raise UsageError(f"task {self.name} has no steps of a computation to tell")
+
+    def _count_steps(self, most: int) -> int:
+        """`most`, where there are so many steps to tell."""
+        if self.most_steps is not None and whole("most", most, 0) > self.most_steps:
+            raise UsageError(f"task {self.title} has at most {self.most_steps} steps to tell, not {most}: fewer passes will do (model.sleep.passes, train.random_passes)")
+        return most
 
     def baselines(self) -> dict[str, Any]:
         """Returns what guessing scores on the test split.

@@ -198,6 +198,48 @@ class Group(Task):
 
         return draw_members(propose, len(index), key[1], most)[:, 0]
 
+    # Steps of the computation: spans that double, as a parallel scan has them. A span that reaches its window's start takes all before it along.
+
+    @property
+    def most_steps(self) -> int | None:
+        return 0 if self.running else None
+
+    def steps_of(self, batch: Mapping[str, np.ndarray], most: int) -> np.ndarray:
+        self._count_steps(most)
+        word, table = batch["tokens"][:, : self._context].astype(np.int64), np.pad(_table(self.group) + 1, (1, 0))
+        table[0], table[:, 0] = np.arange(len(table)), np.arange(len(table))
+        within = np.arange(self._context) % self.window
+        told, whole_word, product = np.zeros((len(word), most + 1, self.seq_len), np.int32), np.empty_like(word), np.zeros(len(word), np.int64)
+        for place in range(self._context):
+            whole_word[:, place] = product = table[product, word[:, place]]
+        span = word  # of each place the product of the 2^j elements that end there
+        for step in range(most + 1):
+            reach = 1 << min(step, 62)
+            if step and reach <= self.window:
+                earlier = np.pad(span, ((0, 0), (reach // 2, 0)))[:, : self._context]
+                span = table[np.where(within >= reach // 2, earlier, 0), span]
+            held = np.where((within < reach) & (step > 0), whole_word, span)
+            told[:, step, : self._context] = np.where(word == PAD, PAD, held)
+            if not self.chain_of_thought:
+                told[:, step, self._context] = held[:, -1]
+        return told
+
+    def solve_steps(self, tokens: np.ndarray, most: int) -> np.ndarray:
+        told, words = np.zeros((most + 1, len(tokens)), np.int32), tokens[: self._context].tolist()
+        number = {self.token(token): token for token in range(self.vocab_size)}
+        for step in range(most + 1):
+            for place, token in enumerate(words):
+                first = place // self.window * self.window
+                start = max(place + 1 - 2**step, 0) if place + 1 - 2**step > first else 0 if step else place
+                at = list(range(5)) if self.group != "Z60" else 0
+                for word in (self.token(t) for t in words[start : place + 1] if t != PAD):
+                    at = (at + int(word)) % _CYCLIC if self.group == "Z60" else [int(word[i]) - 1 for i in at]
+                if token != PAD:
+                    told[step, place] = number[str(at) if self.group == "Z60" else "".join(str(i + 1) for i in at)]
+            if not self.chain_of_thought:
+                told[step, self._context] = told[step, self._context - 1]
+        return told
+
     def solve(self, tokens: np.ndarray) -> np.ndarray:
         products, at = [], list(range(5)) if self.group != "Z60" else 0
         number = {self.token(token): token for token in range(self.vocab_size)}

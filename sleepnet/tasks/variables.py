@@ -217,6 +217,30 @@ class Variables(Task):
 
         return draw_members(propose, len(index), key[1], 2 * self._assignments)[:, 0]
 
+    most_steps = None
+
+    def steps_of(self, batch: Mapping[str, np.ndarray], most: int) -> np.ndarray:
+        tokens, row = batch["tokens"], np.arange(len(batch["tokens"]))[:, None]
+        held = np.broadcast_to(np.arange(self.vocab_size), (len(tokens), self.vocab_size)).copy()
+        b, equals = np.nonzero(tokens == EQUALS)
+        held[b, tokens[b, equals - 1]] = tokens[b, equals + 1]
+        there = np.zeros(tokens.shape, bool)
+        there[b, equals + 1], there[:, self._context :] = True, True
+        told, at = np.zeros((len(tokens), most + 1, self.seq_len), np.int32), tokens
+        for step in range(most + 1):
+            told[:, step] = np.where(there, at, PAD)
+            at = held[row, at]
+        return told
+
+    def solve_steps(self, tokens: np.ndarray, most: int) -> np.ndarray:
+        held, words = self._read(tokens), list(map(self.token, tokens.tolist()))
+        number, told = {self.token(token): token for token in range(self.vocab_size)}, np.zeros((most + 1, len(tokens)), np.int32)
+        for place, word in enumerate(words):
+            if place >= self._context or words[place - 1] == "=":
+                for step in range(most + 1):
+                    told[step, place], word = number[word], held.get(word, word)
+        return told
+
     def solve(self, tokens: np.ndarray) -> np.ndarray:
         held, words = self._read(tokens), list(map(self.token, tokens.tolist()))
         answers = {str(value + 1): self._first_value + value for value in range(self.values)}

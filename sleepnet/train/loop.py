@@ -68,7 +68,10 @@ def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dic
         stack.callback(checkpoints.close)
         with compiled.cached(config.compile_cache, workdir), meshes.use(mesh), preempt.watch() as told:
             rows = sharding.rows(mesh, settings.batch_size)
-            source = data.BatchSource(examples, seed=config.seed, batch_size=settings.batch_size, steps=settings.steps, rows=rows, first=settings.first_example)
+            source = data.BatchSource(
+                examples, seed=config.seed, batch_size=settings.batch_size, steps=settings.steps, rows=rows, first=settings.first_example,
+                more=lambda batch: learning.method.draw(task, config, batch),
+            )
             frozen = jax.jit(lambda tree: tree, out_shardings=sharding.shardings(begin.frozen, mesh))(begin.frozen) if begin.frozen else {}
             return _run(Leg(config, workdir, task, learning, begin, frozen, mesh, source, rows, checkpoints, told, quiet))
 

@@ -63,6 +63,32 @@ def batch(task: Layout, key: tuple[int, int], index: np.ndarray) -> dict[str, An
     }
 
 
+def steps_of(task: Layout, tokens: np.ndarray, most: int) -> np.ndarray:
+    """Returns, at the second name of each edge, the name 0 … `most` hops on from it: int32 [B, most + 1, T]; see `Task.steps_of`.
+
+    Names end together: of a longer one there is room for its last letters alone.
+    """
+    B, P, row = len(tokens), task.name_tokens[1], np.arange(len(tokens))[:, None]
+    edges = tokens[:, : task.edge_tokens]
+    ends = edges >= FIRST_NAME + task.names
+    count = ends.sum(1)  # names that are written, two an edge
+    end = np.argsort(~ends, axis=1, kind="stable")[:, : 2 * task.nodes]  # where each ends
+    begins = np.concatenate([edges.shape[1] - (edges != PAD).sum(1)[:, None], end[:, :-1] + 1], 1)
+    at = end[:, :, None] - np.arange(P)  # from the last letter back
+    inside = (at >= begins[:, :, None]) & (np.arange(2 * task.nodes)[:, None] < count[:, None, None])
+    letters = np.where(inside, np.take_along_axis(edges, np.maximum(at, 0).reshape(B, -1), 1).reshape(at.shape), PAD)
+    code = (letters.astype(np.int64) * (task.vocab_size ** np.arange(P))).sum(2)
+    first, second = code[:, ::2], code[:, 1::2]  # of a missing edge 0
+    after = (second[:, :, None] == first[:, None, :]).argmax(2)  # the edge that goes on from where this one leads
+    told, edge = np.zeros((B, most + 1, task.seq_len), np.int32), np.broadcast_to(np.arange(task.nodes), second.shape)
+    for step in range(most + 1):
+        held = letters[row, 2 * edge + 1]
+        b, e, p = np.nonzero(inside[:, 1::2] & (held != PAD))
+        told[b, step, at[:, 1::2][b, e, p]] = held[b, e, p]
+        edge = after[row, edge]
+    return told
+
+
 def _write(out: np.ndarray, values: np.ndarray, written: np.ndarray, begin: np.ndarray) -> None:
     """Writes the marked values of each row side by side into `out`, from column `begin` [B] on."""
     place = np.cumsum(written, 1) + (begin - 1 + np.arange(len(out)) * out.shape[1])[:, None]

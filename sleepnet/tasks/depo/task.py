@@ -121,6 +121,28 @@ class Depo(Layout):
     def batch_at(self, seed: int, split: str, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
         return arrays.batch(self, self._key(seed, split), self._indices(indices))
 
+    most_steps = None
+
+    def steps_of(self, batch: Mapping[str, np.ndarray], most: int) -> np.ndarray:
+        return arrays.steps_of(self, batch["tokens"], most)
+
+    def solve_steps(self, tokens: np.ndarray, most: int) -> np.ndarray:
+        told, words, after = np.zeros((most + 1, len(tokens)), np.int32), tokens[: self.edge_tokens].tolist(), self._read_edges(tokens.tolist())
+        name, places, names = [], [], 0
+        for t, word in enumerate(words):
+            if word != PAD:
+                name, places = [*name, word], [*places, t]
+            if word >= FIRST_NAME + self.names:
+                names += 1
+                for step in range(most + 1) if names % 2 == 0 else ():
+                    node = tuple(name)
+                    for _ in range(step):
+                        node = after[node]
+                    for place, letter in zip(reversed(places), reversed(node)):
+                        told[step, place] = letter
+                name, places = [], []
+        return told
+
     def solve(self, tokens: np.ndarray) -> np.ndarray:
         last, query = FIRST_NAME + self.names, FIRST_NAME + 2 * self.names
         words, targets = tokens.tolist(), np.full(len(tokens), PAD, np.int32)

@@ -1,6 +1,7 @@
 """Reads a text of gsm as a person would, and solves it by substitution. It shares nothing with what wrote the text but the words."""
+import math
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 
 _NAME = r"the number of (\w+) in (?:each (\w+) in )?(\w+)"
 _ASKED = re.compile(f"What is {_NAME}\\?")
@@ -31,6 +32,7 @@ class Reading:
                 self.equals.setdefault((what, each, town), []).append(_amount(amount))
             else:
                 self.unknown = (what, each, town)
+        self._rounds: dict[Name, float] = {}
         self.told = set(self.equals) | ({self.unknown} if self.unknown else set())
 
     def members(self, total: Name) -> list[tuple[Name, ...]]:
@@ -97,6 +99,31 @@ class Reading:
             raise ValueError(f"{number} is not what {top} can be")
         return x
 
+    def rounds(self, name: Name) -> float:
+        """Returns after how many rounds a quantity's value is known, all that can be computed in a round being computed at once: 0 where it is told,
+        infinity where it hangs on what is not known."""
+        if name not in self._rounds:
+            needs = self.needs(name)
+            self._rounds[name] = math.inf if name == self.unknown else 1 + max(map(self.rounds, needs)) if needs else 0
+        return self._rounds[name]
+
+    def rounds_of_all(self, most: int) -> list[dict[Name, int]]:
+        """Returns what is known after 0 … `most` rounds, worked out round by round."""
+        known: dict[Name, int] = {}
+        for name, amounts in self.equals.items():
+            if not self.needs(name) and name != self.unknown:
+                known[name] = amounts[0]
+        rounds = [known]
+        totals = {other for name in self.told for other in self.needs(name)} - self.told
+        for _ in range(most):
+            known = dict(rounds[-1])
+            for name in self.told | totals:
+                needs = self.needs(name)
+                if needs and name not in known and all(need in rounds[-1] for need in needs):
+                    known[name] = self.value(name, 0, dict(rounds[-1]))
+            rounds.append(known)
+        return rounds
+
     def core(self) -> list[Name]:
         """Returns the quantities that the answer follows from, in solving order."""
         order: dict[Name, None] = {}
@@ -123,6 +150,17 @@ class Reading:
             for amount in self.equals.get(name, ())
         )
         return self.asked, self.unknown, frozenset(said)
+
+
+def sentences(words: list[str]) -> Iterator[tuple[Name, int]]:
+    """Yields the quantity that each sentence is about, and where its full stop stands."""
+    start = 0
+    for at, word in enumerate(words):
+        if word in ("?", "."):
+            found = _SENTENCE.search(" ".join(words[start : at + 1]).replace(" .", ".").lower())
+            if found:
+                yield found.groups(default="")[:3], at
+            start = at + 1
 
 
 def _written(name: Name) -> str:

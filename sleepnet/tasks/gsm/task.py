@@ -29,7 +29,7 @@ from sleepnet.tasks.gsm.fillers import Filler
 from sleepnet.tasks.gsm.graph import LARGEST_CONSTANT, Die, die
 from sleepnet.tasks.gsm.guesses import guesses
 from sleepnet.tasks.gsm.problem import Names, Problem, draw_problem, fingerprint, name_all
-from sleepnet.tasks.gsm.reader import Reading
+from sleepnet.tasks.gsm.reader import Name, Reading, sentences
 from sleepnet.tasks.gsm.text import Writer, longest_name, longest_problem, longest_solution, shortest_sentence
 from sleepnet.tasks.gsm.words import ANSWER, MOST_PARTS, MOST_PLACES, MOST_THINGS, SOLUTION, Vocabulary
 from sleepnet.tasks.machinery import philox
@@ -221,6 +221,31 @@ class Gsm(Task):
         stacked = {field: np.stack([example[field] for example in examples]) for field in ("tokens", "targets", "loss_mask", "answer")}
         difficulty = {axis: np.stack([example["difficulty"][axis] for example in examples]) for axis in self.difficulty_axes}
         return {**stacked, "difficulty": difficulty}
+
+    most_steps = None
+
+    def steps_of(self, batch: Mapping[str, np.ndarray], most: int) -> np.ndarray:
+        # as for examples, there is no vectorised path
+        told = np.zeros((len(batch["tokens"]), most + 1, self.seq_len), np.int32)
+        for row, tokens in enumerate(batch["tokens"]):
+            reading, values = self._read(tokens), {}
+            for name, place in self._sentences(tokens):
+                since = reading.rounds(name)
+                if since <= most and 0 <= reading.value(name, 0, values) <= self.limit:
+                    told[row, int(since) :, place] = self._vocabulary.number + values[name]
+        return told
+
+    def solve_steps(self, tokens: np.ndarray, most: int) -> np.ndarray:
+        told = np.zeros((most + 1, self.seq_len), np.int32)
+        for step, known in enumerate(self._read(tokens).rounds_of_all(most)):
+            for name, place in self._sentences(tokens):
+                if 0 <= known.get(name, -1) <= self.limit:
+                    told[step, place] = self._vocabulary.number + known[name]
+        return told
+
+    def _sentences(self, tokens: np.ndarray) -> list[tuple[Name, int]]:
+        """Returns what each sentence that ends in a window which sleeps is about, and where its full stop stands."""
+        return [(name, at) for name, at in sentences([self.token(token) for token in tokens.tolist()]) if not self.predicts[at // self.window]]
 
     def solve(self, tokens: np.ndarray) -> np.ndarray:
         targets = np.full(self.seq_len, PAD, np.int32)

@@ -197,6 +197,41 @@ class Khop(Task):
 
         return draw_members(propose, len(index), key[1], count)[:, 0]
 
+    most_steps = None
+
+    def steps_of(self, batch: Mapping[str, np.ndarray], most: int) -> np.ndarray:
+        string, (B, n) = batch["tokens"][:, : self.length], (len(batch["tokens"]), self.length)
+        hop, after, row = np.full((B, n + 1), n), np.full((B, self.letters + 1), n), np.arange(B)
+        for place in range(n):
+            hop[:, place] = after[row, string[:, place]]
+            after[row, string[:, place]] = place + 1
+        told, letters = np.zeros((B, most + 1, self.seq_len), np.int32), np.pad(string, ((0, 0), (0, 1)))
+        asked = batch["tokens"][:, n:] - self._query(0)
+        at, end = np.broadcast_to(np.arange(n), (B, n)), np.full((B, self.queries), n - 1)
+        for step in range(most + 1):
+            told[:, step, :n], told[:, step, n:] = letters[row[:, None], at], letters[row[:, None], end]
+            at, end = hop[row[:, None], at], np.where(step < asked, hop[row[:, None], end], end)
+        return told
+
+    def solve_steps(self, tokens: np.ndarray, most: int) -> np.ndarray:
+        words = [self.token(token) for token in tokens.tolist()]
+        string, told = "".join(words[: self.length]), np.zeros((most + 1, len(tokens)), np.int32)
+
+        def letter(place: int, hops: int) -> int:
+            for _ in range(hops):
+                earlier = string.rfind(string[place], 0, place)
+                if earlier < 0:
+                    return PAD
+                place = earlier + 1
+            return int(tokens[place])
+
+        for step in range(most + 1):
+            for place in range(self.length):
+                told[step, place] = letter(place, step)
+            for place in range(self.length, self.seq_len):
+                told[step, place] = letter(self.length - 1, min(step, int(words[place][5:-1])))
+        return told
+
     def solve(self, tokens: np.ndarray) -> np.ndarray:
         words = [self.token(token) for token in tokens.tolist()]
         string, targets = "".join(words[: self.length]), [PAD] * self.length

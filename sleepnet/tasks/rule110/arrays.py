@@ -65,6 +65,23 @@ def _chains(task: Layout, cells_BxSxC: np.ndarray, steps: np.ndarray) -> np.ndar
     return np.where(np.arange(task.written) < steps[:, None, None] * C, chain_BxSxW, PAD)
 
 
+def steps_of(task: Layout, tokens: np.ndarray, most: int) -> np.ndarray:
+    """Returns what stands at each cell after 0 … `most` steps, and what each query's answer then is: int32 [B, most + 1, T]; see `Task.steps_of`."""
+    B, S, C = len(tokens), task.strings, task.width
+    rows = tokens[:, task.context - S * task.unit : task.context].reshape(B, S, task.unit)
+    cells = (rows[:, :, -C:] == ONE).astype(np.uint8).reshape(B * S, C)
+    seen = history(cells, rule=task.rule, steps=most, boundary=task.boundary, wanted=np.arange(C)).transpose(2, 0, 1).reshape(B, S, most + 1, C)
+    if task.ranged:
+        last = task.step_range[0] + rows[:, :, :1, None] - task.first_depth
+        seen = np.take_along_axis(seen, np.minimum(np.arange(most + 1)[:, None], last), axis=2)
+    told, seen = np.zeros((B, most + 1, task.seq_len), np.int32), np.swapaxes(ZERO + seen.astype(np.int32), 1, 2)
+    at = task.context + (np.arange(S) - S)[:, None] * task.unit + task.unit - C + np.arange(C)
+    told[:, :, at] = seen
+    if not task.chain_of_thought:
+        told[:, :, task.asked(0)] = seen[..., task.wanted]
+    return told
+
+
 def _states(task: Layout, key: tuple[int, int], index: np.ndarray) -> np.ndarray:
     """Returns the rows' first states, packed: uint64 [B, S, W], cell 0 in the highest bit."""
     W = -(-task.width // 64)

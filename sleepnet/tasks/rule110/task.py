@@ -103,6 +103,24 @@ class Rule110(Layout):
             for left, centre, right in zip(around, around[1:], around[2:])
         ]
 
+    most_steps = None
+
+    def steps_of(self, batch: Mapping[str, np.ndarray], most: int) -> np.ndarray:
+        return arrays.steps_of(self, batch["tokens"], most)
+
+    def solve_steps(self, tokens: np.ndarray, most: int) -> np.ndarray:
+        told, words = np.zeros((most + 1, len(tokens)), np.int32), self._words(tokens)
+        for row, cells in enumerate(self._read_rows(words)):
+            start = self.context - (self.strings - row) * self.unit + self.unit - self.width
+            asked = next((int(word[3:-1]) for word in words if word.startswith("<t=")), most)
+            state = [int(cell) for cell in cells]
+            for step in range(most + 1):
+                told[step, start : start + self.width] = [(ZERO, ONE)[cell] for cell in state]
+                if not self.chain_of_thought:
+                    told[step, self.asked(0)[row]] = [(ZERO, ONE)[state[(self.cell + group) % self.width]] for group in range(self.cells)]
+                state = self._step(state) if step < asked else state
+        return told
+
     def batch_at(self, seed: int, split: str, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
         return arrays.batch(self, self._key(seed, split), self._indices(indices))
 
