@@ -30,22 +30,25 @@ def examples(task: Task, folder: str, *, seed: int, count: int) -> Task | Export
 class BatchSource:
     """Batch i of a run: examples first + i · batch_size … of the training split, drawn by the task's vectorised path or read from its export.
 
-    `more` gives, of a batch, what a method reads beside the task's own fields. `rows` are the rows of each batch that are drawn here, all if None: which examples a batch holds does not depend on them.
+    `more` gives, of a batch, what a method reads beside the task's own fields; `passes` gives the N of batch i, for a task that follows it. `rows` are the rows of each batch that are drawn here, all if None: which examples a batch holds does not depend on them.
     """
 
     def __init__(self, task: Task | Exported, *, seed: int, batch_size: int, steps: int, rows: np.ndarray | None = None, first: int = 0,
-                 more: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] | None = None):
+                 more: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] | None = None, passes: Callable[[int], int] | None = None):
         self.task, self.seed, self.batch_size, self.steps, self.first = task, seed, batch_size, steps, first
-        self.more = more or (lambda batch: {})
+        self.more, self.passes = more or (lambda batch: {}), passes or (lambda index: 1)
         self.rows = np.arange(batch_size) if rows is None else rows
         of = task.task if isinstance(task, Exported) else task
-        self.name, self.vocab_size = of.name, of.vocab_size
+        self.name, self.vocab_size, self.follows_passes = of.name, of.vocab_size, of.follows_passes
+        if self.follows_passes and of is not task:
+            raise UsageError("task.folder holds targets of one number of passes, and the task follows the passes of the run: leave task.folder empty")
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        batch = self.task.batch_at(self.seed, "train", self.first + int(index) * self.batch_size + self.rows)
+        task = self.task.at(self.passes(int(index))) if self.follows_passes else self.task
+        batch = task.batch_at(self.seed, "train", self.first + int(index) * self.batch_size + self.rows)
         for key in ("tokens", "targets"):
             least, most = batch[key].min(), batch[key].max()
             if least < 0 or most >= self.vocab_size:

@@ -59,7 +59,7 @@ def evaluate(
     Args:
       model: has `config` (a ModelConfig) and `forward(tokens, passes=N, predicts=…)`, N an int32 scalar; parameters and hashable values only.
       task: what it is graded on.
-      passes: N, each ≥ 1.
+      passes: N, each ≥ 1; each is asked what the task asks of so many, where it follows them.
       examples: E ≥ 1.
       batch_size: examples read at a time; the result does not depend on it.
       seed: of the examples.
@@ -73,6 +73,10 @@ def evaluate(
       UsageError: a count below 1, a halt with nothing to end, a model whose vocabulary or window is not the task's, or a chain of thought that can't be written.
     """
     _check(model.config, task, passes, examples, batch_size, halt)
+    if task.follows_passes:
+        told = dict(examples=examples, batch_size=batch_size, seed=seed, split=split, halt=halt, own_chain=own_chain, keep_answers=keep_answers)
+        step = lambda i: progress and (lambda done, total: progress(i * total + done, len(passes) * total))
+        return [row for i, count in enumerate(passes) for row in evaluate(model, task.at(count), passes=[count], **told, progress=step(i))]
     if own_chain:
         own.check(model.config, task)
     graph, params = nnx.split(model, nnx.Param)

@@ -36,10 +36,12 @@ class Problem:
         return nnx.merge(self.graph, params).forward(tokens, passes=passes, predicts=self.task.predicts)
 
     def forward_each(self, params: Any, tokens: jax.Array, passes: int) -> tuple[jax.Array, jax.Array]:
-        """The same logits, and [N, B, T', V] of every pass over the T' tokens of windows that sleep."""
-        model = nnx.merge(self.graph, params)
-        logits, hidden = model.forward_each(tokens, passes=passes, predicts=self.task.predicts)
-        return logits, model.pass_logits(hidden)
+        """The same logits, and what every pass wrote, [N, B, T', D] over the T' tokens of windows that sleep."""
+        return nnx.merge(self.graph, params).forward_each(tokens, passes=passes, predicts=self.task.predicts)
+
+    def pass_logits(self, params: Any, hidden: jax.Array) -> jax.Array:
+        """[…, V] logits that the model's own norm and head read from what a pass wrote, […, D]."""
+        return nnx.merge(self.graph, params).pass_logits(hidden)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ def turned(fast_weights: FastWeights, key_dim: int) -> FastWeights:
     """
     half = key_dim // 2
     angle = jnp.pi * (jnp.arange(half, dtype=jnp.float32) + 0.5) / half
-    cos, sin = jnp.cos(angle)[:, None], jnp.sin(angle)[:, None]
+    cos, sin = jnp.cos(angle)[None, None, None, :, None], jnp.sin(angle)[None, None, None, :, None]
 
     def turn(layer):
         pairs = layer.reshape(*layer.shape[:2], -1, 2, half, layer.shape[-1])

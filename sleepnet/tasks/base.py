@@ -89,6 +89,11 @@ class Task(abc.ABC):
         """The most steps of its computation that `steps_of` can tell; None: as many as are asked for; 0: the task has none to tell."""
         return 0
 
+    @property
+    def least_passes(self) -> int:
+        """The fewest passes, one that reads and one for each step, after which a sleeping window can hold what is asked; 1 where no number is known beforehand."""
+        return 1
+
     def steps_of(self, batch: Mapping[str, np.ndarray], most: int) -> np.ndarray:
         """Returns what a solver holds after 0, 1, … `most` steps of the computation, int32 [B, most + 1, T], by the vectorised path.
 
@@ -114,6 +119,15 @@ class Task(abc.ABC):
         if self.most_steps is not None and whole("most", most, 0) > self.most_steps:
             raise UsageError(f"task {self.title} has at most {self.most_steps} steps to tell, not {most}: fewer passes will do (model.sleep.passes, train.random_passes)")
         return most
+
+    @property
+    def follows_passes(self) -> bool:
+        """Whether what is asked hangs on the passes of the sleep: then `at` says what, for each N."""
+        return False
+
+    def at(self, passes: int) -> "Task":
+        """Returns the task that a model with N passes is asked: itself, unless it `follows_passes`. The examples are the same but for targets and difficulty."""
+        return self
 
     def baselines(self) -> dict[str, Any]:
         """Returns what guessing scores on the test split.

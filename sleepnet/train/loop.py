@@ -70,7 +70,7 @@ def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dic
             rows = sharding.rows(mesh, settings.batch_size)
             source = data.BatchSource(
                 examples, seed=config.seed, batch_size=settings.batch_size, steps=settings.steps, rows=rows, first=settings.first_example,
-                more=lambda batch: learning.method.draw(task, config, batch),
+                more=lambda batch: learning.method.draw(task, config, batch), passes=lambda step: costs.passes_at(config, step),
             )
             frozen = jax.jit(lambda tree: tree, out_shardings=sharding.shardings(begin.frozen, mesh))(begin.frozen) if begin.frozen else {}
             return _run(Leg(config, workdir, task, learning, begin, frozen, mesh, source, rows, checkpoints, told, quiet))

@@ -25,6 +25,17 @@ def turned(x, position, theta):
     return np.concatenate([pairs.real, pairs.imag], axis=-1)
 
 
+def aged(S, K):
+    """Keys one boundary later: channel i of a pair with channel i + K/2, turned by π (2 i + 1) / K."""
+    S = S.copy()
+    for h, row in np.ndindex(len(S), S.shape[1] // K):
+        part = S[h, row * K:(row + 1) * K].copy()
+        for i in range(K // 2):
+            pair = (part[i] + 1j * part[i + K // 2]) * np.exp(1j * np.pi * (2 * i + 1) / K)
+            S[h, row * K + i], S[h, row * K + i + K // 2] = pair.real, pair.imag
+    return S
+
+
 def attention_by_hand(config, p, x, tokens, first, past):
     heads = lambda name: (x @ p[name]["kernel"]).reshape(len(x), config.heads, config.head_dim)
     q, k, v = rms(heads("q"), p["q_scale"]), rms(heads("k"), p["k_scale"]), heads("v")
@@ -128,6 +139,8 @@ def by_hand(config, params, tokens, predicts, passes):
         memory = current
         if config.sleep.eviction == "hard":
             memory = {i: {} if kind == "A" else memory[i] for i, kind in enumerate(config.pattern)}
+        if config.turn_keys:
+            memory = {i: memory[i] if kind == "A" else aged(memory[i], config.head_dim) for i, kind in enumerate(config.pattern)}
         ends.append([memory[i] for i, kind in enumerate(config.pattern) if kind == "G"])
         logits.append(rms(x, p["final_norm"]["scale"]) @ p["head"]["kernel"] if labelled else np.zeros((len(window), config.vocab_size)))
     return np.concatenate(logits), ends

@@ -266,3 +266,42 @@ def test_what_is_settled_is_of_all_layers_together():
 def test_an_end_that_can_not_come_is_refused(most, tolerance):
     with pytest.raises(ValueError, match=f"most={most}"):
         run_until(block_pass, *ARGUMENTS, most=most, tolerance=tolerance, config=SleepConfig())
+
+
+EACH = [SleepConfig(**loop) for loop in LOOPS]
+
+
+@pytest.mark.parametrize("passes", [1, 2, 5, UNROLLED_PASSES + 2])
+@pytest.mark.parametrize("config", EACH, ids=["hidden", "reinject", "reset"])
+def test_what_each_pass_writes_is_what_fewer_passes_end_with(config, passes):
+    *end, each = run_passes(block_pass, *ARGUMENTS, passes=passes, config=config, each=True)
+    assert_close(tuple(end), plain(config, passes, *ARGUMENTS), rtol=1e-6)
+    assert each.shape == (passes, B, T, D)
+    for j in range(passes):
+        np.testing.assert_allclose(each[j], plain(config, j + 1, *ARGUMENTS)[0], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("passes", [1, 4])
+def test_with_each_a_last_gradient_goes_one_pass_back_from_every_pass(passes):
+    config = SleepConfig(gradient="last")
+    weight = jax.random.normal(jax.random.key(3), (passes, B, T, D))
+    score = lambda *arguments: jnp.sum(weight * run_passes(block_pass, *arguments, passes=passes, config=config, each=True)[3])
+    got = jax.grad(score, argnums=(0, 1, 2, 3))(*ARGUMENTS)
+    total = None
+    for j in range(passes):  # each pass alone, from constants that came through the embedding and the first S
+        if j == 0:
+            one = lambda weights, embedding, start, gain: jnp.sum(weight[0] * block_pass(weights, embedding, start)[0])
+            grads = jax.grad(one, argnums=(0, 1, 2, 3))(*ARGUMENTS)
+        else:
+            hidden, state, _ = plain(config, j, *ARGUMENTS)
+            one = lambda weights, embedding, start, gain, hidden, state: jnp.sum(weight[j] * one_more(config, weights, embedding, start, gain, hidden, state)[0])
+            *grads, to_hidden, to_state = jax.grad(one, argnums=range(6))(*ARGUMENTS, hidden, state)
+            grads = (grads[0], grads[1] + to_hidden, jax.tree.map(jnp.add, grads[2], to_state), grads[3])
+        total = grads if total is None else jax.tree.map(jnp.add, total, tuple(grads))
+    assert_close(got, total)
+
+
+@pytest.mark.parametrize("passes, config", [(jnp.int32(3), SleepConfig()), (3, SleepConfig(gradient="implicit")), (3, SleepConfig(gradient="last", gradient_passes=2))])
+def test_each_is_refused_where_it_has_no_meaning(passes, config):
+    with pytest.raises(ValueError, match="each needs a fixed number of passes"):
+        run_passes(block_pass, *ARGUMENTS, passes=passes, config=config, each=True)

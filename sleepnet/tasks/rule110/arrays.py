@@ -2,6 +2,7 @@
 
 Dimension letters: B examples, S strings, W words of 64 cells that hold a row, C cells of a row, A cells asked for.
 """
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from sleepnet.tasks.rule110.layout import CELLS, DEPTH, ONE, QUERY, ZERO, Layout
 
 _ENUMERABLE = 24  # up to this width, baselines are scored on every state of the test split
 _SAMPLE = 2**18
+_ROWS = 2**14  # that whole rows are scored on
 
 
 def batch(task: Layout, key: tuple[int, int], index: np.ndarray) -> dict[str, Any]:
@@ -42,19 +44,24 @@ def batch(task: Layout, key: tuple[int, int], index: np.ndarray) -> dict[str, An
         tokens_BxSxW[:, :, 0] = task.query
         tokens[:, task.context :] = tokens_BxSxW.reshape(B, -1)
         asked_BxSxA = np.stack([task.asked(t) for t in range(task.step_range[1] + 1)])[steps]
-        answer[np.arange(B)[:, None, None], asked_BxSxA] = np.arange(task.cells)
+        answer[np.arange(B)[:, None, None], asked_BxSxA] = _groups(task)
     else:
         seen = _history(task, cells_BxSxC.reshape(-1, task.width), task.wanted)
         label_BxSxA = seen[np.repeat(steps, S), :, np.arange(B * S)].reshape(B, S, task.cells)
         asked = task.asked(0)
-        tokens[:, asked], targets[:, asked], answer[:, asked] = task.query[:, None], ZERO + label_BxSxA.astype(np.int32), np.arange(task.cells)
+        tokens[:, asked], targets[:, asked], answer[:, asked] = task.query[:, None], ZERO + label_BxSxA.astype(np.int32), _groups(task)
     return {
         "tokens": tokens,
         "targets": targets,
         "loss_mask": targets != PAD,
         "answer": answer,
-        "difficulty": {"steps": np.repeat(steps[:, None], task.cells, 1).astype(np.int32)},
+        "difficulty": {"steps": np.repeat(steps[:, None], task.answers, 1).astype(np.int32)},
     }
+
+
+def _groups(task: Layout) -> np.ndarray:
+    """Returns the answer that each cell asked for belongs to: [1 or S, 1 or A]."""
+    return np.arange(task.strings)[:, None] if task.graded == "rows" else np.arange(task.cells)[None]
 
 
 def _chains(task: Layout, cells_BxSxC: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -126,11 +133,27 @@ def baselines(task: Layout) -> dict[str, Any]:
         count, one = np.bincount(codes[0], minlength=256), np.bincount(codes[0], weights=labels[0][t], minlength=256)
         return float(((2 * one > count)[codes[1]] == labels[1][t]).mean())
 
+    def whole(codes: list[np.ndarray], t: int) -> float:
+        """How often all cells of a row are right by `fitted`'s rule, each read from its own neighbourhood."""
+        cells = groups[1][:_ROWS]
+        count, one = np.bincount(codes[0], minlength=256), np.bincount(codes[0], weights=labels[0][t], minlength=256)
+        rule, right = 2 * one > count, np.ones(len(cells), bool)
+        seen = history(cells, rule=task.rule, steps=t, boundary=task.boundary, wanted=task.wanted)[t]
+        for i in range(task.cells):
+            turned = _seven_cells(task, np.roll(cells, -i, axis=1)) if codes[1].any() else 0
+            right &= rule[turned] == seen[i]
+        return float(right.mean())
+
+    rows = task.graded == "rows"
     nearby = "The likelier label given the depth and the seven cells around the one asked for."
     return {
-        "chance": _score(task, "Every label by the toss of a coin.", lambda t: 0.5),
-        "constant": _score(task, "The likelier label at this depth, always.", lambda t: fitted([c * 0 for c in codes], t)),
-        "seven_cells": _score(task, nearby, lambda t: fitted(codes, t)),
+        name: _score(task, meaning, functools.partial(fitted, of), functools.partial(whole, of) if rows else None) if of else
+        _score(task, meaning, lambda t: 0.5, (lambda t: 0.5**task.cells) if rows else None)
+        for name, meaning, of in (
+            ("chance", "Every label by the toss of a coin.", None),
+            ("constant", "The likelier label at this depth, always.", [c * 0 for c in codes]),
+            ("seven_cells", nearby, codes),
+        )
     }
 
 
@@ -140,10 +163,10 @@ def _seven_cells(task: Layout, cells: np.ndarray) -> np.ndarray:
     return np.packbits(around[:, task.cell : task.cell + 7], axis=1)[:, 0]
 
 
-def _score(task: Layout, meaning: str, right: Callable[[int], float]) -> dict[str, Any]:
-    """Scores a guess that gets each label right with probability `right(t)`: the rows are independent."""
+def _score(task: Layout, meaning: str, right: Callable[[int], float], whole: Callable[[int], float] | None) -> dict[str, Any]:
+    """Scores a guess that gets each label right with probability `right(t)`: the rows are independent; and a row's cells with `whole(t)`, where they are one answer."""
     least, most = task.step_range
-    by = {t: {"label": p, "exact": p**task.strings} for t in range(least, most + 1) for p in [right(t)]}
+    by = {t: {"label": p, "exact": whole(t) if whole else p**task.strings} for t in range(least, most + 1) for p in [right(t)]}
     mean = {metric: sum(score[metric] for score in by.values()) / len(by) for metric in ("label", "exact")}
     return {"meaning": meaning, **mean, "by": {"steps": by}}
 

@@ -20,12 +20,14 @@ class Layout(Task):
       rule: the automaton's number, 0 … 255.
       width: cells of a row.
       strings: rows of an example.
+      follow_passes: t is N − 1 of whoever sleeps, `at`: nobody tells it but the passes. Where no N is known, t is `steps`.
       steps: how often the rule is applied: a number, or (lo, hi), drawn uniformly per example and shown as a token.
       boundary: "periodic", or "zero". With zeros Rule 110's first cell is absorbing: answering 1 is right almost always.
       cell: the cell that is asked for, or the first of them.
       cells: how many are asked for, counted to the right round the ring.
       chain_of_thought: write the rows on the way after the query: learned, not graded. Of several rows each is told by its name.
       window: L; None: one row, with its name and t where they are written.
+      graded: what an answer is: "cells", a cell of all rows; or "rows", all cells asked for of a row.
       steps_rise: training examples before the largest t drawn grows by one, for each of the last growths up to `steps[1]`;
         empty: the whole range throughout. A curriculum over the order of the training examples alone.
     """
@@ -40,6 +42,8 @@ class Layout(Task):
     chain_of_thought: bool = False
     window: int | None = None
     steps_rise: tuple[int, ...] = ()
+    follow_passes: bool = False
+    graded: str = "cells"
 
     def __post_init__(self) -> None:
         self._set(
@@ -60,6 +64,10 @@ class Layout(Task):
         require(ranged or not self.steps_rise, f"steps_rise={self.steps_rise} needs a range of steps, such as steps=(1, {steps})")
         steps_rise = rising("steps_rise", self.steps_rise, steps[1] - steps[0] + 1 if ranged else 1)
         require(isinstance(self.chain_of_thought, bool), f"chain_of_thought={self.chain_of_thought!r} must be True or False")
+        choice("graded", self.graded, ("cells", "rows"))
+        require(isinstance(self.follow_passes, bool), f"follow_passes={self.follow_passes!r} must be True or False")
+        told = "steps" if ranged else "chain_of_thought" if self.chain_of_thought else ""
+        require(not (self.follow_passes and told), f"follow_passes=True lets the passes say how many steps, which {told}={getattr(self, told or 'steps')!r} tells too: use one number and no chain")
         self._set(steps=steps, steps_rise=steps_rise)
         window, rows = self.unit if self.window is None else whole("window", self.window, 1), self.strings * self.unit
         if self.chain_of_thought:
@@ -71,7 +79,7 @@ class Layout(Task):
         self._set(window=window)
         length = self.context + self.strings * self.written if self.chain_of_thought else int(self.asked(0)[-1, -1]) + 1
         self._set(
-            answers=self.cells, seq_len=length, vocab_size=self.first_depth + (steps[1] - steps[0] + 1 if ranged else 0),
+            answers=self.strings if self.graded == "rows" else self.cells, seq_len=length, vocab_size=self.first_depth + (steps[1] - steps[0] + 1 if ranged else 0),
             predicts=tuple(start >= self.context for start in range(0, length, window)),
         )
         self._check_splits(2**self.width)

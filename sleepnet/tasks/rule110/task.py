@@ -28,7 +28,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sleepnet.tasks.base import PAD
+from sleepnet.tasks.base import PAD, Task
 from sleepnet.tasks.machinery import philox
 from sleepnet.tasks.machinery.arguments import tell_rise, whole
 from sleepnet.tasks.machinery.splits import MAX_ATTEMPTS, belongs, empty_split, mix64_int
@@ -40,13 +40,13 @@ from sleepnet.tasks.rule110.layout import CELLS, DEPTH, ONE, QUERY, ZERO, Layout
 @register
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rule110(Layout):
-    """Predict cells of an elementary cellular automaton after `steps` steps. An answer group is one cell, of all rows."""
+    """Predict cells of an elementary cellular automaton after `steps` steps. An answer group is one cell, of all rows, or all cells of one row."""
 
     name: ClassVar[str] = "rule110"
     version: ClassVar[int] = 1
     difficulty_axes: ClassVar[tuple[str, ...]] = ("steps",)
     axis_words: ClassVar[Mapping[str, str]] = {"steps": "t, steps of the automaton"}
-    added: ClassVar[Mapping[str, Any]] = {"chain_of_thought": False}
+    added: ClassVar[Mapping[str, Any]] = {"chain_of_thought": False, "follow_passes": False, "graded": "cells"}
 
     # The plain path: one example, to be read.
 
@@ -72,13 +72,13 @@ class Rule110(Layout):
                 if not self.chain_of_thought:
                     tokens[position] = self.query[string]
                     targets[position] = ONE if cells[(self.cell + group) % self.width] else ZERO
-                answer[position] = group
+                answer[position] = string if self.graded == "rows" else group
         return {
             "tokens": tokens,
             "targets": targets,
             "loss_mask": targets != PAD,
             "answer": answer,
-            "difficulty": {"steps": np.full(self.cells, steps, np.int32)},
+            "difficulty": {"steps": np.full(self.answers, steps, np.int32)},
         }
 
     def _state(self, key: tuple[int, int], index: int, string: int) -> list[int]:
@@ -102,6 +102,19 @@ class Rule110(Layout):
             self.rule >> (4 * left + 2 * centre + right) & 1
             for left, centre, right in zip(around, around[1:], around[2:])
         ]
+
+    @property
+    def follows_passes(self) -> bool:
+        return self.follow_passes
+
+    def at(self, passes: int) -> Task:
+        return dataclasses.replace(self, steps=passes - 1, follow_passes=False) if self.follow_passes else self
+
+    # Steps of the computation.
+
+    @property
+    def least_passes(self) -> int:
+        return 1 if self.follow_passes else self.step_range[1] + 1
 
     most_steps = None
 
@@ -173,6 +186,8 @@ class Rule110(Layout):
     def explain(self) -> str:
         least, most = self.step_range
         steps = f"{least} steps" if least == most else "t steps"
+        if self.follow_passes:
+            steps = f"N − 1 steps, N being the passes of the sleep ({least} where no N is known),"
         drawn = "" if least == most else f" t is drawn from {least} … {most} and written before every row{tell_rise(self.steps_rise)}."
         queries, asked = "then one `?` per row", f"The label of a `?` is cell {self.cell} of its row"
         if self.cells > 1:
