@@ -10,6 +10,7 @@ from sleepnet.tasks import exported
 from sleepnet.tasks.base import Task
 from sleepnet.tasks.machinery.arguments import choice, whole
 from sleepnet.tasks.machinery.splits import SPLITS
+from sleepnet.tasks.machinery import steps
 from sleepnet.tasks.registry import get, names, task_class
 
 _EXAMPLES = """examples:
@@ -51,8 +52,8 @@ def _describe(task: Task, options: argparse.Namespace) -> int:
 
 def _sample(task: Task, options: argparse.Namespace) -> int:
     for index in range(options.start, options.start + options.n):
-        text = task.mark(task.example(options.seed, options.split, index))
-        print(f"example {index} of seed {options.seed}, split {options.split}:\n{text}\n")
+        example = task.example(options.seed, options.split, index)
+        print(f"example {index} of seed {options.seed}, split {options.split}:", task.mark(example), *filter(None, [steps.mark(task, example)]), "", sep="\n")
     return 0
 
 

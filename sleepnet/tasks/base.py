@@ -14,6 +14,7 @@ import numpy as np
 
 from sleepnet import seeds
 from sleepnet.errors import UsageError
+from sleepnet.tasks.machinery import steps
 from sleepnet.tasks.machinery.arguments import choice, require, whole
 from sleepnet.tasks.machinery.splits import SPLITS
 
@@ -194,7 +195,7 @@ class Task(abc.ABC):
         ]
         parts += [f"  {name:12} {b['label']:.4f}  {b['exact']:.4f}  {b['meaning']}" for name, b in self.baselines().items()]
         parts += ["", "Example 0 of seed 0, split test:", self.mark(self.example(0, "test", 0))]
-        return "\n".join(parts)
+        return "\n".join(parts + ([told] if (told := steps.mark(self, self.example(0, "test", 0))) else ["It has no steps of a computation that passes could be taught by."]))
 
     def mark(self, example: Mapping[str, Any]) -> str:
         """Returns an example window by window, with its labels beside the tokens they belong to, and then in words."""

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 
 from sleepnet.tasks.base import FIELDS, PAD, Task
+from sleepnet.tasks.machinery import steps
 from sleepnet.tasks.machinery.screen import Step
 from sleepnet.tasks.machinery.splits import SPLITS
 
 _BATCH = 256
+_STEPS = 4  # of the computation
 _PLAIN = 64  # examples of a split that the plain path draws again: it is some hundred times as slow
 
 
@@ -55,6 +57,7 @@ def check(task: Task, *, count: int, splits: Iterable[str] = tuple(SPLITS), seed
                 _check_batch(task, batch, report, lambda row: f"example {start + row} of seed {seed}, split {split}")
                 for index in range(start, start + size):
                     if index % max(1, count // _PLAIN) == 0:
+                        _check_steps(task, batch, index - start, f"example {index} of seed {seed}, split {split}")
                         _check_plain(task.example(seed, split, index), row_of(batch, index - start), index, seed, split)
                         report.plain += 1
             for row, tokens in enumerate(batch["tokens"]):
@@ -96,6 +99,15 @@ def _check_plain(want: Mapping[str, Any], got: Mapping[str, Any], index: int, se
         pair = [example[name] if name in FIELDS else example["difficulty"].get(name) for example in (want, got)]
         if pair[1] is None or pair[0].dtype != pair[1].dtype or not np.array_equal(*pair):
             raise Fault(f"example {index} of seed {seed}, split {split}: {name} of the vectorised path is not the plain path's", got)
+
+
+def _check_steps(task: Task, batch: Mapping[str, Any], row: int, name: str) -> None:
+    """Raises Fault where the steps that are told of an example are not the solver's."""
+    if task.most_steps != 0:
+        most = _STEPS if task.most_steps is None else min(_STEPS, task.most_steps)
+        told = task.steps_of({key: batch[key][row : row + 1] for key in ("tokens", "targets")}, most)[0]
+        if what := steps.disagreement(task, batch["tokens"][row], told):
+            raise Fault(f"{name}: the steps of its computation: {what}", row_of(batch, row))
 
 
 def disagreement(task: Task, example: Mapping[str, Any]) -> str | None:
