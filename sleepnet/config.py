@@ -228,6 +228,11 @@ class RunConfig:
         object.__setattr__(self, "resume", {"True": "latest", "False": "never"}.get(str(self.resume), self.resume))
         refusals.run(self)
 
+    @property
+    def all_passes(self) -> tuple[int, ...]:
+        """Every N that a step of training may have."""
+        return self.train.random_passes or (self.model.sleep.passes,)
+
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Any of the dataclasses above as plain JSON values (tuples become lists)."""

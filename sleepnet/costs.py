@@ -5,11 +5,6 @@ from sleepnet import build, methods
 from sleepnet.config import RunConfig
 
 
-def all_passes(config: RunConfig) -> tuple[int, ...]:
-    """Every N that a step of the run may have."""
-    return config.train.random_passes or (config.model.sleep.passes,)
-
-
 def passes_at(config: RunConfig, step: int) -> int:
     """N of a step: `model.sleep.passes`, or one of `train.random_passes`, drawn by (seed, step) alone."""
     if not config.train.random_passes:
@@ -27,7 +22,7 @@ def of_step(config: RunConfig) -> dict[int, int]:
     """N → FLOPs of a step with so many passes, forward and backward, all that its method prepares counted; see `sleepnet.models.flops`."""
     task, method = build.task_of(config), methods.of(config)
     model = build.fit(config.model, task)
-    return {passes: method.flops(model, task, passes) * config.train.batch_size for passes in all_passes(config)}
+    return {passes: method.flops(model, task, passes) * config.train.batch_size for passes in config.all_passes}
 
 
 def of_steps(config: RunConfig, steps: int) -> int:
@@ -42,6 +37,6 @@ def expected(config: RunConfig) -> float:
     starts = [0, *(since for since in config.train.passes_rise if since < steps)]
     total = 0.0
     for start, stop in zip(starts, [*starts[1:], steps]):
-        drawn = _drawn(config, start) or all_passes(config)
+        drawn = _drawn(config, start) or config.all_passes
         total += (stop - start) * sum(costs[passes] for passes in drawn) / len(drawn)
     return total / steps

@@ -158,7 +158,7 @@ def run(config: Any) -> None:
         raise UsageError(f"phase={config.phase!r} must be letters, digits, '_', '-' or '.'")
     if not config.compile_cache:
         raise UsageError("compile_cache='' must be workdir, off, or a folder")
-    asleep = config.train.random_passes or (config.model.sleep.passes,)
+    asleep = config.all_passes
     _memory(config.model, max(asleep))
     _rule(config.model)
     _loop(config.model, max(asleep), max(*asleep, config.model.sleep.predict_passes))

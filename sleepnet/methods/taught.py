@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sleepnet import costs, losses
+from sleepnet import losses
 from sleepnet.errors import UsageError, nearest
 from sleepnet.methods import base
 from sleepnet.methods.answers import graded
@@ -52,7 +52,7 @@ class Taught(base.Method):
 
     def _most(self, config) -> int:
         """The most steps that a label tells."""
-        return self.heads or max(costs.all_passes(config)) - 1
+        return self.heads or max(config.all_passes) - 1
 
     def check(self, config, task):
         if "G" not in config.model.pattern or all(task.predicts):
@@ -62,8 +62,8 @@ class Taught(base.Method):
             raise UsageError(f"method.name='taught' with N = {self._most(config) + 1} needs {self._most(config)} steps of a computation, of which task {task.title} "
                              f"has {what} to tell: use fewer passes (model.sleep.passes, train.random_passes), or method.name='answers'")
         least = task.least_passes
-        if self.labels == "steps" and min(costs.all_passes(config)) < least:
-            raise UsageError(f"model.sleep.passes={min(costs.all_passes(config))} is too few for task {task.title}: a pass a step, and one that reads, are {least}; "
+        if self.labels == "steps" and min(config.all_passes) < least:
+            raise UsageError(f"model.sleep.passes={min(config.all_passes)} is too few for task {task.title}: a pass a step, and one that reads, are {least}; "
                              f"use N = {least} or more (model.sleep.passes, train.random_passes)")
         sleep = config.model.sleep
         if sleep.gradient == "implicit" or sleep.gradient == "last" and sleep.gradient_passes != 1:
