@@ -22,12 +22,12 @@ def get_config():
     config.base = presets.cpu_size("rule110", dict(width=24, strings=4, steps=8, follow_passes=True), steps=STEPS, batch_size=BATCH)
     config.base.train.random_passes, config.base.train.passes_rise = (3, 6, 9), (400, 800)
     config.base.model.sleep.passes = 9
-    config.base.model.turn_keys = True
+    config.base.model.turn_keys = "windows"
     config.base.eval.examples = 4096
     config.base.eval.passes = (3, 6, 9, 17, 33, 65)
     config.arms = [
         dict(name="taught", label="a label at every pass, keys that turn", overrides=TAUGHT),
-        dict(name="unturned", label="a label at every pass, keys that stay", overrides={**TAUGHT, "model.turn_keys": False}),
+        dict(name="unturned", label="a label at every pass, keys that stay", overrides={**TAUGHT, "model.turn_keys": "never"}),
         dict(name="untaught", label="labels at the answer alone, keys that turn", overrides={}),
     ]
     config.seeds, config.reference = (0, 1), "taught"

@@ -48,7 +48,7 @@ class ModelConfig:
     conv: str = "fixed"  # its taps: fixed (over q, k and v), or dynamic (each token makes its own, over v alone; Jet)
     rule: str = "gated_delta"  # fast-weight rule, one of sleepnet.rules or your own as "module:NAME"
     beta_max: float = 1.0  # write strength lies in (0, beta_max); 2 lets the delta rules turn a key's value round (negative eigenvalues)
-    turn_keys: bool = False  # at every boundary the keys of S turn, so that windows don't write over one another; see sleepnet.models.turn
+    turn_keys: str = "never"  # keys of S turn, so that one does not write over the other, behind windows, or behind every pass; see sleepnet.models.turn
     decay_start: str = "windows"  # what heads forget before training: windows (little in a window), or mamba2; read by rules that decay
     rope_theta: float = 10000.0
     window_positions: bool = True  # add a learned embedding of a token's place in its window; RoPE alone knows only distances
@@ -68,6 +68,10 @@ class ModelConfig:
         """First block of the loop and the one behind its last."""
         stop = self.sleep.loop_stop
         return self.sleep.loop_start, len(self.pattern) if stop == -1 else stop
+
+    def layers(self, first: int, last: int) -> tuple[int, ...]:
+        """Which fast weights are those of blocks `first` … `last` − 1."""
+        return tuple(range(self.pattern[:first].count("G"), self.pattern[:last].count("G")))
 
     @property
     def state_shape(self) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from sleepnet import rules, seeds, trust
 from sleepnet.errors import UsageError
 
 # keys that fast-weight blocks alone read, and what they say by default
-_OF_FAST_WEIGHTS = {"rule": "gated_delta", "beta_max": 1.0, "conv": "fixed", "decay_start": "windows"}
+_OF_FAST_WEIGHTS = {"rule": "gated_delta", "beta_max": 1.0, "conv": "fixed", "decay_start": "windows", "turn_keys": "never"}
 
 
 def choice(key: str, value: str, choices: tuple[str, ...]) -> None:
@@ -50,6 +50,7 @@ def model(config: Any) -> None:
     trust.named(config.rule)
     rules.get(config.rule)
     choice("model.conv", config.conv, ("fixed", "dynamic"))
+    choice("model.turn_keys", config.turn_keys, ("never", "windows", "passes"))
     choice("model.decay_start", config.decay_start, ("windows", "mamba2"))
     choice("model.dtype", config.dtype, ("float32", "bfloat16"))
     choice("model.remat", config.remat, ("none", "pass", "chunk", "named"))

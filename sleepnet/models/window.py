@@ -78,12 +78,14 @@ class WindowReader(nnx.Module):
         cache = survivors.append(blank)
         context = (valid, cache.keys, cache.values, jnp.concatenate([survivors.valid, valid], axis=1))
 
-        def span(first, last):
+        def span(first, last, looped=False):
             def block_pass(weights, hidden, fast_weights):
                 params, (valid, keys, values, seen) = weights
                 hidden, fast_weights, _, cache = nnx.merge(graph, params)._advance(
                     first, last, hidden, fast_weights, None, KvCache(keys, values, seen), valid, survivors.valid.shape[1]
                 )
+                if looped and config.turn_keys == "passes":
+                    fast_weights = turned(fast_weights, config.head_dim, config.layers(first, last))
                 return hidden, fast_weights, (cache.keys, cache.values) if keeps else ()
             return block_pass
 
@@ -93,7 +95,8 @@ class WindowReader(nnx.Module):
         hidden = self._embed(tokens, strict=strict)
         hidden, fast_weights, entries = span(0, start)((params, context), hidden, fast_weights)
         context = after(context, entries)
-        block_pass = jax.checkpoint(span(start, stop), policy=_KEPT) if config.recomputed == "named" else span(start, stop)
+        block_pass = span(start, stop, looped=True)
+        block_pass = jax.checkpoint(block_pass, policy=_KEPT) if config.recomputed == "named" else block_pass
         loop = (block_pass, (params, context), hidden, fast_weights, self.loop_gain[...])
         if halt is not None and not (isinstance(halt, float) and halt == 0.0):
             hidden, fast_weights, entries, used = sleeping.run_until(*loop, most=passes, tolerance=halt, config=rules)
@@ -104,11 +107,15 @@ class WindowReader(nnx.Module):
         hidden, fast_weights, entries = span(stop, len(config.pattern))((params, context), hidden, fast_weights)
         cache = KvCache(*after(context, entries)[1:])
         newest = tokens.shape[1] if newest is None else newest
-        return hidden, self._turn(fast_weights), self._evict(cache, newest), used
+        return hidden, self._turn(fast_weights, self.config.loop), self._evict(cache, newest), used
 
-    def _turn(self, fast_weights: FastWeights) -> FastWeights:
-        """S at the next window's start."""
-        return turned(fast_weights, self.config.head_dim) if self.config.turn_keys else fast_weights
+    def _turn(self, fast_weights: FastWeights, done: tuple[int, int] = (0, 0)) -> FastWeights:
+        """S at the next window's start; the last of its passes may have turned that of the blocks `done` already."""
+        config = self.config
+        if config.turn_keys == "never":
+            return fast_weights
+        kept = config.layers(*done) if config.turn_keys == "passes" else ()
+        return turned(fast_weights, config.head_dim, tuple(i for i in range(len(fast_weights.layers)) if i not in kept))
 
     def _evict(self, cache: KvCache, newest) -> KvCache:
         """The slots that outlive a window which ends `newest` tokens in."""

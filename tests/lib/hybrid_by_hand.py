@@ -135,12 +135,14 @@ def by_hand(config, params, tokens, predicts, passes):
             kept = current
             x, current = blocks(x, start, stop, source, place)
             current = {i: current[i] if start <= i < stop else kept[i] for i in current}
+            if config.turn_keys == "passes":
+                current = {i: aged(current[i], config.head_dim) if start <= i < stop and config.pattern[i] == "G" else current[i] for i in current}
         x, current = blocks(x, stop, len(config.pattern), current, place)
         memory = current
         if config.sleep.eviction == "hard":
             memory = {i: {} if kind == "A" else memory[i] for i, kind in enumerate(config.pattern)}
-        if config.turn_keys:
-            memory = {i: memory[i] if kind == "A" else aged(memory[i], config.head_dim) for i, kind in enumerate(config.pattern)}
+        late = [i for i, kind in enumerate(config.pattern) if kind == "G" and not (config.turn_keys == "passes" and start <= i < stop)]
+        memory = {i: aged(memory[i], config.head_dim) if i in late and config.turn_keys != "never" else memory[i] for i in memory}
         ends.append([memory[i] for i, kind in enumerate(config.pattern) if kind == "G"])
         logits.append(rms(x, p["final_norm"]["scale"]) @ p["head"]["kernel"] if labelled else np.zeros((len(window), config.vocab_size)))
     return np.concatenate(logits), ends

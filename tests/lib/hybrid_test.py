@@ -19,15 +19,15 @@ PIECES = ((3, 1, 1), (1, 1, 3), (1, 3, 1), (3, 1, 1), (1, 3))
 SMALL = {"vocab_size": VOCAB, "window": L, "width": 8, "heads": 1, "head_dim": 8, "mlp_width": 16}
 CASES = {
     "AG": (SMALL, {"passes": 3}),
-    "AGAG_sliding_middle": ({**SMALL, "pattern": "AGAG"}, {"passes": 2, "eviction": "sliding", "loop_start": 1, "loop_stop": 3}),
+    "AGAG_sliding_middle": ({**SMALL, "pattern": "AGAG", "turn_keys": "passes"}, {"passes": 2, "eviction": "sliding", "loop_start": 1, "loop_stop": 3}),
     "GG_hebbian": (
-        {**SMALL, "pattern": "GG", "rule": "gated_hebbian", "mlp_width": 0, "window_positions": False, "heads": 2, "head_dim": 4, "turn_keys": True},
+        {**SMALL, "pattern": "GG", "rule": "gated_hebbian", "mlp_width": 0, "window_positions": False, "heads": 2, "head_dim": 4, "turn_keys": "passes"},
         {"passes": 3, "carry": "hidden"},
     ),
     "G_kda": ({**SMALL, "pattern": "G", "rule": "kda", "heads": 2, "head_dim": 4, "beta_max": 2.0, "mlp_width": 0}, {"passes": 2}),
     "G_delta": ({**SMALL, "pattern": "G", "rule": "delta", "beta_max": 2.0, "mlp_width": 0}, {"passes": 2}),
     "G_undecayed_hebbian": ({**SMALL, "pattern": "G", "rule": "hebbian", "mlp_width": 0}, {"passes": 2}),
-    "G_momentum": ({**SMALL, "pattern": "G", "rule": "momentum", "mlp_width": 0, "head_dim": 4, "turn_keys": True}, {"passes": 2}),
+    "G_momentum": ({**SMALL, "pattern": "G", "rule": "momentum", "mlp_width": 0, "head_dim": 4, "turn_keys": "windows"}, {"passes": 2}),
     "G_jet": ({**SMALL, "pattern": "G", "conv": "dynamic", "width": 16, "mlp_width": 0, "heads": 2, "head_dim": 4}, {"passes": 2}),
     "AA_sliding": ({**SMALL, "pattern": "AA", "heads": 2, "head_dim": 6, "rope_theta": 20.0}, {"passes": 2, "eviction": "sliding", "carry": "hidden"}),
     "GA_none": ({**SMALL, "pattern": "GA"}, {"passes": 2, "eviction": "none"}),

@@ -101,7 +101,7 @@ def test_what_cannot_be_taught_is_refused_by_its_key(values, said):
 @pytest.fixture(scope="module")
 def model():
     """A small model of two strings, its task and a batch with steps."""
-    config = config_of(model__turn_keys=True)
+    config = config_of(model__turn_keys="windows")
     task = build.task_of(config)
     batch = task.batch(0, "train", 0, 6)
     return build.model_of(config, task), task, batch | {"steps": task.steps_of(batch, 2)}
@@ -217,10 +217,10 @@ def test_keys_turn_so_that_ages_are_apart():
     K, V = 8, 3
     key = np.ones(K) / np.sqrt(K)
     state = FastWeights((jnp.asarray(np.einsum("k,v->kv", key, [1.0, 2, 3]), jnp.float32)[None, None],))
-    rotation = np.asarray(turned(FastWeights((jnp.eye(K)[None, None],)), K).layers[0][0, 0])
+    rotation = np.asarray(turned(FastWeights((jnp.eye(K)[None, None],)), K, (0,)).layers[0][0, 0])
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(K), atol=1e-6)
     for age in range(K):
         power = np.linalg.matrix_power(rotation, age)
         np.testing.assert_allclose(state.layers[0][0, 0], np.einsum("k,v->kv", power @ key, [1.0, 2, 3]), atol=1e-5)
         np.testing.assert_allclose(power @ key @ key, float(age == 0), atol=1e-5)
-        state = turned(state, K)
+        state = turned(state, K, (0,))
