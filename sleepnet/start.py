@@ -53,6 +53,12 @@ def find(config: RunConfig, task: Task, workdir: Path) -> Start:
     return _first(config, shapes, make, workdir)
 
 
+def model(config: RunConfig, task: Task) -> nnx.Module:
+    """The model that `config.start` names, as the run begins with it; raises UsageError as `find`."""
+    graph, params = nnx.split(nnx.eval_shape(lambda: build.model_of(config, task)), nnx.Param)
+    return nnx.merge(graph, _fitting(config, nnx.to_pure_dict(params), _elsewhere(config)[0]))
+
+
 def _first(config: RunConfig, shapes: Any, make: Callable[[], Any], workdir: Path) -> Start:
     """A run's beginning, all of it read or made."""
     whole, record = _elsewhere(config) if config.start else (make(), {"start": "", "kind": "fresh", "flops": 0, "tokens": 0, "chain": []})

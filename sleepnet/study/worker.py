@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from sleepnet import cli, lock, trust
 
@@ -79,6 +80,7 @@ def work(folder: Path) -> None:
     begun = dataclasses.replace(config, start=run.get("start", config.start))
     # one for all runs of the study: another seed, phase, or arm of the same shapes compiles nothing; outside of it stands what train would do alone
     with compiled.cached(config.compile_cache, study_of(folder)):
+        before = _before(begun, folder)
         result = train(begun, folder / "train", quiet=True)
         loaded = load_model(folder / "train")
         grade = lambda task, examples: evaluate(
@@ -89,6 +91,7 @@ def work(folder: Path) -> None:
             batch_size=config.eval.batch_size,
             own_chain=task.thinks and config.model.sleep.predict_passes == 1,
             keep_answers=True,
+            recall=True,
         )
         rows = grade(loaded.task, config.eval.examples)
         tests = {
@@ -109,7 +112,24 @@ def work(folder: Path) -> None:
         "device": device.device_kind if device.platform != "cpu" else f"{platform.machine()} CPU",
         **({"before": run["before"]} if "before" in run else {}),
         **({"tests": tests} if tests else {}),
+        **({"begun": before} if before else {}),
     })
+
+
+def _before(config: Any, folder: Path) -> list[dict[str, Any]]:
+    """How the run's test goes with the parameters that it starts from, once for all; [] of a run of fresh ones."""
+    from sleepnet import build, start
+    from sleepnet.eval.runner import evaluate
+    from sleepnet.files import read_json, write_json
+
+    path = folder / "begun.json"
+    if config.start and not path.exists():
+        task = build.task_of(config)
+        rows = evaluate(
+            start.model(config, task), task, passes=(config.model.sleep.passes,), examples=config.eval.examples, batch_size=config.eval.batch_size, recall=True,
+        )
+        write_json(path, {"rows": [row for row in rows if row["axis"] == "all"]})
+    return read_json(path, "remove it and run the study again")["rows"] if config.start else []
 
 
 def _run(argv: list[str] | None) -> None:

@@ -325,8 +325,8 @@ def test_points_without_a_law_still_say_what_was_recalled(run, tmp_path):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["--out=a"], "give one of --points=FILE or --simulate=FORM"),
-    (["--points=a", "--simulate=power", "--out=a"], "give either --points=FILE or --simulate=FORM, not both"),
+    (["--out=a"], "give one of --points=FILE, --outcomes=FOLDER and --simulate=FORM"),
+    (["--points=a", "--simulate=power", "--out=a"], "give one of --points=FILE, --outcomes=FOLDER and --simulate=FORM"),
     (["--simulate=power"], "give --out=FOLDER for the results"),
     (["--simulate=linear", "--out=a"], "flag --simulate=linear: value should be one of <power|saturating|log_linear>"),
 ])

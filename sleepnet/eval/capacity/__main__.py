@@ -3,6 +3,10 @@
 Examples:
   python -m sleepnet.eval.capacity --simulate=saturating --out=runs/law
   python -m sleepnet.eval.capacity --points=runs/law/points.jsonl --out=runs/law_small_box --fit_r=4 --fit_l=200
+  python -m sleepnet.eval.capacity --outcomes=experiments/results/memft_law --out=runs/law --fit_r=4 --fit_l=200
+
+--outcomes reads what a study has left behind, its workdir or the folder of its --results: a point of each finished run that was to know a phone book or a
+string by heart, written to OUT/points.jsonl. An arm's name without words such as r4 and l200 is the arm that a law is fitted for.
 
 --simulate makes up points that follow one of the forms, with noise, and writes them to OUT/points.jsonl: what such a grid can tell apart. The second
 example reads what the first has written.
@@ -30,8 +34,10 @@ from sleepnet.errors import UsageError
 
 _FORMS = ["power", "saturating", "log_linear"]
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("points", None, "file of JSON lines, a run each; or give --simulate", flag_values=FLAGS)
-flags.DEFINE_enum("simulate", None, _FORMS, "the form that made-up points follow; or give --points", flag_values=FLAGS)
+flags.DEFINE_string("points", None, "file of JSON lines, a run each; or give --outcomes or --simulate", flag_values=FLAGS)
+flags.DEFINE_string("outcomes", None, "a study's workdir, or a folder of finished runs' outcomes; or give --points or --simulate", flag_values=FLAGS)
+flags.DEFINE_enum("simulate", None, _FORMS, "the form that made-up points follow; or give --points or --outcomes", flag_values=FLAGS)
+cli.trust_flag(FLAGS)
 flags.DEFINE_string("out", None, "folder for the results", flag_values=FLAGS)
 flags.DEFINE_integer("fit_r", 8, "largest rank of the points that are fitted to predict the rest", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("fit_l", 400, "most digits of the points that are fitted to predict the rest", lower_bound=1, flag_values=FLAGS)
@@ -42,8 +48,8 @@ flags.DEFINE_integer("seed", 0, "of the resamples, and of the noise of made-up p
 def main(argv: list[str]) -> None:
     """Judges the points that the flags name."""
     del argv
-    if bool(FLAGS.points) == bool(FLAGS.simulate):
-        raise UsageError(f"give {'either' if FLAGS.points else 'one of'} --points=FILE or --simulate=FORM{', not both' if FLAGS.points else ''}")
+    if sum(map(bool, (FLAGS.points, FLAGS.outcomes, FLAGS.simulate))) != 1:
+        raise UsageError("give one of --points=FILE, --outcomes=FOLDER and --simulate=FORM")
     out = paths.given(FLAGS.out, "out")
     if out is None:
         raise UsageError("give --out=FOLDER for the results")
@@ -51,13 +57,14 @@ def main(argv: list[str]) -> None:
     from rich.console import Console
     from rich.measure import Measurement
 
-    from sleepnet.eval.capacity import pictures, points, report
+    from sleepnet.eval.capacity import outcomes, pictures, points, report
     from sleepnet.files import write_bytes, write_json
 
     if FLAGS.points:
         found, written = points.read(paths.plain(FLAGS.points, "points")), []
     else:
-        found, written = points.simulate(FLAGS.simulate, FLAGS.seed), [out / "points.jsonl"]
+        found = outcomes.points(paths.plain(FLAGS.outcomes, "outcomes")) if FLAGS.outcomes else points.simulate(FLAGS.simulate, FLAGS.seed)
+        written = [out / "points.jsonl"]
         points.write(written[0], found)
     out.mkdir(parents=True, exist_ok=True)
     box = (FLAGS.fit_r, FLAGS.fit_l)
