@@ -1,9 +1,10 @@
 """MemFT and the Parametric Memory Law (arXiv 2605.30260) at small size: see memft.md beside this file for what is asked, and what would falsify it.
 
-A base learns from fresh phone books in its context what a question about one asks for, and from another, longer book, read once, that without one a digit
-may be any; then each arm is to know one book, or one string of digits, by heart, with low-rank adapters on the MLP of its third block. All arms of a
-study see the same entries as often (the curriculum, the first of them more often).
+A base learns from fresh phone books in its context what a question about one asks for. Then each arm is to know one book, or one string of digits, by heart,
+with low-rank adapters on the MLP of the base's third block. All arms of a study see the same entries as often (the curriculum, the first of them more
+often). The base is one for all seeds, which draw the adapters, the order and the masks.
 
+The base:  python -m sleepnet.train --config=experiments/seeds/memft.py:base --workdir=runs/memft_base
 A book:    python -m sleepnet.study --config=experiments/seeds/memft.py
 A string:  python -m sleepnet.study --config=experiments/seeds/memft.py:string
 The rates: python -m sleepnet.study --config=experiments/seeds/memft.py:book_rates (and string_rates), on a seed of their own
@@ -22,12 +23,10 @@ EPOCHS = {"book": 200, "string": 2000}
 BATCH = {"book": 16, "string": 1}
 RATES = (3e-3, 1e-2, 3e-2)
 TUNED = {"book": {}, "string": {}}  # arm → rate, where it is another than 1e-2; see memft.md
-SCREENING = 100  # the seed that rates and sizes are chosen on
+SCREENING = 100  # the seed of the base, and that rates and sizes are chosen on
 LAW = {"ranks": (1, 2, 4, 16), "entries": (16, 32, 64, 256)}
 
-BASE = dict(name="base", overrides={
-    "task.arguments": {"kind": "context", "entries": 4}, "train.steps": 600, "train.batch_size": 32, "eval.examples": 256,
-})  # fmt: skip
+START = "runs/memft_base"
 ADAPTED = {"adapters.kind": "low_rank", "adapters.names": r"blocks\.2\.mlp"}
 
 # name → (what it is, method's arguments or None for plain cross entropy)
@@ -42,13 +41,15 @@ METHODS = {
 
 
 def get_config(which: str = "book") -> ml_collections.ConfigDict:
-    """The study `which`: book, string, their rates, or law."""
+    """The study `which`: book, string, their rates, or law; or the run that is their base."""
+    if which == "base":
+        return _base()
     kind, _, rates = which.partition("_")
     if which == "law":
         arms = [_arm("book", f"r{rank}_l{10 * entries}", f"rank {rank}, {entries} entries", None, rank=rank, entries=entries) for rank in LAW["ranks"] for entries in LAW["entries"]]
         return _study("book", arms, (0,))
     if kind not in EPOCHS or rates not in ("", "rates"):
-        raise UsageError(f"memft.py:{which} is not one of book, string, book_rates, string_rates, law")
+        raise UsageError(f"memft.py:{which} is not one of base, book, string, book_rates, string_rates, law")
     arms = [(name, label, method, {}) for name, (label, method) in METHODS.items()]
     if kind == "string":
         arms.append(("sw", "a window that slides over the string", {"weights": "sliding"}, {}))
@@ -76,23 +77,25 @@ def _arm(
         "optim.learning_rate": rate, "optim.adam_rate": rate, "optim.warmup": 0, "optim.decay": 1.0, "optim.final": 0.0,
         **({} if full else {**ADAPTED, "adapters.rank": rank}), **({} if method is None else {"method.name": "memft", "method.arguments": method}), **(more or {}),
     }  # fmt: skip
-    # a book that is read once: which digits come can't be known, so none is likelier than others
-    digits, batch = (10, 32) if kind == "book" else (DIGITS, 16)
-    settle = dict(name="settle", overrides={
-        "task.arguments": {"kind": "book", "content": 1, "entries": 4096, "digits": digits}, "train.steps": 128 if kind == "book" else 64, "train.batch_size": batch,
-        "optim.learning_rate": 1e-2, "optim.adam_rate": 1.5e-3, "optim.warmup": 10, "optim.decay": 1.0, "eval.examples": 256,
-    })  # fmt: skip
-    return dict(name=name, label=label, phases=[BASE, settle, dict(name="heart" if entries == ENTRIES else f"heart_{entries}", overrides=heart)])
+    return dict(name=name, label=label, phases=[dict(name="heart" if entries == ENTRIES else f"heart_{entries}", overrides=heart, start=START)])
+
+
+def _base() -> ml_collections.ConfigDict:
+    config = presets.cpu_size("phonebook", {"kind": "context", "entries": 4}, steps=600, batch_size=32)
+    config.model.update(pattern="AGAG", width=128, heads=4, mlp_width=256)
+    config.model.sleep.passes = 1
+    config.optim.learning_rate, config.optim.adam_rate = 2e-2, 3e-3
+    config.train.update(save_every=500, eval_every=500, eval_examples=256)
+    config.eval.examples = 256
+    config.seed, config.phase = SCREENING, "base"
+    return config
 
 
 def _study(kind: str, arms: list[dict], seeds: tuple[int, ...]) -> ml_collections.ConfigDict:
     config = spec.default()
     config.title = f"MemFT: a {kind} to be known by heart"
     config.question = "Does an adapter know more by heart, at equal presentations, where training leaves out what it knows already?"
-    config.base = presets.cpu_size("phonebook", {"kind": "context", "entries": 4}, steps=600, batch_size=32)
-    config.base.model.update(pattern="AGAG", width=128, heads=4, mlp_width=256)
-    config.base.model.sleep.passes = 1
-    config.base.optim.learning_rate, config.base.optim.adam_rate = 2e-2, 3e-3
-    config.base.train.update(save_every=500, eval_every=500, eval_examples=256)
+    config.base = _base()
+    config.base.seed, config.base.phase = 0, ""
     config.arms, config.seeds, config.reference = arms, seeds, arms[0]["name"]
     return config

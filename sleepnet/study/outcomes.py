@@ -28,7 +28,7 @@ class Outcome:
       flops: of training.
       result: what training reported: tokens, seconds, parameters …
       rows: what grading on the test split reported, one for each test-time N and value of a difficulty.
-      curve: validation over steps: step, flops, tokens, loss, exact_accuracy.
+      curve: validation over steps: step, flops, tokens, loss, exact_accuracy, and what the method tells besides.
       versions: of packages and Python.
       device: what it ran on.
       before: of a phase the runs that it comes from, the first of the chain first: `arm`, `steps`, `tokens`, `flops` and `config`, as here.

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,16 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def curve(metrics: Path) -> list[dict]:
-    """The validation lines of a run's metrics by step; of a step that a resumed run repeated, the later line."""
+def curve(metrics: Path, tells: Sequence[str] = ()) -> list[dict]:
+    """The validation lines of a run's metrics by step, each with what the method told in training last; of a step that a resumed run repeated, the later line."""
     from sleepnet.files import json_lines
 
-    lines = {}
+    lines, told = {}, {}
     for _, line in json_lines(metrics.read_text(encoding="utf-8", errors="replace"), "step"):
+        if line.get("split") == "train":
+            told = {key: line[key] for key in tells if key in line}
         if line.get("split") == "validation":
-            lines[line["step"]] = {key: line.get(key) for key in ("step", "flops", "tokens", "loss", "exact_accuracy")}
+            lines[line["step"]] = {key: line.get(key) for key in ("step", "flops", "tokens", "loss", "exact_accuracy")} | told
     return [lines[step] for step in sorted(lines)]
 
 
@@ -65,7 +68,7 @@ def work(folder: Path) -> None:
     """Trains, grades, writes the outcome; see the module."""
     import jax
 
-    from sleepnet import origin, tasks
+    from sleepnet import methods, origin, tasks
     from sleepnet.checkpoint import load_model
     from sleepnet.config import RunConfig, from_dict, to_dict
     from sleepnet.eval.runner import evaluate
@@ -107,7 +110,7 @@ def work(folder: Path) -> None:
         "flops": run["flops"],
         "result": result,
         "rows": rows,
-        "curve": curve(folder / "train" / "metrics.jsonl"),
+        "curve": curve(folder / "train" / "metrics.jsonl", methods.of(config).tells),
         "versions": origin.versions("numpy"),
         "device": device.device_kind if device.platform != "cpu" else f"{platform.machine()} CPU",
         **({"before": run["before"]} if "before" in run else {}),

@@ -125,6 +125,8 @@ def test_only_the_order_may_differ(monkeypatch):
 
 
 @pytest.mark.parametrize("change, message", [
+    (dict(arms=arm(FIRST, changed(TEACH, adapters__kind="low_rank", adapters__names=r"blocks\.1\.mpl"))),
+     "arm 'other', phase 'teach': adapters.names='blocks\\\\.1\\\\.mpl' matches no matrix of the model; did you mean 'blocks.1.mlp'"),
     (dict(arms=arm(FIRST, FIRST)), "arm 'other' has two phases called 'first'"),
     (dict(arms=arm({**FIRST, "name": "a/b"})), "arm 'other', phase 'a/b': its name must be letters"),
     (dict(arms=arm({**FIRST, "overides": {}})), "arm 'other', phase 'first': unknown key 'overides'; did you mean 'overrides'"),
