@@ -1,4 +1,5 @@
 """Capacity: laws against scipy's curve_fit and closed forms, held-out errors and bits by hand, what is refused, the command and its pictures."""
+import dataclasses
 import itertools
 import json
 import math
@@ -315,6 +316,15 @@ def test_the_examples_in_turn(run, tmp_path):
     assert {path.name for path in (tmp_path / "runs/law").iterdir()} == {*names, "law.json", "points.jsonl"}
     code, again, _ = run(*examples[1], "--resamples=20")
     assert code == 0 and "the box is r ≤ 4, l ≤ 200" in again and "The law is falsified" in again
+
+
+def test_a_fall_may_be_counted_from_chance(run, tmp_path):
+    """Points of a base that was sure of wrong digits are fitted as those of one that was not."""
+    made = points.simulate("saturating", 0)
+    points.write(tmp_path / "sure.jsonl", [dataclasses.replace(point, loss_before=4.4) for point in made])
+    assert run("--points=sure.jsonl", "--out=here", "--resamples=20", "--before=chance")[0] == 0
+    told = json.loads((tmp_path / "here/law.json").read_text())
+    assert told["before"] == "chance" and told["arms"]["saturating"]["forms"]["saturating"]["constants"] == pytest.approx(fit("saturating", points.falls(made)).constants)
 
 
 def test_points_without_a_law_still_say_what_was_recalled(run, tmp_path):

@@ -16,6 +16,9 @@ seed, loss_before and loss_after (nats a digit), parameters (that were trained),
 wrong digit, its own digits fed back); and, where known, arm (a law is fitted for each), curve (pairs of presentations and recalled share) and
 recalled_below_half (how many of the recalled have p < ½).
 
+A base that has seen numbers may be sure of wrong digits, so that its loss is above ln 10 and falls to there without anything being known: --before=chance
+counts from ln 10, which is what the saturating form supposes.
+
 The forms of ΔL = loss_before − loss_after: power C r^α l^−β + b (the law), saturating ln 10 (1 − exp(−κ r^α l^−β)), log_linear a + α ln r − β ln l.
 Each is fitted to all points (constants with 95 % intervals, R²), and to the box r ≤ --fit_r, l ≤ --fit_l alone, of which it predicts the rest. The law
 is falsified if its held-out error is more than twice the saturating form's at 3 or 4 of the 4 corners small or large r × short or long l; in
@@ -25,6 +28,7 @@ Prints tables and the verdict, and writes law.json and pictures, for light and f
 and for each arm the three forms, fitted inside the box, over the points. Exit status 2 if no arm's points settle the law; what was recalled is
 written all the same.
 """
+import dataclasses
 from pathlib import Path
 
 from absl import flags
@@ -39,6 +43,7 @@ flags.DEFINE_string("outcomes", None, "a study's workdir, or a folder of finishe
 flags.DEFINE_enum("simulate", None, _FORMS, "the form that made-up points follow; or give --points or --outcomes", flag_values=FLAGS)
 cli.trust_flag(FLAGS)
 flags.DEFINE_string("out", None, "folder for the results", flag_values=FLAGS)
+flags.DEFINE_enum("before", "measured", ["measured", "chance"], "where a loss falls from: what was measured, or ln 10, where a base was sure of wrong digits", flag_values=FLAGS)
 flags.DEFINE_integer("fit_r", 8, "largest rank of the points that are fitted to predict the rest", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("fit_l", 400, "most digits of the points that are fitted to predict the rest", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("resamples", 200, "fits behind an interval", lower_bound=20, flag_values=FLAGS)
@@ -58,6 +63,7 @@ def main(argv: list[str]) -> None:
     from rich.measure import Measurement
 
     from sleepnet.eval.capacity import outcomes, pictures, points, report
+    from sleepnet.eval.capacity.forms import L_0
     from sleepnet.files import write_bytes, write_json
 
     if FLAGS.points:
@@ -66,11 +72,13 @@ def main(argv: list[str]) -> None:
         found = outcomes.points(paths.plain(FLAGS.outcomes, "outcomes")) if FLAGS.outcomes else points.simulate(FLAGS.simulate, FLAGS.seed)
         written = [out / "points.jsonl"]
         points.write(written[0], found)
+    if FLAGS.before == "chance":
+        found = [dataclasses.replace(point, loss_before=L_0) for point in found]
     out.mkdir(parents=True, exist_ok=True)
     box = (FLAGS.fit_r, FLAGS.fit_l)
     arms = [report.judge(arm, runs, *box, FLAGS.resamples, FLAGS.seed) for arm, runs in report.by_arm(found).items()]
     rows = report.recall_rows(found)
-    common = {"fit_r": box[0], "fit_l": box[1], "resamples": FLAGS.resamples, "seed": FLAGS.seed}
+    common = {"before": FLAGS.before, "fit_r": box[0], "fit_l": box[1], "resamples": FLAGS.resamples, "seed": FLAGS.seed}
     write_json(out / "law.json", report.plain(arms, rows, **common))
     written.append(out / "law.json")
     for name, content in pictures.draw(found, arms, *box).items():
