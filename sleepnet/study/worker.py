@@ -120,19 +120,27 @@ def work(folder: Path) -> None:
 
 
 def _before(config: Any, folder: Path) -> list[dict[str, Any]]:
-    """How the run's test goes with the parameters that it starts from, once for all; [] of a run of fresh ones."""
-    from sleepnet import build, start
+    """How the run's test goes with the parameters that it starts from, kept in begun.json; [] of a run of fresh ones, and of one that has begun and whose start is gone."""
+    from sleepnet import build, lineage, start
+    from sleepnet.errors import UsageError
     from sleepnet.eval.runner import evaluate
     from sleepnet.files import read_json, write_json
 
-    path = folder / "begun.json"
-    if config.start and not path.exists():
-        task = build.task_of(config)
-        rows = evaluate(
-            start.model(config, task), task, passes=(config.model.sleep.passes,), examples=config.eval.examples, batch_size=config.eval.batch_size, recall=True,
-        )
-        write_json(path, {"rows": [row for row in rows if row["axis"] == "all"]})
-    return read_json(path, "remove it and run the study again")["rows"] if config.start else []
+    if not config.start:
+        return []
+    path, examples = folder / "begun.json", config.eval.examples
+    if path.exists() and (kept := read_json(path, "remove it and run the study again")).get("examples") == examples:
+        return kept["rows"]
+    task = build.task_of(config)
+    try:
+        model = start.model(config, task)
+    except UsageError:
+        if (folder / "train" / lineage.RECORD).exists():
+            return []
+        raise
+    rows = evaluate(model, task, passes=(config.model.sleep.passes,), examples=examples, batch_size=config.eval.batch_size, recall=True)
+    write_json(path, {"examples": examples, "rows": [row for row in rows if row["axis"] == "all"]})
+    return [row for row in rows if row["axis"] == "all"]
 
 
 def _run(argv: list[str] | None) -> None:
