@@ -81,7 +81,7 @@ def evaluate(
     """
     _check(model.config, task, passes, examples, batch_size, halt)
     if task.follows_passes:
-        told = dict(examples=examples, batch_size=batch_size, seed=seed, split=split, halt=halt, own_chain=own_chain, keep_answers=keep_answers)
+        told = dict(examples=examples, batch_size=batch_size, seed=seed, split=split, halt=halt, own_chain=own_chain, keep_answers=keep_answers, recall=recall)
         step = lambda i: progress and (lambda done, total: progress(i * total + done, len(passes) * total))
         return [row for i, count in enumerate(passes) for row in evaluate(model, task.at(count), passes=[count], **told, progress=step(i))]
     if own_chain:
