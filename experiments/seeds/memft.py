@@ -8,7 +8,7 @@ The base:  python -m sleepnet.train --config=experiments/seeds/memft.py:base --w
 A book:    python -m sleepnet.study --config=experiments/seeds/memft.py
 A string:  python -m sleepnet.study --config=experiments/seeds/memft.py:string
 The rates: python -m sleepnet.study --config=experiments/seeds/memft.py:book_rates (and string_rates), on a seed of their own
-The law:   python -m sleepnet.study --config=experiments/seeds/memft.py:law --results=LAW, then python -m sleepnet.eval.capacity --outcomes=LAW --before=chance --fit_r=4 --fit_l=320 --out=OUT
+The law:   python -m sleepnet.study --config=experiments/seeds/memft.py:law --results=LAW, then python -m sleepnet.eval.capacity --outcomes=LAW --before=chance --fit_r=4 --fit_l=640 --out=OUT
 Hardware:  one CPU core
 Score:     see memft.md
 """
@@ -25,7 +25,7 @@ RATES = (3e-3, 1e-2, 3e-2)
 # arm → rate, where it is another than 1e-2; of a book that which knew most on the screening seed, see memft.md
 TUNED = {"book": {"curriculum_sft": 3e-2, "curriculum_ot": 3e-2, "curriculum_ot_zero": 3e-2, "full": 3e-3}, "string": {}}
 SCREENING = 100  # the seed of the base, and that rates and sizes are chosen on
-LAW = {"ranks": (1, 2, 4, 16), "entries": (16, 32, 64, 128)}
+LAW = {"ranks": (1, 2, 4, 16), "entries": (32, 64, 128)}
 
 START = "runs/memft_base"
 ADAPTED = {"adapters.kind": "low_rank", "adapters.names": r"blocks\.2\.mlp"}
