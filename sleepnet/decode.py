@@ -24,7 +24,7 @@ from sleepnet.models.inputs import check_tokens
 from sleepnet.models.window import PAD
 from sleepnet.state import State
 
-_AT_ONCE = 1 << 22  # values of noise: where a window needs no more, they are drawn before its first step; threefry's loop within each costs as much as the model's step
+_AT_ONCE = 1 << 22  # values of noise: where a window needs no more they are drawn before its first step, since threefry is a loop of its own in each
 FREE = -1  # of `forced`: the row speaks for itself; of what was said: no token, since a logit was no number
 
 

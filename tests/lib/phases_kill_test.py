@@ -1,6 +1,7 @@
 """A study of chains, killed in the middle of each phase, ends with the numbers of one that was not, also on other meshes; each phase starts where the one before ended."""
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -80,21 +81,23 @@ def test_killed_in_each_phase_it_ends_with_the_same_numbers(tmp_path):
     lineage = [json.loads((tmp_path / "unbroken/runs" / arm / "seed0/train/start.json").read_text()) for arm in ("more", "slow")]
     assert lineage[0]["digest"] == lineage[1]["digest"]
     assert Path(os.path.realpath(tmp_path / "unbroken/runs/compiled")).is_dir() and not list((tmp_path / "unbroken/runs").glob("**/train/compiled"))
-    moved_on(tmp_path, whole)
 
 
-def moved_on(tmp_path, whole):
+@pytest.mark.slow
+def test_killed_on_one_device_it_goes_on_on_four(tmp_path):
     """Killed in the first phase on one device, in the second on 2 × 2, which ends it: all that is counted is equal, all that is computed is to rounding."""
-    folder = tmp_path / "moved"
-    folder.mkdir()
-    (folder / "tiny.py").write_text(CONFIG)
+    for name in ("unbroken", "moved"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tiny.py").write_text(re.sub(r"\n *dict\(name=\"slow\".*", "", CONFIG))
+    subprocess.run(**started(tmp_path / "unbroken"), check=True, capture_output=True)
+    whole, folder = outcomes(tmp_path / "unbroken"), tmp_path / "moved"
     first = killed_in(folder, "phases/*-first/seed0")
     saved = max(int(step.name) for step in (first / "train/checkpoints").iterdir() if step.name.isdigit())
     second = killed_in(folder, "more/seed0", TWO_BY_TWO)
     assert (first / "outcome.json").exists() and not (second / "outcome.json").exists()
     subprocess.run(**started(folder, TWO_BY_TWO), check=True, capture_output=True)
     moved = outcomes(folder)
-    assert moved.keys() == whole.keys()
+    assert moved.keys() == whole.keys() and len(whole) == 2
     for name, there in whole.items():
         here = moved[name]
         for key in ("arm", "seed", "steps", "flops"):
