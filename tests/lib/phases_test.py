@@ -7,9 +7,9 @@ import pytest
 
 from sleepnet import tasks
 from sleepnet.errors import UsageError
-from sleepnet.study import chains, ledger, resolve, spec as specs
+from sleepnet.study import chains, differences, ledger, resolve, spec as specs
 from sleepnet.tasks.registry import task_class
-from studies import ARMS, CHAINS, FIRST, LAST, TEACH, TESTS, spec
+from studies import ARMS, CHAINS, FIRST, LAST, TEACH, TESTS, outcome, spec
 
 
 def arm(*phases, **values):
@@ -89,6 +89,14 @@ def test_match_balances_whole_chains():
 def test_a_chain_that_has_spent_more_than_its_match_is_refused():
     with pytest.raises(UsageError, match="arm 'other' has spent .* FLOPs before its last phase, 'last', and match='more' .*nothing is left for it; give"):
         resolve.resolve(spec(arm(changed(FIRST, train__steps=900) | {"name": "long"}, LAST, match="more")))
+
+
+def test_a_study_goes_on_on_another_mesh():
+    here, there = spec(CHAINS), spec(CHAINS, base={"mesh": {"data": 2, "fsdp": 2}})
+    assert differences.studies(*(ledger.plain(specs.to_dict(study)) for study in (there, here))) == ""
+    assert differences.outcome(outcome(here, "taught", 0, 0.9).to_dict(), resolve.chains(there)["taught"], Path("outcome.json"), {"seed"}) is None
+    other = spec(CHAINS, base={"optim": {"clip": 2.0}})
+    assert "base.optim.clip" in differences.studies(*(ledger.plain(specs.to_dict(study)) for study in (other, here)))
 
 
 def test_a_study_of_chains_survives_json():
