@@ -11,6 +11,7 @@ do: `optax.masked` passes raw gradients on, `optax.selective_transform` turns �
 model, remat, scan or kernel knows of it; that W + A B is formed whole costs as much as reading W once more. FLOPs are told as if all were trained, which
 is more than is spent: no weight's gradient is made of what is frozen.
 """
+import difflib
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -38,20 +39,37 @@ def split(config: AdaptersConfig, params: Tree, seed: int) -> tuple[Tree, Tree]:
     """
     if config.kind == "all":
         return params, {}
-    chosen = [(path, name, leaf) for path, name, leaf in _leaves(params) if re.search(config.names, name) and (config.kind != "low_rank" or leaf.ndim == 2)]
-    if not chosen:
-        known = ", ".join(name for _, name, _ in list(_leaves(params))[:4])
-        raise UsageError(f"adapters.names={config.names!r} matches no {'matrix' if config.kind == 'low_rank' else 'parameter'} of the model; they are called {known}, …")
+    chosen = check(config, params)
     if config.kind == "named":
         return _made(chosen, lambda name, leaf: leaf), _made([each for each in _leaves(params) if not re.search(config.names, each[1])], lambda name, leaf: leaf)
     if config.kind == "entries":
         places = _made(chosen, lambda name, leaf: _places(seed, name, leaf.size, config.share))
         values = _made(chosen, lambda name, leaf: {ENTRIES: jnp.reshape(leaf, -1)[_places(seed, name, leaf.size, config.share)]})
         return values, {"parameters": params, "places": places}
-    for _, name, leaf in chosen:
+    return _made(chosen, lambda name, leaf: _factors(seed, name, leaf.shape, config.rank)), {"parameters": params}
+
+
+def check(config: AdaptersConfig, params: Tree) -> list[tuple[tuple, str, Any]]:
+    """(keys, dotted name, leaf) of what is adapted, of parameters or of their shapes; [] where all changes.
+
+    Raises:
+      UsageError: as `split`; names the nearest name, of a parameter or of what holds some.
+    """
+    if config.kind == "all":
+        return []
+    able = [each for each in _leaves(params) if config.kind != "low_rank" or each[2].ndim == 2]
+    chosen = [each for each in able if re.search(config.names, each[1])]
+    if not chosen:
+        parts = [name.split(".") for _, name, _ in able]
+        known = dict.fromkeys(".".join(words[:k]) for words in parts for k in range(1, len(words) + 1))
+        plain = re.sub(r"[\\^$()]", "", config.names)
+        close = difflib.get_close_matches(plain, known, n=3, cutoff=0.5)
+        told = f"; did you mean {' or '.join(map(repr, close))}?" if close else f"; they are called {', '.join('.'.join(words) for words in parts[:4])}, …"
+        raise UsageError(f"adapters.names={config.names!r} matches no {'matrix' if config.kind == 'low_rank' else 'parameter'} of the model{told}")
+    for _, name, leaf in chosen if config.kind == "low_rank" else ():
         if config.rank > min(leaf.shape):
             raise UsageError(f"adapters.rank={config.rank} is more than {name} has, {tuple(leaf.shape)}: set it to {min(leaf.shape)} or less, or adapters.kind to 'named'")
-    return _made(chosen, lambda name, leaf: _factors(seed, name, leaf.shape, config.rank)), {"parameters": params}
+    return chosen
 
 
 def whole(config: AdaptersConfig, trainable: Tree, frozen: Tree) -> Tree:

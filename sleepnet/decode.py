@@ -24,6 +24,7 @@ from sleepnet.models.inputs import check_tokens
 from sleepnet.models.window import PAD
 from sleepnet.state import State
 
+_AT_ONCE = 1 << 22  # values of noise: where a window needs no more they are drawn before its first step, since threefry is a loop of its own in each
 FREE = -1  # of `forced`: the row speaks for itself; of what was said: no token, since a logit was no number
 
 
@@ -141,10 +142,12 @@ def write(
     done_B = jnp.zeros((rows,), bool) if done_B is None else done_B
 
     def one(carry, given):
-        (state, token_B, done_B), (t, forced_B) = carry, given
+        (state, token_B, done_B), (t, forced_B, noise_BxV) = carry, given
         logits_Bx1xV, after = of().wake(jnp.where(done_B, PAD, token_B)[:, None] if ends else token_B[:, None], state)
         state = _keep_tails(done_B, state, after) if ends else after
-        drawn_B, logps_B, said_B = _say(law, logits_Bx1xV[:, 0], keys_B, t, forced_B)
+        if law.temperature and noise_BxV is None:
+            noise_BxV = _noise(keys_B, t, config.vocab_size)[0]
+        drawn_B, logps_B, said_B = _say(law, logits_Bx1xV[:, 0], noise_BxV, forced_B)
         valid_B, next_B = ~done_B, jnp.maximum(said_B, PAD)
         if ends:
             said_B, drawn_B = (jnp.where(done_B, PAD, token) for token in (said_B, drawn_B))
@@ -153,7 +156,10 @@ def write(
         return (state, next_B, done_B), (said_B, logps_B, drawn_B, valid_B)
 
     def window(carry, given, full):
-        (state, *rest), told = jax.lax.scan(one, carry, jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), given))
+        times, forced = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), given)
+        early = law.temperature and len(times) * rows * config.vocab_size <= _AT_ONCE
+        noise = _noise(keys_B, times[:, 0], config.vocab_size) if early else None
+        (state, *rest), told = jax.lax.scan(one, carry, (times, forced, noise))
         state = of().sleep(state, passes, halt=halt) if full else state
         return (state, *rest), jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), told)
 
@@ -213,12 +219,17 @@ def _placed(state, tokens, at):
     return constrain_state(state), tokens
 
 
-def _say(law, logits_BxV, keys_B, t, forced_B):
+def _noise(keys_B, times_T, size):
+    """[T, B, V] float32: what `jax.random.categorical` adds to log-probabilities, with the key fold_in(a row's, t)."""
+    draw = lambda t, key: jax.random.gumbel(jax.random.fold_in(key, t), (size,), jnp.float32)
+    return jax.vmap(lambda t: jax.vmap(lambda key: draw(t, key))(keys_B))(times_T)
+
+
+def _say(law, logits_BxV, noise_BxV, forced_B):
     """What was drawn, and the log-probability of what is said and that itself."""
     finite_B, laws_BxV = jnp.all(jnp.isfinite(logits_BxV), axis=-1), law.log_probs(logits_BxV)
     if law.temperature:
-        keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, t[0])
-        drawn_B = jax.vmap(jax.random.categorical)(keys_B, laws_BxV)
+        drawn_B = jnp.argmax(noise_BxV + laws_BxV, axis=-1)
     else:
         drawn_B = jnp.argmax(logits_BxV, axis=-1)
     drawn_B = jnp.where(finite_B, drawn_B.astype(jnp.int32), FREE)

@@ -1,12 +1,13 @@
 """What a run comes from, and what of its model it never changes.
 
-    start.json            of a run that starts from another's end, or changes a part of its model alone:
+    start.json            of a run that starts from another's end, changes a part of its model alone, or learns from other weights:
                             start       what `config.start` said; "": fresh parameters
                             kind        run, zoo or fresh
                             digest      of the parameters that it started with
                             frozen      digest of what it does not change; "": it changes all
                             flops, tokens   of all runs before it; null where one does not tell
                             chain       those runs, the first first: name, task, method, steps, flops, tokens, digest of the parameters at its end
+                            references  where its method names other weights: argument → start, as above, and digest
     frozen.safetensors    all that the run does not change, by name: with it a checkpoint, which holds what changes, is a whole model wherever it is taken
 """
 import hashlib

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from sleepnet import adapters, build, checkpoint, costs, lineage, origin, paths, step_folders
+from sleepnet import adapters, build, checkpoint, costs, lineage, methods, origin, paths, step_folders
 from sleepnet.config import RunConfig
 from sleepnet.errors import UsageError, nearest
 from sleepnet.models import zoo
@@ -23,40 +23,71 @@ class Start:
       shapes: of what changes, see `sleepnet.adapters`: a tree of jax.ShapeDtypeStruct.
       trainable: gives what changes, as it is before the first step: a tree of arrays; not needed by a run that goes on.
       frozen: what does not change: a tree of arrays, {} where all changes.
-      record: of start.json; {} of a run of fresh parameters that changes all.
+      record: of start.json; {} of a run of fresh parameters that changes all and whose method names no other weights.
+      references: argument of the method → the parameters that it names.
     """
 
     shapes: Any
     trainable: Callable[[], Any]
     frozen: Any
     record: dict[str, Any]
+    references: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def find(config: RunConfig, task: Task, workdir: Path) -> Start:
     """How the run in `workdir` begins, or has begun; writes nothing.
 
     Raises:
-      UsageError: `config.start` is neither a run nor a trained model, does not fit (names the first tensor), or is not what the run in `workdir` started from.
+      UsageError: `config.start` is neither a run nor a trained model, does not fit (names the first tensor), or is not what the run in `workdir` started from;
+        or so one of the method's references.
     """
     make = lambda: nnx.to_pure_dict(nnx.split(build.model_of(config, task), nnx.Param)[1])
     shapes = jax.eval_shape(make)
-    if not config.start and config.adapters.kind == "all":
+    adapters.check(config.adapters, shapes)
+    references, told = _references(config, shapes, workdir)
+    if not config.start and config.adapters.kind == "all" and not references:
         return Start(shapes, make, {}, _same(config, workdir, {}))
     record, saved = lineage.read(workdir), step_folders.steps(workdir / "checkpoints")
     if saved and not record:
         raise UsageError(f"{workdir} holds a run of fresh parameters that changes them all: give another --workdir, or drop start={config.start!r} and adapters")
     if saved:
         if config.start and config.start != record["start"]:
-            _same(config, workdir, {"digest": lineage.digest(_fitting(config, shapes, _elsewhere(config)[0]))})
+            _same(config, workdir, {"digest": lineage.digest(_fitting("start", config.start, shapes, _elsewhere("start", config.start)[0]))})
         trainable, frozen = jax.eval_shape(lambda params: adapters.split(config.adapters, params, config.seed), shapes)
-        return Start(trainable, lambda: _first(config, shapes, make, workdir).trainable(), lineage.load_frozen(workdir, frozen), record)
-    return _first(config, shapes, make, workdir)
+        return Start(trainable, lambda: _first(config, shapes, make, workdir).trainable(), lineage.load_frozen(workdir, frozen), record, references)
+    begin = _first(config, shapes, make, workdir)
+    return dataclasses.replace(begin, record=begin.record | ({"references": told} if told else {}), references=references)
+
+
+def _references(config: RunConfig, shapes: Any, workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the method names, and what is written down of it: argument → where it comes from, and its digest."""
+    method, found = methods.of(config), {}
+    for name in method.references:
+        if where := getattr(method, name):
+            key, where = (f"method.arguments.{name}", where) if where != "start" else ("start", config.start)
+            if not where:
+                raise UsageError(f"method.arguments.{name}='start' is what the run starts from, and this one starts from nothing: set start, or name a run or a trained model")
+            found[name] = (where, _fitting(key, where, shapes, _elsewhere(key, where)[0]))
+    told = {name: {"start": where, "digest": lineage.digest(params)} for name, (where, params) in found.items()}
+    if known := lineage.read(workdir):
+        held = known.get("references", {})
+        for name in {**held, **told}:
+            there, here = (side.get(name, {}).get("digest", "") for side in (held, told))
+            if there != here:
+                raise UsageError(f"{workdir} learnt from another {name}: sha256 {there[:12] or '(none)'} there, {here[:12] or '(none)'} here; give that one as method.arguments.{name}, or another --workdir")
+    return {name: params for name, (_, params) in found.items()}, told
+
+
+def model(config: RunConfig, task: Task) -> nnx.Module:
+    """The model that `config.start` names, as the run begins with it; raises UsageError as `find`."""
+    graph, params = nnx.split(nnx.eval_shape(lambda: build.model_of(config, task)), nnx.Param)
+    return nnx.merge(graph, _fitting("start", config.start, nnx.to_pure_dict(params), _elsewhere("start", config.start)[0]))
 
 
 def _first(config: RunConfig, shapes: Any, make: Callable[[], Any], workdir: Path) -> Start:
     """A run's beginning, all of it read or made."""
-    whole, record = _elsewhere(config) if config.start else (make(), {"start": "", "kind": "fresh", "flops": 0, "tokens": 0, "chain": []})
-    whole = _fitting(config, shapes, whole)
+    whole, record = _elsewhere("start", config.start) if config.start else (make(), {"start": "", "kind": "fresh", "flops": 0, "tokens": 0, "chain": []})
+    whole = _fitting("start", config.start, shapes, whole)
     trainable, frozen = adapters.split(config.adapters, whole, config.seed)
     record = _same(config, workdir, {**record, "digest": lineage.digest(whole), "frozen": lineage.digest(frozen)})
     return Start(jax.eval_shape(lambda: trainable), lambda: trainable, frozen, record)
@@ -70,9 +101,9 @@ def _same(config: RunConfig, workdir: Path, record: dict[str, Any]) -> dict[str,
     return known or record
 
 
-def _elsewhere(config: RunConfig) -> tuple[Any, dict[str, Any]]:
-    """Whole parameters, and a record without their digest."""
-    folder = paths.plain(config.start, "start")
+def _elsewhere(key: str, where: str) -> tuple[Any, dict[str, Any]]:
+    """Whole parameters of the run or model that the configuration's `key` names, and a record without their digest."""
+    folder = paths.plain(where, key)
     if (folder / "config.json").exists():
         loaded = checkpoint.load_model(folder)
         past, values = lineage.read(folder), loaded.config
@@ -84,18 +115,18 @@ def _elsewhere(config: RunConfig) -> tuple[Any, dict[str, Any]]:
         }  # fmt: skip
         before = {key: past.get(key, 0) for key in ("flops", "tokens")}
         add = lambda key, more: None if before[key] is None else before[key] + more
-        return params, {"start": config.start, "kind": "run", "flops": add("flops", spent), "tokens": add("tokens", tokens), "chain": [*past.get("chain", []), link]}
-    if config.start in zoo.names() and zoo.has_checkpoint(config.start):
-        model, task = zoo.load(config.start)
+        return params, {"start": where, "kind": "run", "flops": add("flops", spent), "tokens": add("tokens", tokens), "chain": [*past.get("chain", []), link]}
+    if where in zoo.names() and zoo.has_checkpoint(where):
+        model, task = zoo.load(where)
         params = nnx.to_pure_dict(nnx.split(model, nnx.Param)[1])
-        link = {"name": config.start, "task": task.name, "method": "answers", "steps": None, "flops": None, "tokens": None, "digest": lineage.digest(params)}
-        return params, {"start": config.start, "kind": "zoo", "flops": None, "tokens": None, "chain": [link]}
+        link = {"name": where, "task": task.name, "method": "answers", "steps": None, "flops": None, "tokens": None, "digest": lineage.digest(params)}
+        return params, {"start": where, "kind": "zoo", "flops": None, "tokens": None, "chain": [link]}
     trained = [name for name in zoo.names() if zoo.has_checkpoint(name)]
-    raise UsageError(f"start={config.start!r} is neither the folder of a run nor a model that comes trained ({', '.join(trained)}){nearest(config.start, trained)}")
+    raise UsageError(f"{key}={where!r} is neither the folder of a run nor a model that comes trained ({', '.join(trained)}){nearest(where, trained)}")
 
 
-def _fitting(config: RunConfig, params: Any, found: Any) -> Any:
-    """`found`, in the tree of `params`.
+def _fitting(key: str, where: str, params: Any, found: Any) -> Any:
+    """`found`, which the configuration's `key` names, in the tree of `params`.
 
     Raises:
       UsageError: another tensor, or one of another shape: names the first.
@@ -105,5 +136,5 @@ def _fitting(config: RunConfig, params: Any, found: Any) -> Any:
         there, here = (f"has shape {tuple(side[name].shape)}" if name in side else "is none" for side in (have, want))
         if there != here:
             fix = "model.vocab_size, or the task's arguments" if name in ("embedding", "head.kernel") else "model.window, or the task's" if name == "positions" else "model.* as it is there"
-            raise UsageError(f"start={config.start} does not fit: {name} {there} there and {here.replace('has shape ', '')} here; set {fix}")
+            raise UsageError(f"{key}={where} does not fit: {name} {there} there and {here.replace('has shape ', '')} here; set {fix}")
     return jax.tree.unflatten(jax.tree.structure(params), [np.asarray(have[name]) for name in want])

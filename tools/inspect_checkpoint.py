@@ -92,6 +92,7 @@ def _past(start: dict[str, Any]) -> list[tuple[str, str]]:
     chain = " → ".join(f"{link['name']} ({link['method']}, {known(link['steps'], ',')} steps)" for link in start["chain"])
     lines = [("started from", f"{chain or 'fresh parameters'}; sha256 {start['digest'][:12]}")]
     lines += [("before it", f"{known(start['flops'], '.3g')} FLOPs, {known(start['tokens'], ',')} tokens")] if chain else []
+    lines += [("learns from", f"{name} is {told['start']}; sha256 {told['digest'][:12]}") for name, told in start.get("references", {}).items()]
     return lines + ([("unchanged", f"what frozen.safetensors holds, sha256 {start['frozen'][:12]}")] if start["frozen"] else [])
 
 

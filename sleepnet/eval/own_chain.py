@@ -66,7 +66,7 @@ def write(model: nnx.Module, tokens_BxT: jax.Array, own_BxT: jax.Array, *, passe
 
 @functools.partial(jax.jit, static_argnames=("graph", "predicts", "answers", "marker"))
 def grade(graph, params, tokens_BxT, targets_BxT, loss_mask_BxT, answer_BxT, *, passes, predicts, answers, marker, halt):
-    """[B, A] int32 each: right tokens, and whether all are right, after the model's own chain.
+    """[B, A] int32 each: right tokens, and whether all are right, after the model's own chain; and which tokens are right, bool [B, T].
 
     With a `marker` the answer is what was predicted where the model wrote that token first; a chain as long as the right one has room, a longer
     one ends without an answer. Without one it is what was predicted at the answer's own place.
@@ -78,5 +78,6 @@ def grade(graph, params, tokens_BxT, targets_BxT, loss_mask_BxT, answer_BxT, *, 
         answered_B = jnp.take_along_axis(predicted_BxT, jnp.argmax(ended_BxT, axis=1)[:, None], axis=1)[:, 0]
         answered_B = jnp.where(jnp.any(ended_BxT, axis=1), answered_B, -1)
         predicted_BxT = jnp.where(answer_BxT >= 0, answered_B[:, None], predicted_BxT)
-    right, _, exact = losses.tally(predicted_BxT == targets_BxT, answer_BxT, answers)
-    return constrain(right), constrain(exact.astype(jnp.int32))
+    hit_BxT = predicted_BxT == targets_BxT
+    right, _, exact = losses.tally(hit_BxT, answer_BxT, answers)
+    return constrain(right), constrain(exact.astype(jnp.int32)), constrain(hit_BxT)

@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 
 from sleepnet import losses
 from sleepnet.errors import UsageError
-from sleepnet.eval import own_chain as own, paired
+from sleepnet.eval import own_chain as own, paired, recalled
 from sleepnet.eval.intervals import wilson
 from sleepnet.mesh import constrain
 from sleepnet.models import flops
@@ -35,6 +36,7 @@ def evaluate(
     halt: float = 0.0,
     own_chain: bool = False,
     keep_answers: bool = False,
+    recall: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
     """Reads examples 0 … E − 1 of a split with every N of `passes`, by Algorithm 1, and grades them.
@@ -53,6 +55,10 @@ def evaluate(
       own_chain_label_accuracy, own_chain_label_interval, own_chain_exact_accuracy, own_chain_exact_interval
                                        with `own_chain` alone: the same after a chain of thought that the model wrote itself
       tokens_awake                     with `own_chain` alone: mean tokens of a sequence, without PAD, in windows that predict
+      label_loss                       with `recall` alone, as all below, where the axis is "all": mean −log p of the right tokens, nats, what stands before each
+                                       being right; None where a logit is no number
+      own_chain_leading                with `own_chain` besides: tokens of the model's own chain before the first wrong one of an answer, all answers together
+      own_chain_leading_unsure, own_chain_exact_unsure    of these, and of tokens of answers that are right as a whole, those with p < ½
       right_answers                    with `keep_answers` alone: which of these answers were exact, in the test's order, as `paired.pack` writes it
     Rows of one axis split the same answers by that axis alone.
 
@@ -67,6 +73,7 @@ def evaluate(
       halt: a sequence's sleep ends once S changes by less than this share of itself, and N bounds it; 0: every sleep has N passes.
       own_chain: grade besides what follows the model's own chain of thought, see `sleepnet.eval.own_chain`; everywhere else it stands there right.
       keep_answers: rows say which answers were right, so that two models can be compared answer by answer.
+      recall: rows say what the answers cost and how far they are right; no part of it changes the rest.
       progress: called with (examples read, examples there are, all N together) after each batch.
 
     Raises:
@@ -74,13 +81,14 @@ def evaluate(
     """
     _check(model.config, task, passes, examples, batch_size, halt)
     if task.follows_passes:
-        told = dict(examples=examples, batch_size=batch_size, seed=seed, split=split, halt=halt, own_chain=own_chain, keep_answers=keep_answers)
+        told = dict(examples=examples, batch_size=batch_size, seed=seed, split=split, halt=halt, own_chain=own_chain, keep_answers=keep_answers, recall=recall)
         step = lambda i: progress and (lambda done, total: progress(i * total + done, len(passes) * total))
         return [row for i, count in enumerate(passes) for row in evaluate(model, task.at(count), passes=[count], **told, progress=step(i))]
     if own_chain:
         own.check(model.config, task)
     graph, params = nnx.split(model, nnx.Param)
     graded = {count: [] for count in passes}
+    known: dict[int, list] = {count: [] for count in passes}
     difficulty, awake = [], []
     batch_size = min(batch_size, examples)
     for done, valid, batch in _batches(task, seed, split, examples, batch_size):
@@ -94,7 +102,11 @@ def evaluate(
             pending = {count: (*values, *write(passes=np.int32(count))) for count, values in pending.items()}
             awake.append((batch["tokens"] != PAD)[:valid, np.repeat(task.predicts, task.window)[: task.seq_len]].sum(axis=1))
         for count, values in jax.device_get(pending).items():
-            graded[count].append([value[:valid] for value in values])
+            cost_BxT, *values = [value[:valid] for value in values]
+            hit_BxT = values.pop() if own_chain else None
+            graded[count].append(values)
+            if recall:
+                known[count].append(recalled.counts(cost_BxT, hit_BxT, batch["answer"][:valid], task.answers))
         difficulty.append({axis: values[:valid] for axis, values in batch["difficulty"].items()})
         if progress is not None:
             progress(done * len(graded), examples * len(graded))
@@ -108,7 +120,8 @@ def evaluate(
         cost = _cost(model.config, task, float(used_E.mean()) if halt else count, examples)
         told = {"halt": halt} if halt else {}
         means = ({"passes_used": used_E} if halt else {}) | ({"tokens_awake": np.concatenate(awake)} if own_chain else {})
-        graded_rows = _rows(counts, axes, baselines, means, keep_answers)
+        sums = {key: np.concatenate([part[key] for part in known[count]]) for key in known[count][0]} if recall else {}
+        graded_rows = _rows(counts, axes, baselines, means, keep_answers, sums)
         rows += [{"passes": count, "split": split} | told | row | cost for row in graded_rows]
     return rows
 
@@ -139,17 +152,18 @@ def _batches(task: Task, seed: int, split: str, examples: int, batch_size: int) 
 # At module level, by a static graph and with N as a value: another evaluation of the same model compiles nothing, nor does another N
 @functools.partial(jax.jit, static_argnames=("graph", "predicts", "answers"))
 def _grade(graph, params, tokens_BxT, targets_BxT, answer_BxT, *, passes, predicts, answers, halt):
-    """[B, A] int32 each: right tokens, tokens, whether all are right, tokens with a logit that is no number; and passes asleep, [B]."""
+    """−log p of the targets, float32 [B, T]; [B, A] int32 each: right tokens, tokens, whether all are right, tokens with a logit that is no number; and passes asleep, [B]."""
     model = nnx.merge(graph, params)
     if halt is None:
         logits_BxTxV, used_B = model.forward(tokens_BxT, passes=passes, predicts=predicts), jnp.zeros(tokens_BxT.shape[:1], jnp.int32)
     else:
         logits_BxTxV, used_B = model.forward_until(tokens_BxT, passes=passes, predicts=predicts, halt=halt)
     finite_BxT = jnp.all(jnp.isfinite(logits_BxTxV), axis=-1)
+    cost_BxT = jnp.where(finite_BxT, optax.softmax_cross_entropy_with_integer_labels(logits_BxTxV, targets_BxT), jnp.nan)
     targets_BxT = jnp.where(finite_BxT, targets_BxT, -1)  # argmax takes NaN for the largest: it must not hit by chance
     right, tokens, exact = losses.grade(logits_BxTxV, targets_BxT, answer_BxT, answers)
     _, finite_tokens, _ = losses.grade(logits_BxTxV, targets_BxT, jnp.where(finite_BxT, answer_BxT, -1), answers)
-    return tuple(constrain(counts) for counts in (right, tokens, exact.astype(jnp.int32), tokens - finite_tokens, used_B))
+    return tuple(constrain(counts) for counts in (cost_BxT, right, tokens, exact.astype(jnp.int32), tokens - finite_tokens, used_B))
 
 
 def _rows(
@@ -158,11 +172,14 @@ def _rows(
     baselines: Mapping[str, Any],
     means: Mapping[str, np.ndarray] = MappingProxyType({}),
     keep_answers: bool = False,
+    recall: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> Iterator[Row]:
-    """Rows of one N; `counts` as `_grade` and `own_chain.grade` return them, `axes` are [E, A], `means` [E] are told as means over the answers."""
+    """Rows of one N; `counts` as `_grade` and `own_chain.grade` return them, `axes` are [E, A], `means` [E] are told as means over the answers, `recall` is of `recalled.counts`."""
     asked_ExA = counts[1] > 0
     mean = lambda chosen_ExA: {key: float(np.average(values, weights=chosen_ExA.sum(axis=1))) for key, values in means.items()}
-    yield {"axis": "all", "value": None, **_row(counts, asked_ExA, keep_answers), **mean(asked_ExA), "baselines": {name: _scores(b) for name, b in baselines.items()}}
+    known = recalled.told(recall, asked_ExA, int(counts[1].sum(dtype=np.int64)))
+    told = {**_row(counts, asked_ExA, keep_answers), **known, **mean(asked_ExA)}
+    yield {"axis": "all", "value": None, **told, "baselines": {name: _scores(b) for name, b in baselines.items()}}
     for axis, values_ExA in axes.items():
         for value in np.unique(values_ExA[asked_ExA]):
             by = {name: b["by"].get(axis, {}).get(int(value)) for name, b in baselines.items()}

@@ -26,10 +26,13 @@ class Problem:
     Attributes:
       graph: the model without its parameters.
       task: what the batches are of.
+      references: within a step, parameters that the method names and never changes, by the name of its argument (see `Method.references`); values of the
+        compiled program, no constants of it.
     """
 
     graph: nnx.GraphDef
     task: Task
+    references: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     def forward(self, params: Any, tokens: jax.Array, passes: int | jax.Array) -> jax.Array:
         """[B, T, V] logits of Algorithm 1 at the task's layout; zeros in windows that sleep."""
@@ -64,11 +67,15 @@ class Method(abc.ABC):
       name: what `sleepnet.methods.get` calls it.
       prepares: whether it has a `prepare` of its own; without one no key is made.
       tells: names of the numbers of a step that `tell` gives, beside loss, exact, answered and gradient_norm.
+      references: arguments of it that name other weights of the same shapes, a teacher or a reference policy: a run's folder, a trained model of the zoo,
+        "start" for what the run itself starts from, or "" for none. They are read when a run begins and goes on, must be the same then by digest, are never
+        saved, and stand in `problem.references` of `prepare`, `loss` and `tell`.
     """
 
     name: ClassVar[str]
     prepares: ClassVar[bool] = False
     tells: ClassVar[tuple[str, ...]] = ()
+    references: ClassVar[tuple[str, ...]] = ()
 
     def check(self, config: RunConfig, task: Task) -> None:
         """Raises UsageError, with the key and the fix, where the run is none that the method can train."""

@@ -5,14 +5,19 @@ trained once, in phases/DIGEST-NAME of the study's folder; `start` of what follo
 """
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sleepnet import build, methods, origin, tasks
+import jax
+from flax import nnx
+
+from sleepnet import adapters, build, methods, origin, seeds, tasks
 from sleepnet.config import ModelConfig, RunConfig, TaskConfig, to_dict
 from sleepnet.errors import UsageError
+from sleepnet.models.hybrid import Hybrid
 from sleepnet.study.arms import Arm, Phase
 from sleepnet.study.overrides import apply, flatten
 from sleepnet.study.spec import StudySpec
@@ -124,9 +129,16 @@ def _graded(config: RunConfig, eval_passes: tuple[int, ...]) -> RunConfig:
 
 
 def _fits(config: RunConfig, task: Task) -> None:
-    """Raises UsageError where the model or the method is none for the task."""
-    build.fit(config.model, task)
+    """Raises UsageError where the model or the method is none for the task, or there is nothing of the model that the adapters name."""
+    model = build.fit(config.model, task)
     methods.of(config).check(config, task)
+    adapters.check(config.adapters, _shapes(model) if config.adapters.kind != "all" else {})
+
+
+@functools.cache
+def _shapes(model: ModelConfig) -> dict[Any, Any]:
+    """Of a model's parameters; a study's many runs have few models."""
+    return jax.eval_shape(lambda: nnx.to_pure_dict(nnx.split(Hybrid(model, seeds.rngs(0)), nnx.Param)[1]))
 
 
 def _check_seed(spec: StudySpec, where: str, config: RunConfig) -> None:

@@ -11,6 +11,7 @@ from sleepnet.study.overrides import flatten
 
 # of the base, what every run sets for itself
 _NOT_COMPARED = ("seed", "resume")
+_PLACE = "mesh."  # where a run is: it goes on on another mesh, to other bits but the same numbers
 
 
 def plain(value: Any) -> Any:
@@ -25,10 +26,10 @@ def whole(config: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def studies(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """What makes two studies different ones, "" if they can share a folder: words, seeds and further arms and tests may differ."""
+    """What makes two studies different ones, "" if they can share a folder: words, seeds, the mesh, and further arms and tests may differ."""
     old_base, new_base = flatten(old["base"]), flatten(new["base"])
     for key in sorted({*old_base, *new_base} - {*_NOT_COMPARED}):
-        if old_base.get(key) != new_base.get(key):
+        if old_base.get(key) != new_base.get(key) and not key.startswith(_PLACE):
             return f"base.{key} is {old_base.get(key)!r} there and {new_base.get(key)!r} here"
     arms = {arm["name"]: arm for arm in new["arms"]}
     for arm in old["arms"]:
@@ -83,6 +84,6 @@ def outcome(values: dict[str, Any], chain: Sequence[RunConfig], path: Path, free
         # a chain's first start is all that is not said by what stands before
         old["start"], new["start"] = (there["start"], here["start"]) if k == 0 else ("", "")
         for key in sorted({*old, *new} - {"resume", *free}):
-            if old.get(key) != new.get(key):
+            if old.get(key) != new.get(key) and not key.startswith(_PLACE):
                 return f"{where}{key}", old.get(key), new.get(key)
     return None

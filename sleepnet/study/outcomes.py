@@ -28,11 +28,12 @@ class Outcome:
       flops: of training.
       result: what training reported: tokens, seconds, parameters …
       rows: what grading on the test split reported, one for each test-time N and value of a difficulty.
-      curve: validation over steps: step, flops, tokens, loss, exact_accuracy.
+      curve: validation over steps: step, flops, tokens, loss, exact_accuracy, and what the method tells besides.
       versions: of packages and Python.
       device: what it ran on.
       before: of a phase the runs that it comes from, the first of the chain first: `arm`, `steps`, `tokens`, `flops` and `config`, as here.
       tests: name → `task` and `examples`, which the test set is made from, and `rows` as above.
+      begun: of a run that starts from another's end, rows over all difficulties of its own test before its first step.
     """
 
     arm: str
@@ -47,6 +48,7 @@ class Outcome:
     device: str
     before: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     tests: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    begun: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """As it is kept; what an arm without phases or a study without tests has no need of is left out."""
@@ -95,7 +97,7 @@ class Outcome:
         return None
 
 
-_LATER = {"before", "tests"}  # keys that older outcomes lack
+_LATER = {"before", "tests", "begun"}  # keys that older outcomes lack
 
 
 @dataclasses.dataclass(frozen=True)

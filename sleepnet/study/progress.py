@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from sleepnet import methods
 from sleepnet.files import json_lines
 from sleepnet.study.runs import Run
 
@@ -16,13 +17,14 @@ _QUIET = 30.0  # seconds between two lines where there is no terminal
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
-    """Where one run is: numbers are None until it has reported them."""
+    """Where one run is: numbers are None until it has reported them; `told` is what its method tells besides, in words."""
 
     step: int = 0
     loss: float | None = None
     exact: float | None = None
     tokens_per_second: float | None = None
     steps_per_second: float | None = None
+    told: str = ""
 
 
 def standing(run: Run) -> Standing:
@@ -38,7 +40,8 @@ def standing(run: Run) -> Standing:
         seconds = last["seconds"] - leg[0]["seconds"]
         tokens, steps = (last["tokens"] - leg[0]["tokens"]) / seconds, (last["step"] - leg[0]["step"]) / seconds
     exact = [line["exact_accuracy"] for line in lines if line["split"] == "validation"]
-    return Standing(last["step"], last["loss"], exact[-1] if exact else None, tokens, steps)
+    told = ", ".join(f"{name} {last[name]:.3g}" for name in methods.of(run.config).tells if last.get(name) is not None)
+    return Standing(last["step"], last["loss"], exact[-1] if exact else None, tokens, steps, told)
 
 
 def _tail(run: Run) -> list[dict]:
@@ -132,19 +135,20 @@ class Board:
 
     def _table(self, states: dict[str, str], left: float | None) -> Table:
         table = Table(title=self._summary(states, left), title_justify="left")
-        for header in ("arm", "seed", "", "step", "loss", "exact", "tokens/s", "left"):
-            table.add_column(header, justify="left" if header in ("arm", "") else "right")
+        tells = any(now.told for now in self.standings.values())
+        for header in ("arm", "seed", "", "step", "loss", "exact", "tokens/s", "left", *["tells"] * tells):
+            table.add_column(header, justify="left" if header in ("arm", "", "tells") else "right")
         for run in self.runs:
             state = states[run.name]
-            table.add_row(run.arm, str(run.seed), state, *self._cells(run, state))
+            table.add_row(run.arm, str(run.seed), state, *self._cells(run, state), *[self.standings[run.name].told] * tells)
         return table
 
     def _line(self, states: dict[str, str], left: float | None) -> str:
         parts = []
         for run in self.runs:
             if states[run.name] == "running":
-                step, loss, exact, rate, eta = self._cells(run, "running")
-                parts.append(f"{run.name} step {step} loss {loss} exact {exact}, {rate} tokens/s, {eta} left")
+                (step, loss, exact, rate, eta), told = self._cells(run, "running"), self.standings[run.name].told
+                parts.append(f"{run.name} step {step} loss {loss} exact {exact}, {rate} tokens/s, {eta} left{', ' * bool(told)}{told}")
         return f"{time.strftime('%H:%M:%S')} " + " · ".join([self._summary(states, left), *parts])
 
     def _summary(self, states: dict[str, str], left: float | None) -> str:

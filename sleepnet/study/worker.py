@@ -12,7 +12,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sleepnet import cli, lock, trust
 
@@ -44,14 +46,16 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def curve(metrics: Path) -> list[dict]:
-    """The validation lines of a run's metrics by step; of a step that a resumed run repeated, the later line."""
+def curve(metrics: Path, tells: Sequence[str] = ()) -> list[dict]:
+    """The validation lines of a run's metrics by step, each with what the method told in training last; of a step that a resumed run repeated, the later line."""
     from sleepnet.files import json_lines
 
-    lines = {}
+    lines, told = {}, {}
     for _, line in json_lines(metrics.read_text(encoding="utf-8", errors="replace"), "step"):
+        if line.get("split") == "train":
+            told = {key: line[key] for key in tells if key in line}
         if line.get("split") == "validation":
-            lines[line["step"]] = {key: line.get(key) for key in ("step", "flops", "tokens", "loss", "exact_accuracy")}
+            lines[line["step"]] = {key: line.get(key) for key in ("step", "flops", "tokens", "loss", "exact_accuracy")} | told
     return [lines[step] for step in sorted(lines)]
 
 
@@ -64,7 +68,7 @@ def work(folder: Path) -> None:
     """Trains, grades, writes the outcome; see the module."""
     import jax
 
-    from sleepnet import origin, tasks
+    from sleepnet import methods, origin, tasks
     from sleepnet.checkpoint import load_model
     from sleepnet.config import RunConfig, from_dict, to_dict
     from sleepnet.eval.runner import evaluate
@@ -79,6 +83,7 @@ def work(folder: Path) -> None:
     begun = dataclasses.replace(config, start=run.get("start", config.start))
     # one for all runs of the study: another seed, phase, or arm of the same shapes compiles nothing; outside of it stands what train would do alone
     with compiled.cached(config.compile_cache, study_of(folder)):
+        before = _before(begun, folder)
         result = train(begun, folder / "train", quiet=True)
         loaded = load_model(folder / "train")
         grade = lambda task, examples: evaluate(
@@ -89,6 +94,7 @@ def work(folder: Path) -> None:
             batch_size=config.eval.batch_size,
             own_chain=task.thinks and config.model.sleep.predict_passes == 1,
             keep_answers=True,
+            recall=True,
         )
         rows = grade(loaded.task, config.eval.examples)
         tests = {
@@ -104,12 +110,37 @@ def work(folder: Path) -> None:
         "flops": run["flops"],
         "result": result,
         "rows": rows,
-        "curve": curve(folder / "train" / "metrics.jsonl"),
+        "curve": curve(folder / "train" / "metrics.jsonl", methods.of(config).tells),
         "versions": origin.versions("numpy"),
         "device": device.device_kind if device.platform != "cpu" else f"{platform.machine()} CPU",
         **({"before": run["before"]} if "before" in run else {}),
         **({"tests": tests} if tests else {}),
+        **({"begun": before} if before else {}),
     })
+
+
+def _before(config: Any, folder: Path) -> list[dict[str, Any]]:
+    """How the run's test goes with the parameters that it starts from, kept in begun.json; [] of a run of fresh ones, and of one that has begun and whose start is gone."""
+    from sleepnet import build, lineage, start
+    from sleepnet.errors import UsageError
+    from sleepnet.eval.runner import evaluate
+    from sleepnet.files import read_json, write_json
+
+    if not config.start:
+        return []
+    path, examples = folder / "begun.json", config.eval.examples
+    if path.exists() and (kept := read_json(path, "remove it and run the study again")).get("examples") == examples:
+        return kept["rows"]
+    task = build.task_of(config)
+    try:
+        model = start.model(config, task)
+    except UsageError:
+        if (folder / "train" / lineage.RECORD).exists():
+            return []
+        raise
+    rows = evaluate(model, task, passes=(config.model.sleep.passes,), examples=examples, batch_size=config.eval.batch_size, recall=True)
+    write_json(path, {"examples": examples, "rows": [row for row in rows if row["axis"] == "all"]})
+    return [row for row in rows if row["axis"] == "all"]
 
 
 def _run(argv: list[str] | None) -> None:

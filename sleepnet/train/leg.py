@@ -9,16 +9,16 @@ import jax
 import numpy as np
 from flax import nnx
 
-from sleepnet import adapters, checkpoint, data, sharding
-from sleepnet.config import AdaptersConfig, RunConfig
+from sleepnet import checkpoint, data, sharding
+from sleepnet.config import RunConfig
 from sleepnet.start import Start
 from sleepnet.tasks.base import Task
 from sleepnet.train.step import Learning, TrainState, draw
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _whole(config: AdaptersConfig, params: Any, frozen: Any) -> Any:
-    return adapters.whole(config, params, frozen)
+def _whole(learning: Learning, params: Any, frozen: Any) -> Any:
+    return learning.whole(params, frozen)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Leg:
       config, workdir, task: the run.
       learning: how a step is computed.
       begin: where its parameters come from.
-      frozen: on the mesh, what the run does not change.
+      frozen: on the mesh, what the run does not change, and its method's references.
       mesh: the devices.
       source: its batches, by number.
       rows: of each batch, those that this process holds.
@@ -61,5 +61,5 @@ class Leg:
 
     def model(self, state: TrainState) -> nnx.Module:
         """The whole model."""
-        params = state.params if self.config.adapters.kind == "all" else _whole(self.config.adapters, state.params, self.frozen)
+        params = state.params if self.config.adapters.kind == "all" else _whole(self.learning, state.params, self.frozen)
         return nnx.merge(self.learning.problem.graph, params)

@@ -15,7 +15,7 @@ from sleepnet.files import read_json, write_json
 from sleepnet.train import compiled, hosts, preempt
 from sleepnet.train.leg import Leg
 from sleepnet.train.metrics import Metrics, Seconds
-from sleepnet.train.step import TrainState, first_bad_tensor, learning_of, make_step
+from sleepnet.train.step import REFERENCES, TrainState, first_bad_tensor, learning_of, make_step
 from sleepnet.train.trace import Trace
 
 _RESULT = {"steps", "tokens", "flops", "seconds", "device"}  # of result.json, what is told at the end
@@ -72,7 +72,8 @@ def train(config: RunConfig, workdir: str | Path, *, quiet: bool = False) -> dic
                 examples, seed=config.seed, batch_size=settings.batch_size, steps=settings.steps, rows=rows, first=settings.first_example,
                 more=lambda batch: learning.method.draw(task, config, batch), passes=lambda step: costs.passes_at(config, step),
             )
-            frozen = jax.jit(lambda tree: tree, out_shardings=sharding.shardings(begin.frozen, mesh))(begin.frozen) if begin.frozen else {}
+            held = begin.frozen | ({REFERENCES: begin.references} if begin.references else {})
+            frozen = jax.jit(lambda tree: tree, out_shardings=sharding.shardings(held, mesh))(held) if held else {}
             return _run(Leg(config, workdir, task, learning, begin, frozen, mesh, source, rows, checkpoints, told, quiet))
 
 

@@ -18,6 +18,9 @@ from sleepnet.methods.base import Batch, Method, Problem
 from sleepnet.tasks.base import Task
 
 
+REFERENCES = "references"  # where the frozen tree of a step has what its method names; all else there is the adapters'
+
+
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["params", "opt_state", "step", "bad_step"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class TrainState:
@@ -62,7 +65,11 @@ class Learning:
 
     def whole(self, params: Any, frozen: Any) -> Any:
         """The model's parameters."""
-        return adapters.whole(self.adapters, params, frozen)
+        return adapters.whole(self.adapters, params, {name: tree for name, tree in frozen.items() if name != REFERENCES})
+
+    def within(self, frozen: Any) -> Problem:
+        """The problem as a step sees it: with the method's references."""
+        return dataclasses.replace(self.problem, references=frozen.get(REFERENCES, {}))
 
 
 def learning_of(config: RunConfig, task: Task) -> Learning:
@@ -107,15 +114,16 @@ def prepared(learning: Learning, state: TrainState, frozen: Any, batch: Batch, w
     if not learning.method.prepares:
         return batch, memory
     params = jax.lax.stop_gradient(learning.whole(state.params, frozen))
-    return learning.method.prepare(learning.problem, params, memory, batch, _key(words), passes)
+    return learning.method.prepare(learning.within(frozen), params, memory, batch, _key(words), passes)
 
 
 def gradients(learning: Learning, params: Any, frozen: Any, batch: Batch, passes: int) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
     """Loss, gradient and the method's numbers of a prepared batch, computed in `accumulate` parts; equal to one part up to rounding."""
-    method, problem = learning.method, learning.problem
+    method = learning.method
 
     def of(both, batch, count):
         params, frozen = both
+        problem = learning.within(frozen)
         value_and_grad = jax.value_and_grad(lambda params: method.loss(problem, learning.whole(params, frozen), batch, passes, count), has_aux=True)
         (loss, seen), grads = value_and_grad(params)
         return loss, grads, method.tell(problem, batch, seen, count)
@@ -163,7 +171,7 @@ def first_bad_tensor(learning: Learning, state: TrainState, frozen: Any, batch: 
     def compute(state, frozen):
         ready, _ = prepared(learning, state, frozen, batch, words, passes)
         count = learning.method.count(ready)
-        value_and_grad = jax.value_and_grad(lambda p: learning.method.loss(learning.problem, learning.whole(p, frozen), ready, passes, count), has_aux=True)
+        value_and_grad = jax.value_and_grad(lambda p: learning.method.loss(learning.within(frozen), learning.whole(p, frozen), ready, passes, count), has_aux=True)
         (loss, seen), grads = value_and_grad(state.params)
         updates, _ = learning.optimizer.update(grads, _parts(state.opt_state)[0], state.params)
         return {name: value for name, value in ready.items() if name not in batch}, seen, loss, grads, optax.apply_updates(state.params, updates)

@@ -138,8 +138,9 @@ def test_factors_lie_as_their_matrix_and_never_reach_muon(params):
 
 @pytest.mark.parametrize("values, message", [
     ({"kind": "low_rank"}, "adapters.kind='low_rank' needs adapters.names"),
-    ({"kind": "named", "names": "blocks.7"}, r"adapters.names='blocks.7' matches no parameter of the model; they are called blocks.0.mixer"),
-    ({"kind": "low_rank", "names": "norm"}, "adapters.names='norm' matches no matrix"),
+    ({"kind": "named", "names": "blocks.7"}, r"adapters.names='blocks.7' matches no parameter of the model; did you mean 'blocks.1' or 'blocks.0'"),
+    ({"kind": "low_rank", "names": "norm"}, "adapters.names='norm' matches no matrix of the model; they are called blocks.0.mixer"),
+    ({"kind": "low_rank", "names": r"blocks\.1\.mpl"}, r"matches no matrix of the model; did you mean 'blocks.1.mlp'"),
     ({"kind": "low_rank", "names": "mixer.decay.kernel", "rank": 40}, r"adapters.rank=40 is more than blocks.0.mixer.decay.kernel has, \(32, 2\): set it to 2"),
     ({"kind": "named", "names": "("}, r"adapters.names='\(' is no regular expression"),
     ({"kind": "named", "names": "mlp", "rank": 3}, "adapters.rank=3 with adapters.kind='named', which does not read it"),

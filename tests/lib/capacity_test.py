@@ -1,4 +1,5 @@
 """Capacity: laws against scipy's curve_fit and closed forms, held-out errors and bits by hand, what is refused, the command and its pictures."""
+import dataclasses
 import itertools
 import json
 import math
@@ -317,6 +318,15 @@ def test_the_examples_in_turn(run, tmp_path):
     assert code == 0 and "the box is r ≤ 4, l ≤ 200" in again and "The law is falsified" in again
 
 
+def test_a_fall_may_be_counted_from_chance(run, tmp_path):
+    """Points of a base that was sure of wrong digits are fitted as those of one that was not."""
+    made = points.simulate("saturating", 0)
+    points.write(tmp_path / "sure.jsonl", [dataclasses.replace(point, loss_before=4.4) for point in made])
+    assert run("--points=sure.jsonl", "--out=here", "--resamples=20", "--before=chance")[0] == 0
+    told = json.loads((tmp_path / "here/law.json").read_text())
+    assert told["before"] == "chance" and told["arms"]["saturating"]["forms"]["saturating"]["constants"] == pytest.approx(fit("saturating", points.falls(made)).constants)
+
+
 def test_points_without_a_law_still_say_what_was_recalled(run, tmp_path):
     points.write(tmp_path / "points.jsonl", [points.Point(r, 50, 0, 2.3, 1 / (1 + r), 1152 * r, 30, "sft") for r in (1, 2)])
     code, out, err = run("--points=points.jsonl", "--out=here")
@@ -325,8 +335,8 @@ def test_points_without_a_law_still_say_what_was_recalled(run, tmp_path):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["--out=a"], "give one of --points=FILE or --simulate=FORM"),
-    (["--points=a", "--simulate=power", "--out=a"], "give either --points=FILE or --simulate=FORM, not both"),
+    (["--out=a"], "give one of --points=FILE, --outcomes=FOLDER and --simulate=FORM"),
+    (["--points=a", "--simulate=power", "--out=a"], "give one of --points=FILE, --outcomes=FOLDER and --simulate=FORM"),
     (["--simulate=power"], "give --out=FOLDER for the results"),
     (["--simulate=linear", "--out=a"], "flag --simulate=linear: value should be one of <power|saturating|log_linear>"),
 ])

@@ -57,6 +57,8 @@ def test_log_probabilities_are_those_of_forward_on_what_was_written(eviction):
     np.testing.assert_allclose(said.logps, np.take_along_axis(laws, said.tokens[..., None], axis=-1)[..., 0], atol=1e-6)
     free, told, drawn = PARTLY == FREE, np.asarray(said.tokens), np.asarray(said.drawn)
     assert (told == np.where(free, drawn, PARTLY)).all() and (told != drawn).any() and np.asarray(said.valid).all()
+    draw = lambda row, t: int(jax.random.categorical(jax.random.fold_in(KEYS[row], t), laws[row, t]))
+    assert [[draw(row, t) for t in range(0, STEPS, 3)] for row in range(B)] == drawn[:, ::3].tolist(), "each with its own key and place"
     np.testing.assert_array_equal(said.last, told[:, -1])
     assert int(said.state.window.length) == STEPS % L
 
@@ -70,6 +72,17 @@ def test_a_row_says_alone_what_it_says_in_a_batch():
     np.testing.assert_array_equal(alone.tokens[0], together.tokens[3])
     np.testing.assert_allclose(alone.logps[0], together.logps[3], atol=1e-6)
     assert len({tuple(row) for row in np.asarray(together.drawn).tolist()}) == B
+
+
+def test_noise_that_is_drawn_before_a_window_is_that_of_its_steps(monkeypatch):
+    """A vocabulary too large for a window's noise at once says the same, bit for bit."""
+    model, given = split(pattern="G"), dict(at=L - 2, steps=4, law=Law(top_k=3))
+    state = read(*model, begin(model, B), PROMPT[:, : L - 2], at=0, passes=1)[1]
+    early = write(*model, state, FIRST, KEYS, **given)
+    monkeypatch.setattr(decode, "_AT_ONCE", 0)
+    late = jax.jit(functools.partial(decode.write, model[0], **given))(model[1], state, FIRST, KEYS)
+    np.testing.assert_array_equal(early.tokens, late.tokens)
+    np.testing.assert_array_equal(early.logps, late.logps)
 
 
 def test_tokens_come_as_often_as_the_law_has_them():

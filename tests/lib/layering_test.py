@@ -46,8 +46,8 @@ MAY = {
     "sleepnet.costs": ("sleepnet.build", "sleepnet.config", "sleepnet.methods"),
     "sleepnet.lineage": ("sleepnet.errors", "sleepnet.files", "sleepnet.origin"),
     "sleepnet.start": (
-        "sleepnet.adapters", "sleepnet.build", "sleepnet.checkpoint", "sleepnet.config", "sleepnet.costs", "sleepnet.errors", "sleepnet.lineage", f"{MODELS}.zoo",
-        "sleepnet.origin", "sleepnet.paths", "sleepnet.step_folders", "sleepnet.tasks",
+        "sleepnet.adapters", "sleepnet.build", "sleepnet.checkpoint", "sleepnet.config", "sleepnet.costs", "sleepnet.errors", "sleepnet.lineage", "sleepnet.methods",
+        f"{MODELS}.zoo", "sleepnet.origin", "sleepnet.paths", "sleepnet.step_folders", "sleepnet.tasks",
     ),
     "sleepnet.sharding": ("sleepnet.adapters", "sleepnet.build", "sleepnet.cli", "sleepnet.config", "sleepnet.errors", "sleepnet.mesh"),
     "sleepnet.origin": ("sleepnet.config", "sleepnet.errors", "sleepnet.files", "sleepnet.optim", "sleepnet.step_folders", "sleepnet.tasks"),

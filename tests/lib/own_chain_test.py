@@ -105,7 +105,7 @@ def runner_row(table, at):
     arrays = [jnp.asarray(GROUP.batch(0, "test", at, 1)[key]) for key in ("tokens", "targets", "loss_mask", "answer")]
     shared = dict(passes=1, predicts=GROUP.predicts, answers=1, halt=None)
     given = runner._grade(graph, params, *arrays[:2], arrays[3], **shared)
-    return int(given[2][0, 0]), int(own_chain.grade(graph, params, *arrays, marker=None, **shared)[1][0, 0])
+    return int(given[3][0, 0]), int(own_chain.grade(graph, params, *arrays, marker=None, **shared)[1][0, 0])
 
 
 def test_a_marked_answer_is_what_follows_the_first_marker():

@@ -175,6 +175,7 @@ def test_a_worker_starts_where_the_one_before_ended_and_shares_what_is_compiled(
         raise Preempted(1, 2)
 
     monkeypatch.setattr("sleepnet.train.loop.train", train)
+    monkeypatch.setattr(worker, "_before", lambda config, folder: [])  # there is nothing to start from
     runs = {run.name: run for run in make(tmp_path / "study", study)}
     home = homes(study)
     for name in (f"{home['first']}/0", f"{home['detour']}/0", "detour/0"):
@@ -183,6 +184,28 @@ def test_a_worker_starts_where_the_one_before_ended_and_shares_what_is_compiled(
             worker.work(runs[name].folder)
     starts = ["", str(tmp_path / "study/taught/seed0/train"), str(tmp_path / "study" / home["detour"] / "seed0/train")]
     assert seen == [(start, str(tmp_path / "study/compiled")) for start in starts]
+
+
+def test_what_a_run_starts_from_is_graded_once_before_its_first_step(tmp_path, monkeypatch):
+    run, graded = spec(ARMS[:1]).base, []
+    rows = lambda model, task, examples, **rest: graded.append((model, examples)) or [{"axis": "all", "label_loss": 2.0}, {"axis": "k", "value": 1}]
+    monkeypatch.setattr("sleepnet.eval.runner.evaluate", rows)
+    monkeypatch.setattr("sleepnet.start.model", lambda config, task: config.start)
+    assert worker._before(run, tmp_path) == [] == graded
+    begun = dataclasses.replace(run, start="somewhere")
+    assert worker._before(begun, tmp_path) == worker._before(begun, tmp_path) == [{"axis": "all", "label_loss": 2.0}] and graded == [("somewhere", run.eval.examples)]
+    longer = dataclasses.replace(begun, eval=dataclasses.replace(run.eval, examples=7))
+    assert worker._before(longer, tmp_path) and graded[1:] == [("somewhere", 7)]
+
+    def gone(config, task):
+        raise UsageError("start='somewhere' is neither")
+
+    monkeypatch.setattr("sleepnet.start.model", gone)
+    with pytest.raises(UsageError, match="is neither"):
+        worker._before(begun, tmp_path)
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/start.json").write_text("{}")
+    assert worker._before(begun, tmp_path) == [], "it has begun, and needs its start no more"
 
 
 def test_what_is_left_counts_a_shared_phase_once_and_waits_for_it(tmp_path):

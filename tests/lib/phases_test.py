@@ -7,9 +7,9 @@ import pytest
 
 from sleepnet import tasks
 from sleepnet.errors import UsageError
-from sleepnet.study import chains, ledger, resolve, spec as specs
+from sleepnet.study import chains, differences, ledger, resolve, spec as specs
 from sleepnet.tasks.registry import task_class
-from studies import ARMS, CHAINS, FIRST, LAST, TEACH, TESTS, spec
+from studies import ARMS, CHAINS, FIRST, LAST, TEACH, TESTS, outcome, spec
 
 
 def arm(*phases, **values):
@@ -91,6 +91,14 @@ def test_a_chain_that_has_spent_more_than_its_match_is_refused():
         resolve.resolve(spec(arm(changed(FIRST, train__steps=900) | {"name": "long"}, LAST, match="more")))
 
 
+def test_a_study_goes_on_on_another_mesh():
+    here, there = spec(CHAINS), spec(CHAINS, base={"mesh": {"data": 2, "fsdp": 2}})
+    assert differences.studies(*(ledger.plain(specs.to_dict(study)) for study in (there, here))) == ""
+    assert differences.outcome(outcome(here, "taught", 0, 0.9).to_dict(), resolve.chains(there)["taught"], Path("outcome.json"), {"seed"}) is None
+    other = spec(CHAINS, base={"optim": {"clip": 2.0}})
+    assert "base.optim.clip" in differences.studies(*(ledger.plain(specs.to_dict(study)) for study in (other, here)))
+
+
 def test_a_study_of_chains_survives_json():
     study = spec(CHAINS, tests=TESTS)
     assert specs.parse(ledger.plain(specs.to_dict(study))) == study
@@ -125,6 +133,8 @@ def test_only_the_order_may_differ(monkeypatch):
 
 
 @pytest.mark.parametrize("change, message", [
+    (dict(arms=arm(FIRST, changed(TEACH, adapters__kind="low_rank", adapters__names=r"blocks\.1\.mpl"))),
+     "arm 'other', phase 'teach': adapters.names='blocks\\\\.1\\\\.mpl' matches no matrix of the model; did you mean 'blocks.1.mlp'"),
     (dict(arms=arm(FIRST, FIRST)), "arm 'other' has two phases called 'first'"),
     (dict(arms=arm({**FIRST, "name": "a/b"})), "arm 'other', phase 'a/b': its name must be letters"),
     (dict(arms=arm({**FIRST, "overides": {}})), "arm 'other', phase 'first': unknown key 'overides'; did you mean 'overrides'"),

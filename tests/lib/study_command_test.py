@@ -103,9 +103,13 @@ def test_a_bad_command_is_one_line(run_study, tmp_path, monkeypatch, arguments, 
 
 
 @pytest.mark.slow
-def test_from_end_to_end(run_study, tmp_path):
+def test_from_end_to_end(run_study, tmp_path, monkeypatch):
     here = [f"--config={tmp_path / 'tiny.py'}", f"--workdir={tmp_path / 'runs'}"]
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # all that is compiled is kept, and so counted
+    kept = lambda: {path.name for path in (tmp_path / "runs/compiled").glob("*-cache")}
+    assert run_study(*here, "--seeds=0")[0] == 0 and (first := kept())
     code, text = run_study(*here, "--seeds=0,1")
+    assert kept() == first, "a second run of the same shapes compiles nothing"
     assert code == 0 and "The claim is held" in text, text
     study, _ = ledger.read_study(tmp_path / "runs")
     found = outcomes.load(tmp_path / "runs", study)

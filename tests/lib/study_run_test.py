@@ -1,5 +1,6 @@
 """The study's folder and its processes: order, failures, resuming, progress."""
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import jax
 import pytest
+from rich.console import Console
 
 from sleepnet import lock
 from sleepnet.errors import UsageError
 from sleepnet.study import ledger, pool, worker
-from sleepnet.study.progress import Standing, remaining, span, standing
+from sleepnet.study.progress import Board, Standing, remaining, span, standing
 from sleepnet.study.worker import curve
 from sleepnet.train import compiled
 from sleepnet.train.preempt import Preempted
@@ -186,3 +188,22 @@ def test_a_repeated_step_counts_once(tmp_path):
     lines = [{"step": step, "split": "validation", "exact_accuracy": value, "loss": 1, "flops": 1, "tokens": 1} for step, value in ((5, 0.1), (10, 0.2), (5, 0.3))]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert [(line["step"], line["exact_accuracy"]) for line in curve(tmp_path / "metrics.jsonl")] == [(5, 0.3), (10, 0.2)]
+
+
+def test_what_a_method_tells_is_on_the_board_and_in_the_curve(tmp_path):
+    heart = spec([dict(name="ot", label="", overrides={"method.name": "memft"}), ARMS[0]], reference="ot")
+    runs = make(tmp_path, heart)
+    train = lambda step, share: {"step": step, "split": "train", "loss": 1.0, "active_share": share, "gradient_norm": 3.0, "tokens": step * 100, "flops": step, "seconds": step * 2.0}
+    seen = lambda step: {"step": step, "split": "validation", "exact_accuracy": 0.5, "flops": step, "tokens": step, "seconds": step * 2.0}
+    for run in runs:
+        metrics(run, [train(10, 0.9), train(20, 0.25), seen(20), seen(30), train(40, 0.125)])
+    told = {run.arm: standing(run).told for run in runs}
+    assert told == {"ot": "active_share 0.125", "sleep4": ""}
+    path = runs[0].metrics
+    assert [(line["step"], line["active_share"]) for line in curve(path, ("active_share",))] == [(20, 0.25), (30, 0.25)]
+    assert all(line.keys() == {"step", "flops", "tokens", "loss", "exact_accuracy"} for line in curve(path))
+    for terminal in (False, True):
+        console = Console(file=io.StringIO(), width=200, force_terminal=terminal)
+        with Board(console, runs, 0, 2) as board:
+            board({run.name: "running" for run in runs})
+        assert "active_share 0.125" in console.file.getvalue()

@@ -3,6 +3,10 @@
 Examples:
   python -m sleepnet.eval.capacity --simulate=saturating --out=runs/law
   python -m sleepnet.eval.capacity --points=runs/law/points.jsonl --out=runs/law_small_box --fit_r=4 --fit_l=200
+  python -m sleepnet.eval.capacity --outcomes=experiments/results/memft_law --out=runs/law --fit_r=4 --fit_l=200
+
+--outcomes reads what a study has left behind, its workdir or the folder of its --results: a point of each finished run that was to know a phone book or a
+string by heart, written to OUT/points.jsonl. An arm's name without words such as r4 and l200 is the arm that a law is fitted for.
 
 --simulate makes up points that follow one of the forms, with noise, and writes them to OUT/points.jsonl: what such a grid can tell apart. The second
 example reads what the first has written.
@@ -11,6 +15,9 @@ A line of --points is a run, as a JSON object: r (rank of its adapters, null wit
 seed, loss_before and loss_after (nats a digit), parameters (that were trained), recalled_digits (of whole entries, or of a string before the first
 wrong digit, its own digits fed back); and, where known, arm (a law is fitted for each), curve (pairs of presentations and recalled share) and
 recalled_below_half (how many of the recalled have p < ½).
+
+A base that has seen numbers may be sure of wrong digits, so that its loss is above ln 10 and falls to there without anything being known: --before=chance
+counts from ln 10, which is what the saturating form supposes.
 
 The forms of ΔL = loss_before − loss_after: power C r^α l^−β + b (the law), saturating ln 10 (1 − exp(−κ r^α l^−β)), log_linear a + α ln r − β ln l.
 Each is fitted to all points (constants with 95 % intervals, R²), and to the box r ≤ --fit_r, l ≤ --fit_l alone, of which it predicts the rest. The law
@@ -21,6 +28,7 @@ Prints tables and the verdict, and writes law.json and pictures, for light and f
 and for each arm the three forms, fitted inside the box, over the points. Exit status 2 if no arm's points settle the law; what was recalled is
 written all the same.
 """
+import dataclasses
 from pathlib import Path
 
 from absl import flags
@@ -30,9 +38,12 @@ from sleepnet.errors import UsageError
 
 _FORMS = ["power", "saturating", "log_linear"]
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("points", None, "file of JSON lines, a run each; or give --simulate", flag_values=FLAGS)
-flags.DEFINE_enum("simulate", None, _FORMS, "the form that made-up points follow; or give --points", flag_values=FLAGS)
+flags.DEFINE_string("points", None, "file of JSON lines, a run each; or give --outcomes or --simulate", flag_values=FLAGS)
+flags.DEFINE_string("outcomes", None, "a study's workdir, or a folder of finished runs' outcomes; or give --points or --simulate", flag_values=FLAGS)
+flags.DEFINE_enum("simulate", None, _FORMS, "the form that made-up points follow; or give --points or --outcomes", flag_values=FLAGS)
+cli.trust_flag(FLAGS)
 flags.DEFINE_string("out", None, "folder for the results", flag_values=FLAGS)
+flags.DEFINE_enum("before", "measured", ["measured", "chance"], "where a loss falls from: what was measured, or ln 10, where a base was sure of wrong digits", flag_values=FLAGS)
 flags.DEFINE_integer("fit_r", 8, "largest rank of the points that are fitted to predict the rest", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("fit_l", 400, "most digits of the points that are fitted to predict the rest", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("resamples", 200, "fits behind an interval", lower_bound=20, flag_values=FLAGS)
@@ -42,8 +53,8 @@ flags.DEFINE_integer("seed", 0, "of the resamples, and of the noise of made-up p
 def main(argv: list[str]) -> None:
     """Judges the points that the flags name."""
     del argv
-    if bool(FLAGS.points) == bool(FLAGS.simulate):
-        raise UsageError(f"give {'either' if FLAGS.points else 'one of'} --points=FILE or --simulate=FORM{', not both' if FLAGS.points else ''}")
+    if sum(map(bool, (FLAGS.points, FLAGS.outcomes, FLAGS.simulate))) != 1:
+        raise UsageError("give one of --points=FILE, --outcomes=FOLDER and --simulate=FORM")
     out = paths.given(FLAGS.out, "out")
     if out is None:
         raise UsageError("give --out=FOLDER for the results")
@@ -51,19 +62,23 @@ def main(argv: list[str]) -> None:
     from rich.console import Console
     from rich.measure import Measurement
 
-    from sleepnet.eval.capacity import pictures, points, report
+    from sleepnet.eval.capacity import outcomes, pictures, points, report
+    from sleepnet.eval.capacity.forms import L_0
     from sleepnet.files import write_bytes, write_json
 
     if FLAGS.points:
         found, written = points.read(paths.plain(FLAGS.points, "points")), []
     else:
-        found, written = points.simulate(FLAGS.simulate, FLAGS.seed), [out / "points.jsonl"]
+        found = outcomes.points(paths.plain(FLAGS.outcomes, "outcomes")) if FLAGS.outcomes else points.simulate(FLAGS.simulate, FLAGS.seed)
+        written = [out / "points.jsonl"]
         points.write(written[0], found)
+    if FLAGS.before == "chance":
+        found = [dataclasses.replace(point, loss_before=L_0) for point in found]
     out.mkdir(parents=True, exist_ok=True)
     box = (FLAGS.fit_r, FLAGS.fit_l)
     arms = [report.judge(arm, runs, *box, FLAGS.resamples, FLAGS.seed) for arm, runs in report.by_arm(found).items()]
     rows = report.recall_rows(found)
-    common = {"fit_r": box[0], "fit_l": box[1], "resamples": FLAGS.resamples, "seed": FLAGS.seed}
+    common = {"before": FLAGS.before, "fit_r": box[0], "fit_l": box[1], "resamples": FLAGS.resamples, "seed": FLAGS.seed}
     write_json(out / "law.json", report.plain(arms, rows, **common))
     written.append(out / "law.json")
     for name, content in pictures.draw(found, arms, *box).items():
