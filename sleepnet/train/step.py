@@ -69,7 +69,7 @@ class Learning:
 
     def within(self, frozen: Any) -> Problem:
         """The problem as a step sees it: with the method's references."""
-        return dataclasses.replace(self.problem, references=frozen.get(REFERENCES, {}))
+        return dataclasses.replace(self.problem, references=frozen[REFERENCES]) if REFERENCES in frozen else self.problem
 
 
 def learning_of(config: RunConfig, task: Task) -> Learning:
