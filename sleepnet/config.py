@@ -153,6 +153,7 @@ class AdaptersConfig:
     rank: int = 8  # of A and B
     alpha: float = 32.0  # A B counts alpha / rank times
     share: float = 0.1  # of entries
+    also: str = ""  # regular expression for parameters that change whole beside the factors; read by low_rank
 
     def __post_init__(self):
         refusals.adapters(self)

@@ -103,11 +103,12 @@ def adapters(config: Any) -> None:
         raise UsageError(f"adapters.share={config.share} must lie between 0 and 1; for all entries of a parameter set adapters.kind to 'named'")
     if config.kind != "all" and not config.names:
         raise UsageError(f"adapters.kind={config.kind!r} needs adapters.names, a regular expression for names of parameters, such as 'blocks.1.mlp'")
-    try:
-        re.compile(config.names)
-    except re.error as error:
-        raise UsageError(f"adapters.names={config.names!r} is no regular expression: {error}") from error
-    for key, value, kinds in (("names", "", ("named", "entries", "low_rank")), ("rank", 8, ("low_rank",)), ("alpha", 32.0, ("low_rank",)), ("share", 0.1, ("entries",))):
+    for key in ("names", "also"):
+        try:
+            re.compile(getattr(config, key))
+        except re.error as error:
+            raise UsageError(f"adapters.{key}={getattr(config, key)!r} is no regular expression: {error}") from error
+    for key, value, kinds in (("names", "", ("named", "entries", "low_rank")), ("rank", 8, ("low_rank",)), ("alpha", 32.0, ("low_rank",)), ("share", 0.1, ("entries",)), ("also", "", ("low_rank",))):
         if getattr(config, key) != value and config.kind not in kinds:
             raise UsageError(f"adapters.{key}={getattr(config, key)!r} with adapters.kind={config.kind!r}, which does not read it: leave it at {value!r}, or set kind to {' or '.join(kinds)}")
 

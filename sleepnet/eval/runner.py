@@ -15,11 +15,7 @@ from flax import nnx
 
 from sleepnet import losses
 from sleepnet.errors import UsageError
-<<<<<<< HEAD
-from sleepnet.eval import own_chain as own, paired, recalled
-=======
-from sleepnet.eval import by_block, own_chain as own, paired
->>>>>>> 76d3c0a (Memory blocks: learnt tokens between what sleeps and what is asked, read-outs behind each in one pass, the method that learns with them, and their grading)
+from sleepnet.eval import by_block, own_chain as own, paired, recalled
 from sleepnet.eval.intervals import wilson
 from sleepnet.mesh import constrain
 from sleepnet.models import flops
@@ -40,11 +36,8 @@ def evaluate(
     halt: float = 0.0,
     own_chain: bool = False,
     keep_answers: bool = False,
-<<<<<<< HEAD
     recall: bool = False,
-=======
     blocks: int | None = None,
->>>>>>> 76d3c0a (Memory blocks: learnt tokens between what sleeps and what is asked, read-outs behind each in one pass, the method that learns with them, and their grading)
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
     """Reads examples 0 … E − 1 of a split with every N of `passes`, by Algorithm 1, and grades them.
@@ -63,15 +56,12 @@ def evaluate(
       own_chain_label_accuracy, own_chain_label_interval, own_chain_exact_accuracy, own_chain_exact_interval
                                        with `own_chain` alone: the same after a chain of thought that the model wrote itself
       tokens_awake                     with `own_chain` alone: mean tokens of a sequence, without PAD, in windows that predict
-<<<<<<< HEAD
       label_loss                       with `recall` alone, as all below, where the axis is "all": mean −log p of the right tokens, nats, what stands before each
                                        being right; None where a logit is no number
       own_chain_leading                with `own_chain` besides: tokens of the model's own chain before the first wrong one of an answer, all answers together
       own_chain_leading_unsure, own_chain_exact_unsure    of these, and of tokens of answers that are right as a whole, those with p < ½
-=======
       blocks, flops_blocks             of a model with memory blocks alone: K; FLOPs of reading them, of one sequence, before anything is asked;
       exact_by_block, any_block        exact accuracy of read-outs behind block 1, … K, and the share of answers that are right behind any of them
->>>>>>> 76d3c0a (Memory blocks: learnt tokens between what sleeps and what is asked, read-outs behind each in one pass, the method that learns with them, and their grading)
       right_answers                    with `keep_answers` alone: which of these answers were exact, in the test's order, as `paired.pack` writes it
     Rows of one axis split the same answers by that axis alone.
 
@@ -96,11 +86,7 @@ def evaluate(
     """
     _check(model.config, task, passes, examples, batch_size, halt)
     if task.follows_passes:
-<<<<<<< HEAD
-        told = dict(examples=examples, batch_size=batch_size, seed=seed, split=split, halt=halt, own_chain=own_chain, keep_answers=keep_answers, recall=recall)
-=======
-        told = dict(examples=examples, batch_size=batch_size, seed=seed, split=split, halt=halt, own_chain=own_chain, keep_answers=keep_answers, blocks=blocks)
->>>>>>> 76d3c0a (Memory blocks: learnt tokens between what sleeps and what is asked, read-outs behind each in one pass, the method that learns with them, and their grading)
+        told = dict(examples=examples, batch_size=batch_size, seed=seed, split=split, halt=halt, own_chain=own_chain, keep_answers=keep_answers, recall=recall, blocks=blocks)
         step = lambda i: progress and (lambda done, total: progress(i * total + done, len(passes) * total))
         return [row for i, count in enumerate(passes) for row in evaluate(model, task.at(count), passes=[count], **told, progress=step(i))]
     if own_chain:
@@ -109,12 +95,8 @@ def evaluate(
     blocks = config.memory_blocks.count
     graph, params = nnx.split(model, nnx.Param)
     graded = {count: [] for count in passes}
-<<<<<<< HEAD
     known: dict[int, list] = {count: [] for count in passes}
-    difficulty, awake = [], []
-=======
     difficulty, awake, behind = [], [], {count: [] for count in passes}
->>>>>>> 76d3c0a (Memory blocks: learnt tokens between what sleeps and what is asked, read-outs behind each in one pass, the method that learns with them, and their grading)
     batch_size = min(batch_size, examples)
     for done, valid, batch in _batches(task, seed, split, examples, batch_size):
         arrays = tuple(batch[key] for key in ("tokens", "targets", "loss_mask", "answer"))
@@ -149,12 +131,8 @@ def evaluate(
         cost = _cost(config, task, float(used_E.mean()) if halt else count, examples)
         told = {"halt": halt} if halt else {}
         means = ({"passes_used": used_E} if halt else {}) | ({"tokens_awake": np.concatenate(awake)} if own_chain else {})
-<<<<<<< HEAD
         sums = {key: np.concatenate([part[key] for part in known[count]]) for key in known[count][0]} if recall else {}
-        graded_rows = _rows(counts, axes, baselines, means, keep_answers, sums)
-=======
-        graded_rows = _rows(counts, axes, baselines, means, keep_answers, np.concatenate(jax.device_get(behind[count])) if blocks else None)
->>>>>>> 76d3c0a (Memory blocks: learnt tokens between what sleeps and what is asked, read-outs behind each in one pass, the method that learns with them, and their grading)
+        graded_rows = _rows(counts, axes, baselines, means, keep_answers, sums, np.concatenate(jax.device_get(behind[count])) if blocks else None)
         rows += [{"passes": count, "split": split} | told | row | cost for row in graded_rows]
     return rows
 
@@ -183,15 +161,9 @@ def _batches(task: Task, seed: int, split: str, examples: int, batch_size: int) 
 
 
 # At module level, by a static graph and with N as a value: another evaluation of the same model compiles nothing, nor does another N
-<<<<<<< HEAD
-@functools.partial(jax.jit, static_argnames=("graph", "predicts", "answers"))
-def _grade(graph, params, tokens_BxT, targets_BxT, answer_BxT, *, passes, predicts, answers, halt):
-    """−log p of the targets, float32 [B, T]; [B, A] int32 each: right tokens, tokens, whether all are right, tokens with a logit that is no number; and passes asleep, [B]."""
-=======
 @functools.partial(jax.jit, static_argnames=("graph", "predicts", "answers", "blocks"))
 def _grade(graph, params, tokens_BxT, targets_BxT, answer_BxT, *, passes, predicts, answers, halt, blocks=None):
-    """[B, A] int32 each: right tokens, tokens, whether all are right, tokens with a logit that is no number; and passes asleep, [B]."""
->>>>>>> 76d3c0a (Memory blocks: learnt tokens between what sleeps and what is asked, read-outs behind each in one pass, the method that learns with them, and their grading)
+    """−log p of the targets, float32 [B, T]; [B, A] int32 each: right tokens, tokens, whether all are right, tokens with a logit that is no number; and passes asleep, [B]."""
     model = nnx.merge(graph, params)
     if blocks is not None:
         logits_BxTxV, used_B = model.forward_until(tokens_BxT, passes=passes, predicts=predicts, blocks=blocks)
@@ -213,23 +185,16 @@ def _rows(
     baselines: Mapping[str, Any],
     means: Mapping[str, np.ndarray] = MappingProxyType({}),
     keep_answers: bool = False,
-<<<<<<< HEAD
     recall: Mapping[str, np.ndarray] = MappingProxyType({}),
-=======
     behind_ExKxA: np.ndarray | None = None,
->>>>>>> 76d3c0a (Memory blocks: learnt tokens between what sleeps and what is asked, read-outs behind each in one pass, the method that learns with them, and their grading)
 ) -> Iterator[Row]:
     """Rows of one N; `counts` as `_grade` and `own_chain.grade` return them, `axes` are [E, A], `means` [E] are told as means over the answers, `recall` is of `recalled.counts`."""
     asked_ExA = counts[1] > 0
     mean = lambda chosen_ExA: {key: float(np.average(values, weights=chosen_ExA.sum(axis=1))) for key, values in means.items()}
-<<<<<<< HEAD
-    known = recalled.told(recall, asked_ExA, int(counts[1].sum(dtype=np.int64)))
-    told = {**_row(counts, asked_ExA, keep_answers), **known, **mean(asked_ExA)}
-    yield {"axis": "all", "value": None, **told, "baselines": {name: _scores(b) for name, b in baselines.items()}}
-=======
     blocks = lambda chosen_ExA: {} if behind_ExKxA is None else by_block.told(behind_ExKxA, chosen_ExA)
-    yield {"axis": "all", "value": None, **_row(counts, asked_ExA, keep_answers), **blocks(asked_ExA), **mean(asked_ExA), "baselines": {name: _scores(b) for name, b in baselines.items()}}
->>>>>>> 76d3c0a (Memory blocks: learnt tokens between what sleeps and what is asked, read-outs behind each in one pass, the method that learns with them, and their grading)
+    known = recalled.told(recall, asked_ExA, int(counts[1].sum(dtype=np.int64)))
+    told = {**_row(counts, asked_ExA, keep_answers), **blocks(asked_ExA), **known, **mean(asked_ExA)}
+    yield {"axis": "all", "value": None, **told, "baselines": {name: _scores(b) for name, b in baselines.items()}}
     for axis, values_ExA in axes.items():
         for value in np.unique(values_ExA[asked_ExA]):
             by = {name: b["by"].get(axis, {}).get(int(value)) for name, b in baselines.items()}
