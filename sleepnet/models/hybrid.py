@@ -25,7 +25,7 @@ class Hybrid(BlockReader):
     def forward(
         self, tokens: jax.Array, loss_mask=None, *, passes: int | jax.Array | None = None, predicts: tuple[bool, ...] | None = None
     ) -> jax.Array:
-        """Algorithm 1: reads the windows in turn, sleeping over those without labels.
+        """Algorithm 1: reads the windows in turn, sleeping over those without labels; memory blocks, where there are, before the first with labels.
 
         Args:
           tokens: [B, T] int32 from 0 to V − 1; PAD is 0. A sequence with others is refused or, under `jit`, where they can't be seen, has NaN logits.
