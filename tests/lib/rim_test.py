@@ -172,7 +172,7 @@ def test_the_losses_by_hand(model, batch):
     for taken in range(2):
         p = taken / 4
         law = np.array([[1.0 if t == n else max(0, 1 - p * n / t) * (t < n) for n in T] for t in (1, 2, 3)])
-        loss, _, memory = loss_of(method, model, batch | method.asks(TASK, batch_of_host(batch)), memory)
+        loss, _, memory = loss_of(method, model, batch | method.draw(TASK, None, batch_of_host(batch)), memory)
         assert loss == pytest.approx((law * steps / law.sum(axis=0)).sum(axis=0).mean(), rel=1e-5)
     leaky = loss_of(methods.get("rim", leaky=True), model, batch)[0]
     assert leaky != pytest.approx(loss_of(methods.get("rim"), model, batch)[0], rel=1e-3)
@@ -189,7 +189,7 @@ def test_what_follows_a_read_out_that_leaks():
 
 def test_a_batch_of_the_run_holds_what_the_method_asks():
     config = from_dict(RunConfig, {**RUN, "method": {"name": "rim", "arguments": {"stage": 1, "fade_steps": 9}}})
-    source = data.BatchSource(TASK, seed=0, batch_size=4, steps=2, rows=np.array([1, 3]), more=methods.of(config).asks)
+    source = data.BatchSource(TASK, seed=0, batch_size=4, steps=2, rows=np.array([1, 3]), more=lambda batch: methods.of(config).draw(TASK, config, batch))
     whole = TASK.chain(TASK.batch(0, "train", 4, 4)["tokens"])
     np.testing.assert_array_equal(source[1]["chain_targets"], whole[1][[1, 3]])
     assert source[1].keys() == {*data.KEYS, "chain_tokens", "chain_targets"}
