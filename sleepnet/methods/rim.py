@@ -91,7 +91,7 @@ class RiM(base.Method):
         if self.stage == 1:
             said_BxRxQ = batch["chain_targets"]
             done = jnp.minimum(memory["taken"].astype(jnp.float32) / self.fade_steps, 1.0) if memory else 0.0
-            steps_B = jnp.sum(jnp.any(said_BxRxQ != problem.task.pad, axis=-1), axis=-1)
+            steps_B = jnp.sum(jnp.any(said_BxRxQ != problem.task.pad, axis=-1).astype(jnp.int32), axis=-1)
             weights_BxR = step_weights(done, steps_B, said_BxRxQ.shape[1], self.schedule, self.fade_answer)
             return {**batch, "weights": weights_BxR}, jax.tree.map(lambda taken: taken + 1, memory)
         blocks = nnx.merge(problem.graph, params).config.memory_blocks.count
@@ -105,13 +105,12 @@ class RiM(base.Method):
         model, begin = nnx.merge(problem.graph, params), context(problem.task)
         if self.stage == 0:
             logits, _ = model.forward_until(batch["tokens"], passes=passes, predicts=problem.task.predicts, blocks=0)
-            mask_BxT = batch["loss_mask"]
-            weights = mask_BxT / jnp.maximum(jnp.sum(mask_BxT, axis=1, keepdims=True), 1)
+            weights = _mean(batch["loss_mask"])
             return losses.weighted_cross_entropy(logits, batch["targets"], weights, count), {"logits": logits}
         asked, said, label = self._readouts(problem, batch)
         text = followed(asked, said, label) if self.leaky else asked
         logits = model.readouts(batch["tokens"][:, :begin], text, passes=passes, leaky=self.leaky)[:, :, : asked.shape[2]]
-        each = batch["weights"][..., None] * label / jnp.maximum(jnp.sum(label, axis=2, keepdims=True), 1)
+        each = batch["weights"][..., None] * _mean(label)
         entropy = optax.softmax_cross_entropy_with_integer_labels(logits, said)
         return jnp.sum(jnp.where(each > 0, each * entropy, 0.0)) / count, {"logits": logits}
 
@@ -129,9 +128,9 @@ class RiM(base.Method):
             return numbers | {"readouts_right": numbers["exact"] / count}
         _, said, label = self._readouts(problem, batch)
         asked_BxR = jnp.any(label, axis=2)
-        right_BxR = jnp.all((jnp.argmax(seen["logits"], axis=-1) == said) | ~label, axis=2) & asked_BxR
-        last_B = jnp.sum(asked_BxR, axis=1) - 1
-        share_B = jnp.sum(right_BxR, axis=1) / jnp.maximum(jnp.sum(asked_BxR, axis=1), 1)
+        right_BxR = jnp.all((jnp.argmax(seen["logits"], axis=-1).astype(jnp.int32) == said) | ~label, axis=2) & asked_BxR
+        last_B = jnp.sum(asked_BxR.astype(jnp.int32), axis=1) - 1
+        share_B = jnp.sum(jnp.where(right_BxR, _mean(asked_BxR), 0.0), axis=1)
         told = {"readouts_right": jnp.sum(share_B) / count}
         if self.stage == 2:
             final = jnp.pad(seen["logits"][:, -1], ((0, 0), (context(problem.task), 0), (0, 0)))
@@ -151,6 +150,12 @@ def context(task: base.Task) -> int:
     return task.predicts.count(False) * task.window
 
 
+def _mean(there: jax.Array) -> jax.Array:
+    """float32 weights of what is there along the last axis, bool: alike, and 1 together; 0 where nothing is."""
+    there = there.astype(jnp.float32)
+    return there / jnp.maximum(jnp.sum(there, axis=-1, keepdims=True), 1.0)
+
+
 def step_weights(done: jax.Array | float, steps_B: jax.Array, most: int, schedule: str, fade_answer: bool) -> jax.Array:
     """λ_t / Σ λ of each row's read-outs: float32 [B, R], 0 behind its T-th; all 0 where every λ is.
 
@@ -162,7 +167,7 @@ def step_weights(done: jax.Array | float, steps_B: jax.Array, most: int, schedul
     """
     t_1xR, T_Bx1 = jnp.arange(1, most + 1, dtype=jnp.float32)[None], steps_B[:, None].astype(jnp.float32)
     length = {"relative": T_Bx1, "absolute": jnp.float32(most), "constant": jnp.float32(0)}[schedule]
-    fading = jnp.clip(1 - done * length / t_1xR, 0, 1) * (t_1xR <= T_Bx1)
+    fading = jnp.where(t_1xR <= T_Bx1, jnp.clip(1 - done * length / t_1xR, 0, 1), 0.0)
     law = fading if fade_answer else jnp.where(t_1xR == T_Bx1, 1.0, fading)
     total = jnp.sum(law, axis=1, keepdims=True)
     return law / jnp.where(total > 0, total, 1.0)

@@ -197,9 +197,7 @@ class Group(Task):
 
     def _products(self, word_BxK: np.ndarray) -> np.ndarray:
         """The tokens of the products up to each element, int64 [B, K]; PAD multiplies as the neutral element."""
-        table, product = np.pad(_table(self.group) + 1, (1, 0)), np.zeros(len(word_BxK), np.int64)
-        table[0], table[:, 0] = np.arange(len(table)), np.arange(len(table))
-        product_BxK = np.empty(word_BxK.shape, np.int64)
+        table, product, product_BxK = _times(self.group), np.zeros(len(word_BxK), np.int64), np.empty(word_BxK.shape, np.int64)
         for place in range(word_BxK.shape[1]):
             product_BxK[:, place] = product = table[product, word_BxK[:, place]]
         return product_BxK
@@ -227,12 +225,9 @@ class Group(Task):
 
     def steps_of(self, batch: Mapping[str, np.ndarray], most: int) -> np.ndarray:
         self._count_steps(most)
-        word, table = batch["tokens"][:, : self._context].astype(np.int64), np.pad(_table(self.group) + 1, (1, 0))
-        table[0], table[:, 0] = np.arange(len(table)), np.arange(len(table))
+        word, table = batch["tokens"][:, : self._context].astype(np.int64), _times(self.group)
         within = np.arange(self._context) % self.window
-        told, whole_word, product = np.zeros((len(word), most + 1, self.seq_len), np.int32), np.empty_like(word), np.zeros(len(word), np.int64)
-        for place in range(self._context):
-            whole_word[:, place] = product = table[product, word[:, place]]
+        told, whole_word = np.zeros((len(word), most + 1, self.seq_len), np.int32), self._products(word)
         span = word  # of each place the product of the 2^j elements that end there
         for step in range(most + 1):
             reach = 1 << min(step, 62)
@@ -350,3 +345,11 @@ def _table(group: str) -> np.ndarray:
     known = _permutations(group)
     number = {p: i for i, p in enumerate(known)}
     return np.array([[number[tuple(b[image] for image in a)] for b in known] for a in known])
+
+
+@functools.cache
+def _times(group: str) -> np.ndarray:
+    """The token of a·b, by the tokens of a and b: int64 [1 + elements, 1 + elements]; PAD multiplies as the neutral element."""
+    table = np.pad(_table(group) + 1, (1, 0))
+    table[0], table[:, 0] = np.arange(len(table)), np.arange(len(table))
+    return table
