@@ -5,6 +5,7 @@
     named      those whose dotted name matches             the others
     entries    [k] values of each of these, "entries"      the parameters, and where the values belong
     low_rank   A [in, r] and B [r, out] of each matrix     the parameters; W acts as W + alpha / r · A B, B = 0 at first (Hu et al., arXiv 2106.09685)
+               and, whole, what `also` names               (of these: as they were)
 
 The optimiser sees the trainable tree alone: what is frozen has no state and gets no gradient, and no update can touch a bit of it. (Masked optimisers
 do: `optax.masked` passes raw gradients on, `optax.selective_transform` turns −0.0 into +0.0.) The cut is made in weight space, by name, so that no
@@ -46,7 +47,8 @@ def split(config: AdaptersConfig, params: Tree, seed: int) -> tuple[Tree, Tree]:
         places = _made(chosen, lambda name, leaf: _places(seed, name, leaf.size, config.share))
         values = _made(chosen, lambda name, leaf: {ENTRIES: jnp.reshape(leaf, -1)[_places(seed, name, leaf.size, config.share)]})
         return values, {"parameters": params, "places": places}
-    return _made(chosen, lambda name, leaf: _factors(seed, name, leaf.shape, config.rank)), {"parameters": params}
+    factors = _made(chosen, lambda name, leaf: _factors(seed, name, leaf.shape, config.rank))
+    return _joined(factors, _made(_also(config, params), lambda name, leaf: leaf)), {"parameters": params}
 
 
 def check(config: AdaptersConfig, params: Tree) -> list[tuple[tuple, str, Any]]:
@@ -57,7 +59,8 @@ def check(config: AdaptersConfig, params: Tree) -> list[tuple[tuple, str, Any]]:
     """
     if config.kind == "all":
         return []
-    able = [each for each in _leaves(params) if config.kind != "low_rank" or each[2].ndim == 2]
+    beside = {name for _, name, _ in _also(config, params)}
+    able = [each for each in _leaves(params) if config.kind != "low_rank" or each[2].ndim == 2 and each[1] not in beside]
     chosen = [each for each in able if re.search(config.names, each[1])]
     if not chosen:
         parts = [name.split(".") for _, name, _ in able]
@@ -72,6 +75,14 @@ def check(config: AdaptersConfig, params: Tree) -> list[tuple[tuple, str, Any]]:
     return chosen
 
 
+def _also(config: AdaptersConfig, params: Tree) -> list[tuple[tuple, str, Any]]:
+    """What changes whole beside the factors."""
+    found = [each for each in _leaves(params) if config.also and re.search(config.also, each[1])]
+    if config.also and not found:
+        raise UsageError(f"adapters.also={config.also!r} matches no parameter of the model; leave it empty, or name one such as 'block_tokens'")
+    return found
+
+
 def whole(config: AdaptersConfig, trainable: Tree, frozen: Tree) -> Tree:
     """The model's parameters: inverse of `split`, for any values of the trainable tree. Differentiable with respect to it."""
     if config.kind == "all":
@@ -83,7 +94,8 @@ def whole(config: AdaptersConfig, trainable: Tree, frozen: Tree) -> Tree:
         return _replaced(frozen["parameters"], lambda leaf, *path: put(leaf, _at(frozen["places"], path), _at(trainable, path)), trainable)
     scale = config.alpha / config.rank
     product = lambda new: jnp.matmul(*(new[part] for part in LOW_RANK), precision=jax.lax.Precision.HIGHEST)
-    return _replaced(frozen["parameters"], lambda leaf, *path: leaf + jnp.asarray(scale, leaf.dtype) * product(_at(trainable, path)), trainable)
+    beside = lambda leaf, new: leaf + jnp.asarray(scale, leaf.dtype) * product(new) if isinstance(new, dict) else new
+    return _replaced(frozen["parameters"], lambda leaf, *path: beside(leaf, _at(trainable, path)), trainable)
 
 
 def base_name(name: str) -> tuple[str, str]:

@@ -26,6 +26,11 @@ def fit(model: ModelConfig, task: Task) -> ModelConfig:
         raise UsageError(
             f"model.window={window} cuts task {task.name} elsewhere than its own window of {task.window}; use 0 and set task.arguments.window"
         )
+    if (count := model.memory_blocks.count) and (all(task.predicts) or list(task.predicts) != sorted(task.predicts)):
+        raise UsageError(
+            f"model.memory_blocks.count={count} stand between what sleeps and what predicts, and in task {task.title} one does not follow the other; "
+            "use a task whose questions come after all else, or set it to 0"
+        )
     return dataclasses.replace(model, vocab_size=vocab_size, window=window)
 
 

@@ -34,6 +34,23 @@ class SleepConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MemoryBlocksConfig:
+    """Room to think in the window (RiM, arXiv 2605.30343): learnt tokens, the same for all that is read, between the last window that sleeps and the first that predicts."""
+
+    count: int = 0  # K, blocks; 0: none
+    length: int = 2  # M, middle tokens of a block, which has a first and a last besides
+    passes: int = 1  # R, over all blocks together; what was read before them is read no more
+
+    def __post_init__(self):
+        refusals.memory_blocks(self)
+
+    @property
+    def tokens(self) -> int:
+        """Of one block."""
+        return self.length + 2
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """A stack of blocks, each a mixer (A attention, G fast weights) and an MLP."""
 
@@ -59,6 +76,7 @@ class ModelConfig:
     # once); named (each pass, but not the walk over the rule's chunks: its states and inverses are kept)
     remat: str = "none"
     sleep: SleepConfig = dataclasses.field(default_factory=SleepConfig)
+    memory_blocks: MemoryBlocksConfig = dataclasses.field(default_factory=MemoryBlocksConfig)
 
     def __post_init__(self):
         refusals.model(self)
@@ -135,6 +153,7 @@ class AdaptersConfig:
     rank: int = 8  # of A and B
     alpha: float = 32.0  # A B counts alpha / rank times
     share: float = 0.1  # of entries
+    also: str = ""  # regular expression for parameters that change whole beside the factors; read by low_rank
 
     def __post_init__(self):
         refusals.adapters(self)

@@ -34,6 +34,12 @@ def sleep(config: Any) -> None:
     choice("sleep.gradient", config.gradient, ("full", "last", "implicit"))
 
 
+def memory_blocks(config: Any) -> None:
+    """Of a MemoryBlocksConfig."""
+    for key, least in (("count", 0), ("length", 0), ("passes", 1)):
+        at_least(f"model.memory_blocks.{key}", getattr(config, key), least)
+
+
 def model(config: Any) -> None:
     """Of a ModelConfig."""
     if not config.pattern or set(config.pattern) - set("AG"):
@@ -58,12 +64,28 @@ def model(config: Any) -> None:
         raise UsageError(f"model.remat={config.remat!r} and model.sleep.remat=True, which is model.remat='pass': set the latter to False")
     if not 0 < config.beta_max <= 2:
         raise UsageError(f"model.beta_max={config.beta_max} must lie in (0, 2]: beyond 2 the delta rule diverges")
+    _blocks(config)
     start, stop = config.loop
     if not 0 <= start < stop <= len(config.pattern):
         raise UsageError(
             f"model.sleep.loop_start={config.sleep.loop_start}, loop_stop={config.sleep.loop_stop}: not a span of the "
             f"{len(config.pattern)} blocks of model.pattern={config.pattern!r}"
         )
+
+
+def _blocks(config: Any) -> None:
+    blocks, sleep = config.memory_blocks, config.sleep
+    for key, value in (("length", 2), ("passes", 1)):
+        if not blocks.count and getattr(blocks, key) != value:
+            raise UsageError(f"model.memory_blocks.{key}={getattr(blocks, key)} of no blocks: set model.memory_blocks.count, or leave it at {value}")
+    if not blocks.count:
+        return
+    if "G" in config.pattern:
+        raise UsageError(f"model.memory_blocks.count={blocks.count} with model.pattern={config.pattern!r}: read-outs side by side would all write S; use attention alone, such as 'AAAA'")
+    if sleep.eviction != "none":
+        raise UsageError(f"model.memory_blocks.count={blocks.count} with model.sleep.eviction={sleep.eviction!r}: blocks think about what is still in the cache; set it to 'none'")
+    if sleep.predict_passes != 1:
+        raise UsageError(f"model.memory_blocks.count={blocks.count} with model.sleep.predict_passes={sleep.predict_passes}: a read-out is one pass; set it to 1, or loop over the blocks with model.memory_blocks.passes")
 
 
 def method(config: Any) -> None:
@@ -81,11 +103,12 @@ def adapters(config: Any) -> None:
         raise UsageError(f"adapters.share={config.share} must lie between 0 and 1; for all entries of a parameter set adapters.kind to 'named'")
     if config.kind != "all" and not config.names:
         raise UsageError(f"adapters.kind={config.kind!r} needs adapters.names, a regular expression for names of parameters, such as 'blocks.1.mlp'")
-    try:
-        re.compile(config.names)
-    except re.error as error:
-        raise UsageError(f"adapters.names={config.names!r} is no regular expression: {error}") from error
-    for key, value, kinds in (("names", "", ("named", "entries", "low_rank")), ("rank", 8, ("low_rank",)), ("alpha", 32.0, ("low_rank",)), ("share", 0.1, ("entries",))):
+    for key in ("names", "also"):
+        try:
+            re.compile(getattr(config, key))
+        except re.error as error:
+            raise UsageError(f"adapters.{key}={getattr(config, key)!r} is no regular expression: {error}") from error
+    for key, value, kinds in (("names", "", ("named", "entries", "low_rank")), ("rank", 8, ("low_rank",)), ("alpha", 32.0, ("low_rank",)), ("share", 0.1, ("entries",)), ("also", "", ("low_rank",))):
         if getattr(config, key) != value and config.kind not in kinds:
             raise UsageError(f"adapters.{key}={getattr(config, key)!r} with adapters.kind={config.kind!r}, which does not read it: leave it at {value!r}, or set kind to {' or '.join(kinds)}")
 

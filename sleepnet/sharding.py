@@ -33,7 +33,7 @@ RULES: tuple[tuple[str, tuple[Axis, ...]], ...] = (
     (r"mixer\.out\.kernel", ("tensor", "fsdp")),
     (r"mlp\.(gate|up)\.kernel", ("fsdp", "tensor")),
     (r"mlp\.down\.kernel", ("tensor", "fsdp")),
-    (r"embedding|positions", (None, "fsdp")),
+    (r"embedding|positions|block_tokens", (None, "fsdp")),
     (r"head\.kernel", ("fsdp", None)),
     # small: whole on every device
     (r"mixer\.(conv|decay_rate|decay_bias|out_scale|q_scale|k_scale)", ()),

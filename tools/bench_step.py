@@ -20,7 +20,7 @@ from absl import flags
 from flax import nnx
 from ml_collections import config_flags
 
-from sleepnet import adapters, build, cli, costs, data, paths, sharding
+from sleepnet import adapters, build, cli, costs, data, methods, paths, sharding
 from sleepnet import mesh as meshes
 from sleepnet.config import RunConfig, parse
 from sleepnet.errors import UsageError
@@ -132,7 +132,7 @@ def main(argv: list[str]) -> int:
     size = config.train.batch_size
     with meshes.use(mesh):
         mine = sharding.rows(mesh, size)
-        source = data.BatchSource(task, seed=config.seed, batch_size=size, steps=1, rows=mine)
+        source = data.BatchSource(task, seed=config.seed, batch_size=size, steps=1, rows=mine, more=lambda batch: methods.of(config).draw(task, config, batch))
         batch = sharding.place(mesh, source[0], size, mine)
         for at, way in enumerate(ways):
             print(f"compiling {at + 1} of {len(ways)}: gradient={way[0]} remat={way[1]} N={way[2]}", file=sys.stderr)

@@ -8,7 +8,8 @@ Examples:
 
 --model is one that comes with the package, see `python -m sleepnet.models list`. --workdir is a run's folder, of which the newest checkpoint is
 graded; `python -m sleepnet.train --help` makes these two. With --halt each sequence sleeps until its S has settled, at most N passes. With
---own_chain, of a task with a chain of thought, answers are graded also after one that the model writes itself.
+--own_chain, of a task with a chain of thought, answers are graded also after one that the model writes itself. A model with memory blocks is graded
+behind each of them, too; --blocks=16 lets it read as many.
 
 Says on its first line what is graded: how big it is, and what it was trained on. Then a table: one row per difficulty value, one column per N,
 accuracy of whole answers (exact) and of their tokens (label) with 95 % intervals, beside what guessing scores. Writes the same to --out: as JSON
@@ -33,6 +34,7 @@ flags.DEFINE_float(
     "halt", 0.0, "a sequence's sleep ends once S changes by less than this share in a pass, and N bounds it; 0: never", lower_bound=0, flag_values=FLAGS
 )
 flags.DEFINE_bool("own_chain", False, "of a task with a chain of thought: grade also what follows the model's own", flag_values=FLAGS)
+flags.DEFINE_integer("blocks", None, "of a model with memory blocks: K; its own by default", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("examples", 2048, "examples to read", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 64, "examples read at a time; changes memory and speed alone", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "of the examples", lower_bound=0, upper_bound=seeds.MOST, flag_values=FLAGS)
@@ -73,6 +75,7 @@ def main(argv: list[str]) -> None:
             split=FLAGS.split,
             halt=FLAGS.halt,
             own_chain=FLAGS.own_chain,
+            blocks=FLAGS.blocks,
             progress=lambda done, total: bar.update(line, completed=done, total=total),
         )
     written = out / f"{FLAGS.split}.jsonl"

@@ -83,6 +83,9 @@ def _together(rows: Sequence[Row]) -> dict[str, Any]:
     for key in ("passes_used", "tokens_awake"):
         if key in rows[0]:
             out[key] = sum(row[key] * row["answers"] for row in rows) / max(answers, 1)
+    if "exact_by_block" in rows[0]:
+        out["exact_by_block"] = [sum(share * row["answers"] for share, row in zip(shares, rows)) / max(answers, 1) for shares in zip(*(row["exact_by_block"] for row in rows))]
+        out["any_block"] = sum(row["any_block"] * row["answers"] for row in rows) / max(answers, 1)
     if all("right_answers" in row for row in rows):  # value after value, in every outcome alike: still pairs
         out["right_answers"] = paired.pack(np.concatenate([paired.unpack(row["right_answers"], row["answers"]) for row in rows]))
     return out | {"baselines": baselines}

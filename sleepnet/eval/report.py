@@ -37,6 +37,8 @@ def show(rows: Sequence[Mapping[str, Any]], config: ModelConfig, console: Consol
     # A line that runs over reads better than numbers broken in two
     console.width = max(console.width, Measurement.get(console, console.options.update(max_width=1000), shown).maximum)
     console.print(shown)
+    if "exact_by_block" in rows[0]:
+        console.print(block_table(bins.pool(rows, bins.spans(rows))))
     console.print("± is half of Wilson's 95 % interval; answers of one example are not independent, its tokens still less.")
     for row in rows:
         if row["axis"] == "all" and row["nonfinite_answers"]:
@@ -76,6 +78,17 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return out
 
 
+def block_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Difficulty values down, memory blocks across: exact accuracy of a read-out behind each."""
+    out = Table(box=box.SIMPLE_HEAD, title=f"exact accuracy behind each memory block, {rows[0]['split']} split")
+    for header in ("difficulty", "N", *(f"block {k + 1}" for k in range(rows[0]["blocks"])), "any"):
+        out.add_column(header, justify="right")
+    for row in sorted(rows, key=lambda row: row["axis"] == "all"):
+        label = "all" if row["axis"] == "all" else f"{row['axis']} = {row['value']}"
+        out.add_row(label, str(row["passes"]), *(f"{share:.3f}" for share in (*row["exact_by_block"], row["any_block"])))
+    return out
+
+
 def _cell(row: Mapping[str, Any]) -> str:
     lines = [_share(row, kind) for kind in ("exact", "label", "own_chain_exact", "own_chain_label") if f"{kind}_accuracy" in row]
     return "\n".join(lines + [f"{row['passes_used']:.2f}"] if "halt" in row else lines)
@@ -90,7 +103,8 @@ def size(config: ModelConfig) -> str:
     """How big a model is, in part of a line: parameters, blocks, window and N."""
     kinds = {"A": "attention", "G": config.rule}
     blocks = ", ".join(f"{kind} {kinds[kind]}" for kind in dict.fromkeys(config.pattern))
-    return f"{parameters(config):,} parameters, blocks {config.pattern} ({blocks}), window {config.window}, N = {config.sleep.passes}"
+    told = f"{parameters(config):,} parameters, blocks {config.pattern} ({blocks}), window {config.window}, N = {config.sleep.passes}"
+    return told + (f", {config.memory_blocks.count} memory blocks" if config.memory_blocks.count else "")
 
 
 def cost_lines(rows: Sequence[Mapping[str, Any]], config: ModelConfig) -> list[str]:
@@ -101,6 +115,8 @@ def cost_lines(rows: Sequence[Mapping[str, Any]], config: ModelConfig) -> list[s
         f"{parameters(config):,} parameters; fast weights {state_bytes(config):,} bytes a sequence; "
         f"one token awake {amount(wake)}FLOP, whatever N is"
     ]
+    if "flops_blocks" in totals[0]:
+        lines.append(f"{totals[0]['blocks']} memory blocks, read before anything is asked: {amount(totals[0]['flops_blocks'])}FLOP")
     if "tokens_awake" in totals[0]:
         lines.append(f"{totals[0]['tokens_awake']:.1f} tokens awake a sequence, the chain of thought among them")
     return lines + [

@@ -15,7 +15,7 @@ from flax import nnx
 
 from sleepnet import losses
 from sleepnet.errors import UsageError
-from sleepnet.eval import own_chain as own, paired, recalled
+from sleepnet.eval import by_block, own_chain as own, paired, recalled
 from sleepnet.eval.intervals import wilson
 from sleepnet.mesh import constrain
 from sleepnet.models import flops
@@ -37,6 +37,7 @@ def evaluate(
     own_chain: bool = False,
     keep_answers: bool = False,
     recall: bool = False,
+    blocks: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
     """Reads examples 0 … E − 1 of a split with every N of `passes`, by Algorithm 1, and grades them.
@@ -59,6 +60,8 @@ def evaluate(
                                        being right; None where a logit is no number
       own_chain_leading                with `own_chain` besides: tokens of the model's own chain before the first wrong one of an answer, all answers together
       own_chain_leading_unsure, own_chain_exact_unsure    of these, and of tokens of answers that are right as a whole, those with p < ½
+      blocks, flops_blocks             of a model with memory blocks alone: K; FLOPs of reading them, of one sequence, before anything is asked;
+      exact_by_block, any_block        exact accuracy of read-outs behind block 1, … K, and the share of answers that are right behind any of them
       right_answers                    with `keep_answers` alone: which of these answers were exact, in the test's order, as `paired.pack` writes it
     Rows of one axis split the same answers by that axis alone.
 
@@ -72,31 +75,39 @@ def evaluate(
       split: "test", "validation" or "train". Baselines are of the test split's law, so "train" has none.
       halt: a sequence's sleep ends once S changes by less than this share of itself, and N bounds it; 0: every sleep has N passes.
       own_chain: grade besides what follows the model's own chain of thought, see `sleepnet.eval.own_chain`; everywhere else it stands there right.
+      blocks: K memory blocks that are read; the model's own if None.
       keep_answers: rows say which answers were right, so that two models can be compared answer by answer.
       recall: rows say what the answers cost and how far they are right; no part of it changes the rest.
       progress: called with (examples read, examples there are, all N together) after each batch.
 
     Raises:
-      UsageError: a count below 1, a halt with nothing to end, a model whose vocabulary or window is not the task's, or a chain of thought that can't be written.
+      UsageError: a count below 1, a halt with nothing to end, a model whose vocabulary or window is not the task's, a chain of thought that can't be written,
+        or memory blocks that there can't be.
     """
     _check(model.config, task, passes, examples, batch_size, halt)
     if task.follows_passes:
-        told = dict(examples=examples, batch_size=batch_size, seed=seed, split=split, halt=halt, own_chain=own_chain, keep_answers=keep_answers, recall=recall)
+        told = dict(examples=examples, batch_size=batch_size, seed=seed, split=split, halt=halt, own_chain=own_chain, keep_answers=keep_answers, recall=recall, blocks=blocks)
         step = lambda i: progress and (lambda done, total: progress(i * total + done, len(passes) * total))
         return [row for i, count in enumerate(passes) for row in evaluate(model, task.at(count), passes=[count], **told, progress=step(i))]
     if own_chain:
         own.check(model.config, task)
+    config = by_block.chosen(model.config, task, blocks)
+    blocks = config.memory_blocks.count
     graph, params = nnx.split(model, nnx.Param)
     graded = {count: [] for count in passes}
     known: dict[int, list] = {count: [] for count in passes}
-    difficulty, awake = [], []
+    difficulty, awake, behind = [], [], {count: [] for count in passes}
     batch_size = min(batch_size, examples)
     for done, valid, batch in _batches(task, seed, split, examples, batch_size):
         arrays = tuple(batch[key] for key in ("tokens", "targets", "loss_mask", "answer"))
         # of several processes, each has the whole batch
         arrays = jax.device_put(arrays) if jax.process_count() == 1 else arrays
         told = dict(predicts=task.predicts, answers=task.answers, halt=np.float32(halt) if halt else None)
-        pending = {count: _grade(graph, params, arrays[0], arrays[1], arrays[3], passes=np.int32(count), **told) for count in graded}
+        pending = {count: _grade(graph, params, arrays[0], arrays[1], arrays[3], passes=np.int32(count), blocks=blocks or None, **told) for count in graded}
+        if blocks:
+            sleeps = dict(context=task.predicts.count(False) * task.window, answers=task.answers, blocks=blocks)
+            for count in graded:
+                behind[count].append(by_block.grade(graph, params, arrays[0], arrays[1], arrays[3], passes=np.int32(count), **sleeps)[:valid])
         if own_chain:
             write = functools.partial(own.grade, graph, params, *arrays, marker=task.answer_marker, **told)
             pending = {count: (*values, *write(passes=np.int32(count))) for count, values in pending.items()}
@@ -117,11 +128,11 @@ def evaluate(
     for count, parts in graded.items():
         right, tokens, exact, bad, used_E, *after_own = [np.concatenate(column) for column in zip(*parts)]
         used_E, counts = used_E / max(asleep, 1), (right, tokens, exact, bad, *after_own)
-        cost = _cost(model.config, task, float(used_E.mean()) if halt else count, examples)
+        cost = _cost(config, task, float(used_E.mean()) if halt else count, examples)
         told = {"halt": halt} if halt else {}
         means = ({"passes_used": used_E} if halt else {}) | ({"tokens_awake": np.concatenate(awake)} if own_chain else {})
         sums = {key: np.concatenate([part[key] for part in known[count]]) for key in known[count][0]} if recall else {}
-        graded_rows = _rows(counts, axes, baselines, means, keep_answers, sums)
+        graded_rows = _rows(counts, axes, baselines, means, keep_answers, sums, np.concatenate(jax.device_get(behind[count])) if blocks else None)
         rows += [{"passes": count, "split": split} | told | row | cost for row in graded_rows]
     return rows
 
@@ -150,11 +161,13 @@ def _batches(task: Task, seed: int, split: str, examples: int, batch_size: int) 
 
 
 # At module level, by a static graph and with N as a value: another evaluation of the same model compiles nothing, nor does another N
-@functools.partial(jax.jit, static_argnames=("graph", "predicts", "answers"))
-def _grade(graph, params, tokens_BxT, targets_BxT, answer_BxT, *, passes, predicts, answers, halt):
+@functools.partial(jax.jit, static_argnames=("graph", "predicts", "answers", "blocks"))
+def _grade(graph, params, tokens_BxT, targets_BxT, answer_BxT, *, passes, predicts, answers, halt, blocks=None):
     """−log p of the targets, float32 [B, T]; [B, A] int32 each: right tokens, tokens, whether all are right, tokens with a logit that is no number; and passes asleep, [B]."""
     model = nnx.merge(graph, params)
-    if halt is None:
+    if blocks is not None:
+        logits_BxTxV, used_B = model.forward_until(tokens_BxT, passes=passes, predicts=predicts, blocks=blocks)
+    elif halt is None:
         logits_BxTxV, used_B = model.forward(tokens_BxT, passes=passes, predicts=predicts), jnp.zeros(tokens_BxT.shape[:1], jnp.int32)
     else:
         logits_BxTxV, used_B = model.forward_until(tokens_BxT, passes=passes, predicts=predicts, halt=halt)
@@ -173,19 +186,21 @@ def _rows(
     means: Mapping[str, np.ndarray] = MappingProxyType({}),
     keep_answers: bool = False,
     recall: Mapping[str, np.ndarray] = MappingProxyType({}),
+    behind_ExKxA: np.ndarray | None = None,
 ) -> Iterator[Row]:
     """Rows of one N; `counts` as `_grade` and `own_chain.grade` return them, `axes` are [E, A], `means` [E] are told as means over the answers, `recall` is of `recalled.counts`."""
     asked_ExA = counts[1] > 0
     mean = lambda chosen_ExA: {key: float(np.average(values, weights=chosen_ExA.sum(axis=1))) for key, values in means.items()}
+    blocks = lambda chosen_ExA: {} if behind_ExKxA is None else by_block.told(behind_ExKxA, chosen_ExA)
     known = recalled.told(recall, asked_ExA, int(counts[1].sum(dtype=np.int64)))
-    told = {**_row(counts, asked_ExA, keep_answers), **known, **mean(asked_ExA)}
+    told = {**_row(counts, asked_ExA, keep_answers), **blocks(asked_ExA), **known, **mean(asked_ExA)}
     yield {"axis": "all", "value": None, **told, "baselines": {name: _scores(b) for name, b in baselines.items()}}
     for axis, values_ExA in axes.items():
         for value in np.unique(values_ExA[asked_ExA]):
             by = {name: b["by"].get(axis, {}).get(int(value)) for name, b in baselines.items()}
             known = {name: _scores(scores) for name, scores in by.items() if scores is not None}
             chosen_ExA = asked_ExA & (values_ExA == value)
-            yield {"axis": axis, "value": int(value), **_row(counts, chosen_ExA, keep_answers), **mean(chosen_ExA), "baselines": known}
+            yield {"axis": axis, "value": int(value), **_row(counts, chosen_ExA, keep_answers), **blocks(chosen_ExA), **mean(chosen_ExA), "baselines": known}
 
 
 def _scores(baseline: Mapping[str, Any]) -> dict[str, float]:
@@ -216,7 +231,8 @@ def _cost(config, task: Task, passes: float, examples: int) -> Row:
     """Cost is linear in the passes, so that of a mean is the mean of the costs."""
     between = lambda of: round(of(1) + (passes - 1) * (of(2) - of(1)))
     last_sleep = max((i for i, labelled in enumerate(task.predicts) if not labelled), default=0)
-    return {
+    thought = {"blocks": config.memory_blocks.count, "flops_blocks": flops.think_flops(config, task.predicts.count(False))} if config.memory_blocks.count else {}
+    return thought | {
         "tokens": examples * task.seq_len,
         "flops_sleep": between(lambda n: flops.sleep_flops(config, n, last_sleep)),
         "flops_wake_token": flops.wake_token_flops(config, len(task.predicts) - 1),

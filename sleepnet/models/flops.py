@@ -8,6 +8,7 @@ the count know what a compiler leaves out, such as the last block's output in a 
 Letters: D width, I heads · head_dim, F MLP width, T tokens, M slots that attention sees, N passes, L window.
 All counts are for one sequence.
 """
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -70,14 +71,29 @@ def kept_entries(config: ModelConfig, windows: int) -> int:
     return windows * config.window if config.full_cache else config.survivors
 
 
-def _windows(config: ModelConfig, predicts: Sequence[bool], seq_len: int) -> list[tuple[int, bool, int]]:
-    """(tokens, does it predict, KV entries before it) of each window; the last may be shorter."""
+def _windows(config: ModelConfig, predicts: Sequence[bool], seq_len: int, passes: int) -> list[tuple[int, bool, int, int]]:
+    """(tokens, does it predict, passes over it, KV entries before it) of each window, and of the memory blocks before the first that predicts; the last may be shorter."""
     windows = -(-seq_len // config.window)
     if len(predicts) != windows:
         raise ValueError(f"predicts has {len(predicts)} entries, but {seq_len} tokens are {windows} windows of {config.window}")
-    return [
-        (min(config.window, seq_len - i * config.window), bool(labelled), kept_entries(config, i)) for i, labelled in enumerate(predicts)
-    ]
+    found, thought = [], 0
+    for i, labelled in enumerate(predicts):
+        if labelled and not thought and config.memory_blocks.count:
+            thought = block_tokens(config)
+            found.append((thought, False, config.memory_blocks.passes, kept_entries(config, i)))
+        rounds = config.sleep.predict_passes if labelled else passes
+        found.append((min(config.window, seq_len - i * config.window), bool(labelled), rounds, kept_entries(config, i) + thought))
+    return found
+
+
+def block_tokens(config: ModelConfig) -> int:
+    """Tokens of all memory blocks."""
+    return config.memory_blocks.count * config.memory_blocks.tokens
+
+
+def think_flops(config: ModelConfig, windows: int) -> int:
+    """FLOPs of reading the memory blocks behind so many windows, R passes."""
+    return _window_flops(config, block_tokens(config), config.memory_blocks.passes, kept_entries(config, windows)) if config.memory_blocks.count else 0
 
 
 def forward_flops(config: ModelConfig, predicts: Sequence[bool], seq_len: int, passes: int | None = None) -> int:
@@ -94,8 +110,8 @@ def forward_flops(config: ModelConfig, predicts: Sequence[bool], seq_len: int, p
     """
     passes = config.sleep.passes if passes is None else passes
     total = 0
-    for tokens, labelled, kept in _windows(config, predicts, seq_len):
-        total += _window_flops(config, tokens, config.sleep.predict_passes if labelled else passes, kept)
+    for tokens, labelled, rounds, kept in _windows(config, predicts, seq_len, passes):
+        total += _window_flops(config, tokens, rounds, kept)
         total += head_flops(config, tokens) if labelled else 0
     return total
 
@@ -109,14 +125,28 @@ def train_flops(config: ModelConfig, predicts: Sequence[bool], seq_len: int, pas
 
     Args and raises: as `forward_flops`.
     """
-    passes = config.sleep.passes if passes is None else passes
+    return _learnt(config, _windows(config, predicts, seq_len, config.sleep.passes if passes is None else passes))
+
+
+def _learnt(config: ModelConfig, windows: Sequence[tuple[int, bool, int, int]]) -> int:
+    """`train_flops` of windows as `_windows` tells them."""
     total = 0
-    for tokens, labelled, kept in _windows(config, predicts, seq_len):
+    for tokens, labelled, rounds, kept in windows:
         outside = _window_flops(config, tokens, 0, kept) + (head_flops(config, tokens) if labelled else 0)
         total += _window_flops(config, tokens, 0, kept) if config.recomputed == "chunk" else 0
-        rounds = _loop_rounds(config, config.sleep.predict_passes if labelled else passes)
-        total += 3 * outside + rounds * pass_flops(config, tokens, context=kept + tokens, blocks=config.loop)
+        total += 3 * outside + _loop_rounds(config, rounds) * pass_flops(config, tokens, context=kept + tokens, blocks=config.loop)
     return total
+
+
+def readouts_train_flops(config: ModelConfig, context: int, readouts: int, length: int, passes: int | None = None) -> int:
+    """`train_flops` of `Hybrid.readouts`: R read-outs of Q = `length` tokens in one pass behind as many memory blocks, each token in sight of all, as the code computes it.
+
+    `context`: tokens of x, whole windows.
+    """
+    config = dataclasses.replace(config, memory_blocks=dataclasses.replace(config.memory_blocks, count=readouts))
+    sleeping, asked = (False,) * (context // config.window), readouts * length
+    before = _windows(config, (*sleeping, True), context + 1, config.sleep.passes if passes is None else passes)[:-1]
+    return _learnt(config, before) + 3 * (pass_flops(config, asked, context=context + block_tokens(config) + asked) + head_flops(config, asked))
 
 
 def _loop_rounds(config: ModelConfig, passes: int) -> int:
@@ -136,9 +166,9 @@ def _loop_rounds(config: ModelConfig, passes: int) -> int:
 def wake_token_flops(config: ModelConfig, windows: int = 0) -> int:
     """FLOPs of one more token in `Hybrid.wake`, logits included: every block once over P + L slots, whatever N is.
 
-    `windows` were read before; it matters to a full cache alone.
+    `windows` were read before; it matters to a full cache alone, as do the memory blocks behind them.
     """
-    return pass_flops(config, 1, context=kept_entries(config, windows) + config.window) + head_flops(config, 1)
+    return pass_flops(config, 1, context=kept_entries(config, windows) + block_tokens(config) + config.window) + head_flops(config, 1)
 
 
 def sleep_flops(config: ModelConfig, passes: int | None = None, windows: int = 0) -> int:
@@ -157,7 +187,7 @@ def state_bytes(config: ModelConfig) -> int:
 
 def cache_bytes(config: ModelConfig, windows: int = 0) -> int:
     """Bytes of one sequence's keys and values while it reads a window behind `windows` others: P + L slots per attention block."""
-    slots = kept_entries(config, windows) + config.window
+    slots = kept_entries(config, windows) + block_tokens(config) + config.window
     return 2 * config.pattern.count("A") * slots * config.heads * config.head_dim * (2 if config.dtype == "bfloat16" else 4)
 
 
@@ -170,4 +200,5 @@ def parameters(config: ModelConfig) -> int:
     }
     mlp = D + 3 * D * config.mlp_width if config.mlp_width else 0
     positions = config.window * D if config.window_positions else 0
-    return 2 * config.vocab_size * D + positions + 2 * D + sum(D + block[kind] + mlp for kind in config.pattern)
+    blocks = 3 * D if config.memory_blocks.count else 0
+    return 2 * config.vocab_size * D + positions + blocks + 2 * D + sum(D + block[kind] + mlp for kind in config.pattern)

@@ -2,8 +2,6 @@
 
 `forward` is Algorithm 1 of Lee et al. (arXiv 2605.26099) over a whole sequence; `wake` and `sleep` are its streaming form.
 """
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +9,12 @@ from einops import rearrange
 from flax import nnx
 
 from sleepnet.models import inputs
-from sleepnet.models.window import PAD, WindowReader
+from sleepnet.models.memory_blocks import BlockReader
+from sleepnet.models.window import PAD
 from sleepnet.state import FastWeights, KvCache, State, new_window
 
 
-class Hybrid(WindowReader):
+class Hybrid(BlockReader):
     """Transformer, SSM or hybrid, as `config.pattern` says. Holds parameters only; all memory is in `State`.
 
     Letters: B batch, T tokens, L window, V vocabulary.
@@ -26,7 +25,7 @@ class Hybrid(WindowReader):
     def forward(
         self, tokens: jax.Array, loss_mask=None, *, passes: int | jax.Array | None = None, predicts: tuple[bool, ...] | None = None
     ) -> jax.Array:
-        """Algorithm 1: reads the windows in turn, sleeping over those without labels.
+        """Algorithm 1: reads the windows in turn, sleeping over those without labels; memory blocks, where there are, before the first with labels.
 
         Args:
           tokens: [B, T] int32 from 0 to V − 1; PAD is 0. A sequence with others is refused or, under `jit`, where they can't be seen, has NaN logits.
@@ -62,19 +61,20 @@ class Hybrid(WindowReader):
 
     def forward_until(
         self, tokens: jax.Array, loss_mask=None, *, passes: int | jax.Array | None = None, predicts: tuple[bool, ...] | None = None,
-        halt: float | jax.Array | None = 0.0,
+        halt: float | jax.Array | None = 0.0, blocks: int | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """`forward` in which a sequence's sleep may end before its N-th pass: once S has settled to within `halt`, see `sleep.run_until`.
 
-        Args and raises: as `forward`; with halt = 0 every sleep has N passes, and only then there are gradients.
+        Args and raises: as `forward`; with halt = 0 every sleep has N passes, and only then there are gradients. `blocks`: K memory blocks,
+        static; `config.memory_blocks.count` if None.
 
         Returns:
           The logits, and the passes over windows that sleep, taken together: int32 [B].
         """
-        logits, used = self._forward(tokens, loss_mask, passes, predicts, halt)
+        logits, used = self._forward(tokens, loss_mask, passes, predicts, halt, blocks=blocks)
         return logits, sum(used, jnp.zeros((tokens.shape[0],), jnp.int32))
 
-    def _forward(self, tokens, loss_mask, passes, predicts, halt, each=False):
+    def _forward(self, tokens, loss_mask, passes, predicts, halt, each=False, blocks=None):
         """Logits, and for each run of windows the passes [B] asleep, or, with `each`, what every pass wrote, [N, B, T, D]."""
         inputs.check_tokens(tokens, self.config.vocab_size)
         batch_size, length = tokens.shape
@@ -82,8 +82,11 @@ class Hybrid(WindowReader):
         passes = self.config.sleep.passes if passes is None else passes
         size, start, logits, used = self.config.window, 0, [], []
         fast_weights, survivors = self._begin(batch_size)
+        blocks = self.config.memory_blocks.count if blocks is None else blocks
         while start < length:
             predicting = predicts[start // size]
+            if predicting and blocks:
+                (fast_weights, survivors), blocks = self._think(blocks, fast_weights, survivors), 0
             # a cache that grows has no fixed shape to scan over, and a gradient through a scan over predictions would stack all that it keeps
             alone = self.config.full_cache or predicting and isinstance(passes, int)
             run = 1 if alone else _alike(predicts[start // size:], length - start, size)
@@ -102,14 +105,6 @@ class Hybrid(WindowReader):
             return logits
         known_B = jnp.all((tokens >= 0) & (tokens < self.config.vocab_size), axis=1)
         return jnp.where(known_B[:, None, None], logits, jnp.nan)
-
-    def _reader(self, passes, causal, halt, each):
-        """`_read` of (tokens, fast weights, survivors); computed again in the backward pass if that is the policy."""
-        if self.config.recomputed != "chunk":
-            return functools.partial(self._read, passes=passes, causal=causal, halt=halt, each=each)
-        graph, params = nnx.split(self, nnx.Param)
-        read = lambda params, *window: nnx.merge(graph, params)._read(*window, passes, causal=causal, halt=halt, each=each)
-        return functools.partial(jax.checkpoint(read), params)
 
     def _layout(self, length, loss_mask, predicts):
         windows = -(-length // self.config.window)
@@ -171,11 +166,13 @@ class Hybrid(WindowReader):
 
         Raises:
           ValueError: the tokens do not fit into what is left of the window (call `sleep` first), outside `jit`; they, or the state, are not this
-            model's, see `sleepnet.models.inputs`; or the model loops over the windows that predict and so has no one-pass form.
+            model's, see `sleepnet.models.inputs`; or the model loops over the windows that predict, or has memory blocks, and so has no one-pass form.
         """
         config, window = self.config, state.window
         if config.sleep.predict_passes != 1:
             raise ValueError(f"sleep.predict_passes={config.sleep.predict_passes}: such a model can't wake in one pass; use forward")
+        if config.memory_blocks.count:
+            raise ValueError(f"memory_blocks.count={config.memory_blocks.count}: awake a model can't tell where its blocks are to stand; use forward, or readouts")
         inputs.check_tokens(tokens, config.vocab_size)
         inputs.check_state(state, config, tokens.shape[0])
         valid = tokens != PAD

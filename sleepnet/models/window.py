@@ -1,5 +1,6 @@
 """The stack of attention and fast-weight blocks, and how it reads one window: N passes over it, then the eviction."""
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from sleepnet.models.turn import turned
 from sleepnet.state import FastWeights, KvCache
 
 _KEPT = jax.checkpoint_policies.save_only_these_names("chunk_states", "chunk_inverses")  # what the rules keep of their walk over the chunks
+BLOCK_TOKENS = 3  # of a memory block: its first, its middle, its last
 PAD = 0  # in every task: never attended to, never written
 
 
@@ -35,6 +37,8 @@ class WindowReader(nnx.Module):
         self.loop_gain = nnx.Param(jnp.full((config.width,), config.loop_gain, jnp.float32))
         self.final_norm = RMSNorm(config.width)
         self.head = Linear(config.width, config.vocab_size, rngs=rngs, axes=(None, None))
+        if config.memory_blocks.count:  # last, so that all else is drawn as without them
+            self.block_tokens = nnx.Param(jax.random.normal(rngs.params(), (BLOCK_TOKENS, config.width), jnp.float32))
 
     def _logits(self, hidden):
         return self.head(self.final_norm(hidden)).astype(jnp.float32)
@@ -52,14 +56,26 @@ class WindowReader(nnx.Module):
 
     def _embed(self, tokens, first=0, strict=False):
         """Embeddings of tokens that stand at `first` … of the window; beyond the vocabulary it is the nearest token's or, if `strict`, NaN."""
-        table = _whole(self.embedding)
+        table = whole_table(self.embedding)
         hidden = table.at[tokens].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False) if strict else table[tokens]
         if self.config.window_positions:
-            hidden = hidden + jax.lax.dynamic_slice_in_dim(_whole(self.positions), first, tokens.shape[1])[None]
+            hidden = hidden + jax.lax.dynamic_slice_in_dim(whole_table(self.positions), first, tokens.shape[1])[None]
         return hidden.astype(jnp.dtype(self.config.dtype))
 
     def _read(self, tokens, fast_weights, survivors, passes, newest=None, causal=False, halt=None, strict=False, each=False):
-        """Reads one window `passes` times; `causal` where it predicts; `strict` as in `_embed`.
+        """`_read_embedded` of a window's tokens; `strict` as in `_embed`."""
+        return self._read_embedded(lambda: self._embed(tokens, strict=strict), tokens != PAD, fast_weights, survivors, passes, newest, causal, halt, each)
+
+    def _reader(self, passes, causal, halt, each=False):
+        """`_read` of (tokens, fast weights, survivors); computed again in the backward pass if that is the policy."""
+        if self.config.recomputed != "chunk":
+            return functools.partial(self._read, passes=passes, causal=causal, halt=halt, each=each)
+        graph, params = nnx.split(self, nnx.Param)
+        read = lambda params, *window: nnx.merge(graph, params)._read(*window, passes, causal=causal, halt=halt, each=each)
+        return functools.partial(jax.checkpoint(read), params)
+
+    def _read_embedded(self, embed, valid, fast_weights, survivors, passes, newest=None, causal=False, halt=None, each=False, seats=None):
+        """Reads one window, `embed()` [B, T, D], `passes` times; `causal` where it predicts; with `seats` its tokens do not stand one behind the other.
 
         A pass that began with the S of the pass before would have read the whole window, the answers included: where
         something is predicted, every pass begins with the window's first S.
@@ -73,8 +89,7 @@ class WindowReader(nnx.Module):
         graph, params = nnx.split(self, nnx.Param)
         start, stop = config.loop
         keeps = config.sleep.eviction != "hard"  # else no entry outlives the window, and none is carried through the loop
-        valid = tokens != PAD
-        blank = KvCache.empty(*tokens.shape, len(survivors.keys), config.heads, config.head_dim, jnp.dtype(config.dtype))
+        blank = KvCache.empty(*valid.shape, len(survivors.keys), config.heads, config.head_dim, jnp.dtype(config.dtype))
         cache = survivors.append(blank)
         context = (valid, cache.keys, cache.values, jnp.concatenate([survivors.valid, valid], axis=1))
 
@@ -82,7 +97,7 @@ class WindowReader(nnx.Module):
             def block_pass(weights, hidden, fast_weights):
                 params, (valid, keys, values, seen) = weights
                 hidden, fast_weights, _, cache = nnx.merge(graph, params)._advance(
-                    first, last, hidden, fast_weights, None, KvCache(keys, values, seen), valid, survivors.valid.shape[1]
+                    first, last, hidden, fast_weights, None, KvCache(keys, values, seen), valid, survivors.valid.shape[1], seats
                 )
                 if looped and config.turn_keys == "passes":
                     fast_weights = turned(fast_weights, config.head_dim, config.layers(first, last))
@@ -92,7 +107,7 @@ class WindowReader(nnx.Module):
         def after(context, entries):
             return (valid, *(entries or context[1:3]), context[3])
 
-        hidden = self._embed(tokens, strict=strict)
+        hidden = embed()
         hidden, fast_weights, entries = span(0, start)((params, context), hidden, fast_weights)
         context = after(context, entries)
         block_pass = span(start, stop, looped=True)
@@ -102,11 +117,11 @@ class WindowReader(nnx.Module):
             hidden, fast_weights, entries, used = sleeping.run_until(*loop, most=passes, tolerance=halt, config=rules)
         else:
             hidden, fast_weights, entries, *used = sleeping.run_passes(*loop, passes=passes, config=rules, each=each)
-            used = used[0] if each else jnp.full((tokens.shape[0],), passes, jnp.int32)
+            used = used[0] if each else jnp.full((valid.shape[0],), passes, jnp.int32)
         context = after(context, entries)
         hidden, fast_weights, entries = span(stop, len(config.pattern))((params, context), hidden, fast_weights)
         cache = KvCache(*after(context, entries)[1:])
-        newest = tokens.shape[1] if newest is None else newest
+        newest = valid.shape[1] if newest is None else newest
         return hidden, self._turn(fast_weights, self.config.loop), self._evict(cache, newest), used
 
     def _turn(self, fast_weights: FastWeights, done: tuple[int, int] = (0, 0)) -> FastWeights:
@@ -121,8 +136,8 @@ class WindowReader(nnx.Module):
         """The slots that outlive a window which ends `newest` tokens in."""
         return cache if self.config.full_cache else _slots(cache, newest, self.config.survivors)
 
-    def _advance(self, first, last, hidden, fast_weights, tails, cache, valid, slot):
-        """Runs blocks first … last − 1 once over T new tokens that stand at `slot` of the cache.
+    def _advance(self, first, last, hidden, fast_weights, tails, cache, valid, slot, seats=None):
+        """Runs blocks first … last − 1 once over T new tokens that stand at `slot` of the cache, or on `seats`.
 
         Returns hidden, fast weights, convolution tails and the cache with the blocks' keys and values written.
         """
@@ -133,17 +148,17 @@ class WindowReader(nnx.Module):
             block, layer = self.blocks[index], pattern[:index].count(pattern[index])
             x = block.mixer_norm(hidden)
             if pattern[index] == "A":
-                q, k, v = block.mixer.project(x, slot)
+                q, k, v = block.mixer.project(x, slot, seats)
                 keys[layer] = jax.lax.dynamic_update_slice_in_dim(keys[layer], k, slot, axis=1)
                 values[layer] = jax.lax.dynamic_update_slice_in_dim(values[layer], v, slot, axis=1)
-                mixed = block.mixer.read(q, keys[layer], values[layer], cache.valid, slot)
+                mixed = block.mixer.read(q, keys[layer], values[layer], cache.valid, slot, seats)
             else:
                 mixed, states[layer], tails[layer] = block.mixer(x, valid, states[layer], tails[layer])
             hidden = constrain(block.feed(hidden + mixed), BATCH, None, None)
         return hidden, FastWeights(tuple(states)), tuple(tails), KvCache(tuple(keys), tuple(values), cache.valid)
 
 
-def _whole(table: nnx.Param) -> jax.Array:
+def whole_table(table: nnx.Param) -> jax.Array:
     return gathered(table[...], (None, None), (None, "fsdp"))
 
 

@@ -92,7 +92,7 @@ def work(folder: Path) -> None:
             passes=config.eval.passes or (config.model.sleep.passes,),
             examples=examples,
             batch_size=config.eval.batch_size,
-            own_chain=task.thinks and config.model.sleep.predict_passes == 1,
+            own_chain=task.thinks and config.model.sleep.predict_passes == 1 and not config.model.memory_blocks.count,
             keep_answers=True,
             recall=True,
         )

@@ -175,6 +175,26 @@ class Task(abc.ABC):
         """The token that ends a chain of thought and has the answer for its label, wherever it stands; None: the answer has its own place."""
         return None
 
+    @property
+    def chain_shape(self) -> tuple[int, int] | None:
+        """(R, Q) of what `chain` returns; None: the task does not tell the steps of its solutions."""
+        return None
+
+    def chain(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The steps c_1 … c_T of each solution, T ≤ R, the last of them the answer: each as it would be asked for in the place of the answer.
+
+        Args:
+          tokens: int32 [B, T] of examples.
+
+        Returns:
+          What is read and what must be predicted there, both int32 [B, R, Q]: PAD behind a step's last token and behind the last step. What is read of the last
+          step is what the example has in the windows that predict.
+
+        Raises:
+          UsageError: the task as given does not tell them.
+        """
+        raise UsageError(f"task {self.title} does not tell the steps of its solutions as a chain: group does, with running=False and chain_of_thought=False")
+
     def describe(self) -> str:
         """Returns the task in words: what it asks, its sizes and baselines, and its first test example, marked and explained."""
         sleeping = sum(not p for p in self.predicts)

@@ -160,12 +160,7 @@ class Group(Task):
         tokens[:, self._context - most : self._context] = word_BxK
         targets, answer = np.full((B, self.seq_len), PAD, np.int32), np.full((B, self.seq_len), -1, np.int32)
 
-        # PAD multiplies as the neutral element
-        table, product = np.pad(_table(self.group) + 1, (1, 0)), np.zeros(B, np.int64)
-        table[0], table[:, 0] = np.arange(len(table)), np.arange(len(table))
-        product_BxK = np.empty((B, most), np.int64)
-        for place in range(most):
-            product_BxK[:, place] = product = table[product, word_BxK[:, place]]
+        product_BxK = self._products(word_BxK)
         if self.running:
             targets[:] = product_BxK
             answer[:, least - 1 :] = np.arange(most - least + 1)
@@ -182,6 +177,30 @@ class Group(Task):
             "answer": answer,
             "difficulty": {"k": k.reshape(B, self.answers).astype(np.int32)},
         }
+
+    # The steps of a solution.
+
+    @property
+    def chain_shape(self) -> tuple[int, int] | None:
+        return None if self.running or self.chain_of_thought else (self._range[1] - 1, 1)
+
+    def chain(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The products of the first two, three, … k elements, each asked for by `?`."""
+        if self.chain_shape is None:
+            return super().chain(tokens)
+        most = self._range[1]
+        word_BxK = tokens[:, self._context - most : self._context]
+        first_B = np.argmax(word_BxK != PAD, axis=1)
+        at = np.minimum(first_B[:, None] + np.arange(1, most), most)  # the element that a step multiplies by; `most`: none is left
+        said = np.where(at < most, np.take_along_axis(self._products(word_BxK), np.minimum(at, most - 1), 1), PAD)
+        return np.where(said != PAD, self._query, PAD).astype(np.int32)[..., None], said.astype(np.int32)[..., None]
+
+    def _products(self, word_BxK: np.ndarray) -> np.ndarray:
+        """The tokens of the products up to each element, int64 [B, K]; PAD multiplies as the neutral element."""
+        table, product, product_BxK = _times(self.group), np.zeros(len(word_BxK), np.int64), np.empty(word_BxK.shape, np.int64)
+        for place in range(word_BxK.shape[1]):
+            product_BxK[:, place] = product = table[product, word_BxK[:, place]]
+        return product_BxK
 
     def _words(self, key: tuple[int, int], index: np.ndarray, k: np.ndarray) -> np.ndarray:
         """Returns the words' tokens, padded on the left: int64 [B, most]."""
@@ -206,12 +225,9 @@ class Group(Task):
 
     def steps_of(self, batch: Mapping[str, np.ndarray], most: int) -> np.ndarray:
         self._count_steps(most)
-        word, table = batch["tokens"][:, : self._context].astype(np.int64), np.pad(_table(self.group) + 1, (1, 0))
-        table[0], table[:, 0] = np.arange(len(table)), np.arange(len(table))
+        word, table = batch["tokens"][:, : self._context].astype(np.int64), _times(self.group)
         within = np.arange(self._context) % self.window
-        told, whole_word, product = np.zeros((len(word), most + 1, self.seq_len), np.int32), np.empty_like(word), np.zeros(len(word), np.int64)
-        for place in range(self._context):
-            whole_word[:, place] = product = table[product, word[:, place]]
+        told, whole_word = np.zeros((len(word), most + 1, self.seq_len), np.int32), self._products(word)
         span = word  # of each place the product of the 2^j elements that end there
         for step in range(most + 1):
             reach = 1 << min(step, 62)
@@ -329,3 +345,11 @@ def _table(group: str) -> np.ndarray:
     known = _permutations(group)
     number = {p: i for i, p in enumerate(known)}
     return np.array([[number[tuple(b[image] for image in a)] for b in known] for a in known])
+
+
+@functools.cache
+def _times(group: str) -> np.ndarray:
+    """The token of a·b, by the tokens of a and b: int64 [1 + elements, 1 + elements]; PAD multiplies as the neutral element."""
+    table = np.pad(_table(group) + 1, (1, 0))
+    table[0], table[:, 0] = np.arange(len(table)), np.arange(len(table))
+    return table

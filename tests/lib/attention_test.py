@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from sleepnet.config import ModelConfig
-from sleepnet.models.attention import Attention, attend
+from sleepnet.models.attention import Attention, Seats, attend
 from sleepnet.models.norms import l2_norm, rms_norm
 from sleepnet.models.rope import rope
 
@@ -53,6 +53,24 @@ def test_attention_is_the_loop_over_what_each_query_sees(queries, slots, first, 
     np.testing.assert_allclose(got, wanted, atol=2e-5)
     blind = [not any(valid[b, max(0, first + t - reach + 1):first + t + 1]) for b in range(2) for t in range(queries)]
     assert not np.asarray(got).reshape(2 * queries, -1)[blind].any()
+
+
+def test_on_seats_it_is_the_loop_over_what_is_visible_from_where_a_token_stands():
+    q, k, v, valid = drawn(4, 3, 8)
+    places, where = np.array([0, 1, 2, 3, 4, 2, 7, 3]), np.array([2, 7, 3], np.int32)
+    visible = np.random.default_rng(5).random((3, 8)) < 0.6
+    turned_k = np.stack([turned(k[:, j], places[j]) for j in range(8)], axis=1)
+    got = attend(*in_float32(q, turned_k, v, valid), 5, reach=8, theta=THETA, rotated=True, seats=Seats(where, visible))
+    for b, t, h in np.ndindex(q.shape[:3]):
+        seen = [j for j in range(5 + t + 1) if valid[b, j] and visible[t, j]]
+        scores = np.array([turned(q[b, t, h], where[t]) @ turned_k[b, j, h] for j in seen]) / np.sqrt(D)
+        wanted = np.exp(scores - scores.max()) @ v[b, seen, h] / np.exp(scores - scores.max()).sum() if seen else np.zeros(D)
+        np.testing.assert_allclose(got[b, t, h], wanted, atol=2e-5)
+    given = dict(reach=8, theta=THETA, rotated=True)
+    plain = attend(*in_float32(q, turned_k, v, valid), 5, **given)
+    np.testing.assert_array_equal(plain, attend(*in_float32(q, turned_k, v, valid), 5, **given, seats=Seats(np.arange(5, 8, dtype=np.int32), np.ones((3, 8), bool))))
+    with pytest.raises(ValueError, match="seats are of a cache that keeps its keys after RoPE"):
+        attend(*in_float32(q, k, v, valid), 5, reach=8, theta=THETA, seats=Seats(where, visible))
 
 
 def test_what_is_not_seen_has_exactly_no_gradient():

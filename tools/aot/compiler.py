@@ -65,7 +65,7 @@ def program(config: RunConfig, mesh: Mesh, phase: str) -> Program:
         learning = learning_of(config, task)
         trainable, frozen = jax.eval_shape(lambda params: adapters.split(config.adapters, params, config.seed), params)
         state = jax.eval_shape(lambda params: learning.begin(params, rows), trainable)
-        one = data.BatchSource(task, seed=config.seed, batch_size=1, steps=1)[0]
+        one = data.BatchSource(task, seed=config.seed, batch_size=1, steps=1, more=lambda batch: learning.method.draw(task, config, batch))[0]
         batch = {key: jax.ShapeDtypeStruct((rows, *value.shape[1:]), value.dtype) for key, value in one.items()}
         words = draw(config.seed, config.phase, 0) if learning.method.prepares else None
         arguments = (*(_placed(tree, sharding.shardings(tree, mesh)) for tree in (state, frozen)), _rows(batch, mesh), words, passes)
