@@ -35,6 +35,8 @@ class WindowReader(nnx.Module):
         self.loop_gain = nnx.Param(jnp.full((config.width,), config.loop_gain, jnp.float32))
         self.final_norm = RMSNorm(config.width)
         self.head = Linear(config.width, config.vocab_size, rngs=rngs, axes=(None, None))
+        for index in config.expert_blocks:  # last, so that all else is what it is without them
+            self.blocks[index].add_experts(config, rngs)
 
     def _logits(self, hidden):
         return self.head(self.final_norm(hidden)).astype(jnp.float32)

@@ -153,7 +153,7 @@ def make_step(learning: Learning) -> Callable[[TrainState, Any, Batch, jax.Array
         norm = optax.global_norm(grads)
         before = _parts(state.opt_state)[0]
         updates, opt_state = learning.optimizer.update(grads, before, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = adapters.moved(learning.adapters, state.params, optax.apply_updates(state.params, updates))
         good = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(optax.global_norm(params)) & (state.bad_step < 0)
         if (moves := learning.method.moves(batch)) is not None:
             params, opt_state = jax.tree.map(lambda new, old: jnp.where(moves, new, old), (params, opt_state), (state.params, before))
