@@ -7,8 +7,8 @@ import pytest
 from sleepnet.errors import UsageError
 from sleepnet.eval import continual
 from sleepnet.pictures import png
-from sleepnet.study import outcomes as results
-from sleepnet.study.report import phases
+from sleepnet.study import report
+from sleepnet.study.report import kept
 from studies import outcome, spec
 
 R = np.array([[0.8, 0.1, 0.2], [0.9, 0.7, 0.3], [0.5, 0.6, 1.0]])
@@ -93,9 +93,21 @@ def test_a_studys_phases_and_tests_are_such_a_matrix():
         for j, name in enumerate(names):
             run.tests[name]["rows"][0]["exact_accuracy"] = float((BEFORE if upto == 1 else R[upto - 2])[j])
     found, inner = [runs[4]], [runs[1], runs[2], runs[3]]
-    table = next(table for table in phases.tables(study, found, inner) if table.title == "What is kept")
+    table = kept.tables(study, found, inner)[0]
     assert table.headers == ("arm", "seeds", "ACC", "BWT", "FWT", "forgetting", "anytime")
     want = continual.measures(R, before=BEFORE)
     assert [row[:2] for row in table.rows] == [("life", "1")] and [cell[:6].strip(" [") for cell in table.rows[0][2:]] == [f"{want[name]:.3f}" for name in table.headers[2:]]
-    assert "Chaudhry" in table.note and not [table for table in phases.tables(study, found, inner[:2]) if table.title == "What is kept"]
-    assert results.score(found, 4) is not None
+    assert "Chaudhry" in table.note and not kept.tables(study, found, inner[:2])
+
+
+def test_a_run_that_lived_through_days_has_one_too():
+    """From its looks at the validation split, one at each day's end; and a picture."""
+    study = spec([dict(name="life", label="", overrides={"train.steps": 30, "train.eval_every": 10, "train.eval_examples": 60})])
+    run = outcome(study, "life", 0, 0.5)
+    run.curve[:] = [{**run.curve[0], "step": 10 * i, **{f"exact_accuracy_day{j}": value for j, value in enumerate(row, 1)}} for i, row in enumerate(R, 1)]
+    (table,) = kept.tables(study, [run], [])
+    assert table.rows[0][2].startswith(f"{R[-1].mean():.3f} [") and list(kept.figures(study, [run])) == ["kept_by_life"]
+    text = report.markdown(study, [run], [], ["kept_by_life"])
+    assert "## What is kept" in text and "Accuracy of life on each day after each day" in text
+    run.curve.pop()
+    assert not kept.tables(study, [run], []) and not kept.figures(study, [run])

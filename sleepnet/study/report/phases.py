@@ -3,7 +3,6 @@ import dataclasses
 from typing import Any
 
 from sleepnet.config import RunConfig
-from sleepnet.eval import continual
 from sleepnet.study import outcomes as results, resolve
 from sleepnet.study.chains import home
 from sleepnet.study.outcomes import Outcome
@@ -87,7 +86,7 @@ def tables(spec: StudySpec, found: list[Outcome], inner: list[Outcome]) -> list[
     if any(node.name for node in nodes):
         made.append(_by_phase(nodes, found, inner))
     if spec.tests:
-        made += [*_matrices(spec, nodes, found, inner), *_kept(spec, nodes, found, inner)]
+        made += _matrices(spec, nodes, found, inner)
     return made
 
 
@@ -120,33 +119,6 @@ def _matrices(spec: StudySpec, nodes: list[Node], found: list[Outcome], inner: l
         Table(title, ("phase", "seeds", *(test.name for test in spec.tests)), [_row(spec, node, runs, metric) for node, runs in graded], note)
         for metric, title in kinds.items()
     ]
-
-
-def _kept(spec: StudySpec, nodes: list[Node], found: list[Outcome], inner: list[Outcome]) -> list[Table]:
-    """Measures of continual learning of the arms that have several phases with a test of their name; nothing where there is none."""
-    names, rows, told = {test.name for test in spec.tests}, [], []
-    for arm in spec.arms:
-        path = [node for node in nodes if arm in node.arms]
-        days = [node for node in path if node.name in names]
-        if len(days) < 2 or path[-len(days) :] != days:
-            continue
-        by_seed = [{run.seed: run for run in node.outcomes(found, inner)} for node in path[-len(days) - 1 :]]
-        runs = []
-        for seed in sorted(set.intersection(*map(set, by_seed))):
-            accuracy = [[run.row(run.passes)["exact_accuracy"] for day in days if (run := seeds[seed].graded_on(day.name))] for seeds in by_seed]
-            before = accuracy[0] if len(path) > len(days) else None
-            matrix, answers = accuracy[-len(days) :], by_seed[-1][seed].graded_on(days[0].name).row(by_seed[-1][seed].passes)["answers"]
-            runs.append((matrix, before, answers))
-        if not runs:
-            continue
-        every = continual.over_runs([continual.measures(matrix, before=before) for matrix, before, _ in runs]) if len(runs) > 1 else continual.intervals(*runs[0][::2], before=runs[0][1])
-        rows.append((arm.name, len(runs), every))
-        told = [name for name in continual.SOURCES if any(name in values for _, _, values in rows)]
-    cell = lambda values: f"{values[0]:.3f} [{values[1]:.3f}–{values[2]:.3f}]"
-    note = "Of the phases that have a test of their name, each in its turn: mean over seeds [least–most]; of one seed a 95 % interval by a bootstrap. "
-    note += "; ".join(f"{name}: {continual.SOURCES[name]}" for name in told) + "."
-    lines = [(name, str(count), *(cell(values[each]) if each in values else NOTHING for each in told)) for name, count, values in rows]
-    return [Table("What is kept", ("arm", "seeds", *told), lines, note)] if rows else []
 
 
 def _row(spec: StudySpec, node: Node, runs: list[Outcome], metric: str) -> tuple[str, ...]:
