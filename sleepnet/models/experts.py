@@ -5,6 +5,7 @@ among the k largest, a newborn expert would displace older ones though it says n
 
 Letters: B batch, T tokens, D width, E experts, r rank.
 """
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -51,8 +52,8 @@ class Experts(nnx.Module):
         return matmul(said, whole(self.low_out, None, None, "fsdp").reshape(E * r, D))
 
 
-def grow(params: Tree) -> Tree:
-    """The parameters with the next free expert of each block born: no logit changes.
+def grow(params: Tree, only_first: bool = False) -> Tree:
+    """The parameters with the next free expert of each block born, if `only_first` where none is yet: no logit changes.
 
     Raises:
       UsageError: a block has none left; under `jit`, where that can't be seen, its last one born goes on.
@@ -60,12 +61,12 @@ def grow(params: Tree) -> Tree:
     def born(leaves: Tree) -> Tree:
         order = leaves["born"]
         free = order == 0
-        if not isinstance(order, jax.core.Tracer) and not bool(jnp.any(free)):
+        if not only_first and not isinstance(order, jax.core.Tracer) and not bool(jnp.any(free)):
             raise UsageError(f"all {len(order)} experts are born: allocate more, model.experts.count")
-        first = (jnp.cumsum(free) == 1) & free
+        first = (jnp.cumsum(free.astype(jnp.int32)) == 1) & free & ~(only_first & jnp.any(order > 0))
         return {**leaves, "born": jnp.where(first, jnp.max(order) + 1, order)}
 
-    return _changed(params, born)
+    return _changed(params, change=born)
 
 
 def prune(params: Tree, number: int | jax.Array | None = None) -> Tree:
@@ -76,12 +77,12 @@ def prune(params: Tree, number: int | jax.Array | None = None) -> Tree:
         blank = lambda name: jnp.where(out.reshape(-1, *(1,) * (leaves[name].ndim - 1)), jnp.zeros((), leaves[name].dtype), leaves[name])
         return {**leaves, **{name: blank(name) for name in ("low_out", "gate", "gate_bias", "born")}}
 
-    return _changed(params, gone)
+    return _changed(params, change=gone)
 
 
 def without_newest(params: Tree) -> Tree:
     """The model before its newest expert was grown, bit for bit, whatever that one has learnt since."""
-    return _changed(params, lambda leaves: {**leaves, "born": jnp.where(newest(leaves), 0.0, leaves["born"])})
+    return _changed(params, change=lambda leaves: {**leaves, "born": jnp.where(newest(leaves), 0.0, leaves["born"])})
 
 
 def newest(leaves: Tree) -> jax.Array:
@@ -92,7 +93,7 @@ def newest(leaves: Tree) -> jax.Array:
 def left(params: Tree) -> int | None:
     """How many experts of each block can still be born, the least of all blocks; None of a model without experts."""
     counts: list[int] = []
-    _changed(params, lambda leaves: (counts.append(int(jnp.sum(leaves["born"] == 0))), leaves)[1])
+    _changed(params, change=lambda leaves: (counts.append(int(jnp.sum(leaves["born"] == 0))), leaves)[1])
     return min(counts) if counts else None
 
 
@@ -103,25 +104,22 @@ def only_newest(params: Tree) -> Tree:
         kept = lambda leaf: jnp.where(one.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, jax.lax.stop_gradient(leaf))
         return {name: jax.lax.stop_gradient(leaf) if name == "born" else kept(leaf) for name, leaf in leaves.items()}
 
-    return _changed(params, cut)
+    return _changed(params, change=cut)
 
 
 def moved(before: Tree, after: Tree, newest_alone: bool) -> Tree:
     """`after`, whatever an optimiser made of it, with `born` as it was; or with every expert but the newest as it was, bit for bit."""
-    def chosen(old: Tree, new: Tree) -> Tree:
+    def chosen(new: Tree, old: Tree) -> Tree:
         if not newest_alone:
             return {name: old[name] if name == "born" else leaf for name, leaf in new.items()}
         one = newest(old)
         return {name: leaf if name == "born" else jnp.where(one.reshape(-1, *(1,) * (leaf.ndim - 1)), new[name], leaf) for name, leaf in old.items()}
 
-    return _changed(before, chosen, after)
+    return _changed(after, before, change=chosen)
 
 
-def _changed(tree: Tree, change: Callable[..., Tree], *others: Tree) -> Tree:
-    """The tree with `change(leaves, leaves of the others)` in place of each block's experts."""
+def _changed(tree: Tree, *before: Tree, change: Callable[..., Tree]) -> Tree:
+    """The tree with `change(leaves, those before)` in place of each block's experts."""
     if not isinstance(tree, dict):
         return tree
-    return {
-        key: change(value, *(other[key] for other in others)) if key == EXPERTS else _changed(value, change, *(other[key] if isinstance(value, dict) else other for other in others))
-        for key, value in tree.items()
-    }  # fmt: skip
+    return {key: (change if key == EXPERTS else functools.partial(_changed, change=change))(value, *(other[key] for other in before)) for key, value in tree.items()}

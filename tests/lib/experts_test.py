@@ -14,6 +14,8 @@ from sleepnet.errors import UsageError
 from sleepnet.models import experts, flops
 from sleepnet.models.hybrid import Hybrid
 from sleepnet.origin import named
+from sleepnet.study import resolve
+from studies import spec
 
 E, D, R = 3, 8, 2
 PLAIN = ModelConfig(vocab_size=11, window=6, pattern="AA", width=D, heads=1, head_dim=4, mlp_width=8, sleep=SleepConfig(passes=1))
@@ -37,7 +39,7 @@ def learnt(params, seed=0):
     """As if all experts had learnt, those asleep too."""
     generator = np.random.default_rng(seed)
     draw = lambda leaf: jnp.asarray(generator.normal(size=leaf.shape), jnp.float32)
-    return experts._changed(params, lambda leaves: {name: leaf if name == "born" else draw(leaf) for name, leaf in leaves.items()})
+    return experts._changed(params, change=lambda leaves: {name: leaf if name == "born" else draw(leaf) for name, leaf in leaves.items()})
 
 
 def leaves_of(params):
@@ -80,14 +82,14 @@ def test_growing_changes_no_logit_and_pruning_is_as_if_it_had_never_been(logits_
         one = np.asarray(experts.newest(leaves_of(params)))
         assert one.tolist() == [e == night - 1 for e in range(E)]
         said = jnp.asarray(np.where(one[:, None, None], np.random.default_rng(night).normal(size=(E, R, D)), leaves_of(params)["low_out"]), jnp.float32)
-        params = experts._changed(params, lambda leaves: {**leaves, "low_out": said})  # noqa: B023
+        params = experts._changed(params, change=lambda leaves: {**leaves, "low_out": said})  # noqa: B023
         assert not np.array_equal(logits_of(params), before)
         np.testing.assert_array_equal(logits_of(experts.without_newest(params)), before)
         np.testing.assert_array_equal(logits_of(experts.prune(params, night)), before)
     with pytest.raises(UsageError, match="all 3 experts are born: allocate more, model.experts.count"):
         experts.grow(params)
     # the one in the middle gone: the other two alone, in a model that has no third
-    two = experts._changed(params, lambda leaves: {name: leaf[jnp.array([0, 2])] for name, leaf in leaves.items()})
+    two = experts._changed(params, change=lambda leaves: {name: leaf[jnp.array([0, 2])] for name, leaf in leaves.items()})
     smaller = dataclasses.replace(WITH, experts=dataclasses.replace(WITH.experts, count=2))
     graph = nnx.split(nnx.eval_shape(lambda: Hybrid(smaller, seeds.rngs(5))), nnx.Param)[0]
     want = jax.jit(lambda params: nnx.merge(graph, params).forward(TOKENS, predicts=(True, True)))(two)
@@ -119,6 +121,7 @@ def test_only_the_newest_moves_whatever_the_optimiser_does(kind):
     optimizer = optax.chain(optax.trace(0.9), optax.add_decayed_weights(0.1), optax.scale(-0.1))
     updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, trainable), optimizer.init(trainable), trainable)
     after = adapters.moved(config, trainable, optax.apply_updates(trainable, updates))
+    assert kind != "all" or all(np.all(named(after)[name] != leaf) for name, leaf in named(trainable).items() if ".experts." not in name)
     for name, leaf in leaves_of(trainable).items():
         changed = (np.asarray(leaves_of(after)[name]) != np.asarray(leaf)).reshape(E, -1)
         if name == "born":
@@ -157,6 +160,15 @@ def test_a_run_can_start_with_experts_that_its_start_has_not():
     more = dataclasses.replace(WITH, experts=ExpertsConfig(5, R, blocks=(1,)))
     with pytest.raises(UsageError, match=r"does not fit: blocks.1.experts.born has shape \(3,\) there and \(5,\) here"):
         starts._fitting("start", "there", jax.eval_shape(lambda: params_of(more)), fresh, lambda: params_of(more))
+
+
+def test_of_a_chain_one_phase_may_gain_them_and_none_may_change_them():
+    phase = lambda name, count, **more: dict(name=name, overrides={"train.steps": 5, **({"model.experts.count": count} if count else {}), **more})
+    chain = lambda *phases: resolve.chains(spec([dict(name="arm", label="", phases=phases)]))["arm"]
+    assert [run.model.experts.count for run in chain(phase("a", 0), phase("b", 2), phase("c", 2))] == [0, 2, 2]
+    for later in (phase("c", 3), phase("c", 0), phase("c", 2, **{"model.experts.rank": 4})):
+        with pytest.raises(UsageError, match=r"arm 'arm', phase 'c' sets model.experts.(count|rank)=.*: a model stays what it is from phase to phase"):
+            chain(phase("a", 0), phase("b", 2), later)
 
 
 @pytest.mark.parametrize("values, message", [
