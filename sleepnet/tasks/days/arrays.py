@@ -145,6 +145,14 @@ def content(task: Layout) -> tuple[np.ndarray, np.ndarray]:
     return _world(task, (task.content, CONTENT), np.zeros(1, np.uint64), np.zeros(1, np.int64))
 
 
+def recalled(task: Layout) -> np.ndarray:
+    """Returns `Days.recalled`."""
+    keys, values = (array[0] for array in content(task))
+    words = _sentence(_QUESTIONS["asked"], _key_words(task, keys), _value_words(task, values), task.question_tokens)[..., 1:]
+    end = np.arange(words.shape[-1]) == (words != PAD).sum(-1, keepdims=True)
+    return np.where(end, END, words).astype(np.int32)
+
+
 def _world(task: Layout, key: tuple[int, int], index: np.ndarray, attempt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns keys and values, int64 [rows, D, F]; a key is two names, first · names + second, or names² + the value of the day before that it is."""
     n, drawn = task.days * task.facts, []

@@ -163,6 +163,26 @@ class Days(Layout):
     def batch_at(self, seed: int, split: str, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
         return arrays.batch(self, self._key(seed, split), self._indices(indices))
 
+    # What a night is made of: how days are recalled, and another day to be told.
+
+    ask: ClassVar[int] = ASK
+    end: ClassVar[int] = END
+
+    @functools.cached_property
+    def recalled(self) -> np.ndarray:
+        """What follows on `ask` of each fact of a stream, END behind it: int32 [D, F, question_tokens − 1], PAD behind the shorter ones."""
+        return arrays.recalled(self)
+
+    def key_length(self, first: Any) -> Any:
+        """How many words a key has that begins with these; of NumPy's or JAX's arrays."""
+        return 2 + (first < NAME).astype(first.dtype) * (self.digits - 2)
+
+    def another(self, text: Any) -> Any:
+        """The text of another day: each name and each digit another one, the same one everywhere. Of NumPy's or JAX's arrays."""
+        digit, name = (mask.astype(text.dtype) for mask in ((text >= ZERO) & (text < NAME), text >= NAME))
+        turned = lambda first, many: first + (text - first + (many + 1) // 2) % many
+        return text + digit * (turned(ZERO, 10) - text) + name * (turned(NAME, self.names) - text)
+
     # The solver reads words, or knows a stream by heart.
 
     def solve(self, tokens: np.ndarray) -> np.ndarray:
