@@ -239,7 +239,7 @@ def _validate(leg: Leg, state: TrainState, step: int, spent: int) -> dict[str, A
     values = {"exact_accuracy": rows[0]["exact_accuracy"], "label_accuracy": rows[0]["label_accuracy"]}
     axis = task.difficulty_axes[0]
     values |= {f"exact_accuracy_{axis}{row['value']}": row["exact_accuracy"] for row in rows if row["axis"] == axis}
-    return values | {"tokens": step * settings.batch_size * task.seq_len, "flops": spent}
+    return values | {"tokens": step * settings.batch_size * leg.task.seq_len, "flops": spent}
 
 
 def _stop_if_bad(leg: Leg, state: TrainState) -> None:

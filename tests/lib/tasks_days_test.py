@@ -107,7 +107,7 @@ def test_a_life_hangs_on_its_number_alone():
                     assert (day, answer) == answer_of(whole, marker, given)
                     if shown != "nothing":
                         assert told(task, batch["tokens"][row])[0] == (whole if shown == "all" else [whole[day - 1]])
-    other, _ = told(all_told, tasks.get("days", **LIFE, told="all", content=1).example(0, "test", 0)["tokens"])
+    other, _ = told(all_told, tasks.get("days", **LIFE, told="all", content=1).batch(0, "test", 0, 1)["tokens"][0])
     assert all(not set(a.items()) & set(b.items()) for a, b in zip(whole, other))
 
 
