@@ -4,6 +4,7 @@
     all        the parameters                              nothing
     named      those whose dotted name matches             the others
     entries    [k] values of each of these, "entries"      the parameters, and where the values belong
+    newest_expert  all experts, of which only the one born last gets a gradient and moves; see `sleepnet.models.experts`
     low_rank   A [in, r] and B [r, out] of each matrix     the parameters; W acts as W + alpha / r Â· A B, B = 0 at first (Hu et al., arXiv 2106.09685)
                and, whole, what `also` names               (of these: as they were)
 
@@ -12,6 +13,7 @@ do: `optax.masked` passes raw gradients on, `optax.selective_transform` turns âˆ
 model, remat, scan or kernel knows of it; that W + A B is formed whole costs as much as reading W once more. FLOPs are told as if all were trained, which
 is more than is spent: no weight's gradient is made of what is frozen.
 """
+import dataclasses
 import difflib
 import re
 import zlib
@@ -25,11 +27,13 @@ import numpy as np
 from sleepnet import seeds
 from sleepnet.config import AdaptersConfig
 from sleepnet.errors import UsageError
+from sleepnet.models import experts
 
 Tree = dict[Any, Any]
 
 # last parts of names of leaves that take a parameter's place in the trainable tree
 LOW_RANK, ENTRIES = ("low_rank_a", "low_rank_b"), "entries"
+_EXPERTS = rf"(^|\.){experts.EXPERTS}\."
 
 
 def split(config: AdaptersConfig, params: Tree, seed: int) -> tuple[Tree, Tree]:
@@ -40,6 +44,7 @@ def split(config: AdaptersConfig, params: Tree, seed: int) -> tuple[Tree, Tree]:
     """
     if config.kind == "all":
         return params, {}
+    config = _by_name(config)
     chosen = check(config, params)
     if config.kind == "named":
         return _made(chosen, lambda name, leaf: leaf), _made([each for each in _leaves(params) if not re.search(config.names, each[1])], lambda name, leaf: leaf)
@@ -59,6 +64,7 @@ def check(config: AdaptersConfig, params: Tree) -> list[tuple[tuple, str, Any]]:
     """
     if config.kind == "all":
         return []
+    config = _by_name(config)
     beside = {name for _, name, _ in _also(config, params)}
     able = [each for each in _leaves(params) if config.kind != "low_rank" or each[2].ndim == 2 and each[1] not in beside]
     chosen = [each for each in able if re.search(config.names, each[1])]
@@ -89,6 +95,8 @@ def whole(config: AdaptersConfig, trainable: Tree, frozen: Tree) -> Tree:
         return trainable
     if config.kind == "named":
         return _joined(trainable, frozen)
+    if config.kind == "newest_expert":
+        return _joined(experts.only_newest(trainable), frozen)
     if config.kind == "entries":
         put = lambda leaf, at, new: jnp.reshape(leaf, -1).at[at].set(new[ENTRIES], unique_indices=True, indices_are_sorted=True).reshape(leaf.shape)
         return _replaced(frozen["parameters"], lambda leaf, *path: put(leaf, _at(frozen["places"], path), _at(trainable, path)), trainable)
@@ -98,10 +106,20 @@ def whole(config: AdaptersConfig, trainable: Tree, frozen: Tree) -> Tree:
     return _replaced(frozen["parameters"], lambda leaf, *path: beside(leaf, _at(trainable, path)), trainable)
 
 
+def moved(config: AdaptersConfig, before: Tree, after: Tree) -> Tree:
+    """The trainable tree after an update, what of it may not change as it was."""
+    return experts.moved(before, after, newest_alone=config.kind == "newest_expert")
+
+
 def base_name(name: str) -> tuple[str, str]:
     """(name of the parameter, what of an adapter it is: "" for the parameter itself) of a leaf of the trainable tree."""
     base, _, last = name.rpartition(".")
     return (base, last) if last in (*LOW_RANK, ENTRIES) else (name, "")
+
+
+def _by_name(config: AdaptersConfig) -> AdaptersConfig:
+    """What changes by its name; of experts all, since which of them is the newest changes as a run goes on."""
+    return dataclasses.replace(config, kind="named", names=_EXPERTS) if config.kind == "newest_expert" else config
 
 
 def _leaves(tree: Tree) -> Iterator[tuple[tuple, str, Any]]:

@@ -51,6 +51,19 @@ class MemoryBlocksConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ExpertsConfig:
+    """Low-rank experts beside the MLPs, see `sleepnet.models.experts`."""
+
+    count: int = 0  # E of each block that has them: allocated at once, asleep until a method grows one after the other; 0: none
+    rank: int = 8  # r
+    alpha: float = 8.0  # what an expert says counts alpha / rank times
+    blocks: tuple[int, ...] = ()  # that have them, from 0; empty: all
+
+    def __post_init__(self):
+        refusals.experts(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """A stack of blocks, each a mixer (A attention, G fast weights) and an MLP."""
 
@@ -77,9 +90,15 @@ class ModelConfig:
     remat: str = "none"
     sleep: SleepConfig = dataclasses.field(default_factory=SleepConfig)
     memory_blocks: MemoryBlocksConfig = dataclasses.field(default_factory=MemoryBlocksConfig)
+    experts: ExpertsConfig = dataclasses.field(default_factory=ExpertsConfig)
 
     def __post_init__(self):
         refusals.model(self)
+
+    @property
+    def expert_blocks(self) -> tuple[int, ...]:
+        """The blocks that have experts."""
+        return (self.experts.blocks or tuple(range(len(self.pattern)))) if self.experts.count else ()
 
     @property
     def loop(self) -> tuple[int, int]:
@@ -147,9 +166,9 @@ class AdaptersConfig:
     """What may change; all else stays as it was, byte for byte, without a gradient or optimiser state."""
 
     # all: every parameter; named: those that `names` names; entries: a `share` of each of those, drawn from the seed; low_rank: none, but each
-    # of those matrices W acts as W + alpha / rank · A B, and A and B change
+    # of those matrices W acts as W + alpha / rank · A B, and A and B change; newest_expert: of model.experts the one that was grown last
     kind: str = "all"
-    names: str = ""  # regular expression, found in a parameter's dotted name, such as "blocks.1.mlp"; read by every kind but all
+    names: str = ""  # regular expression, found in a parameter's dotted name, such as "blocks.1.mlp"; read by named, entries and low_rank
     rank: int = 8  # of A and B
     alpha: float = 32.0  # A B counts alpha / rank times
     share: float = 0.1  # of entries

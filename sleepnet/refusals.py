@@ -40,6 +40,19 @@ def memory_blocks(config: Any) -> None:
         at_least(f"model.memory_blocks.{key}", getattr(config, key), least)
 
 
+def experts(config: Any) -> None:
+    """Of an ExpertsConfig."""
+    at_least("model.experts.count", config.count, 0)
+    at_least("model.experts.rank", config.rank, 1)
+    if not config.alpha > 0:
+        raise UsageError(f"model.experts.alpha={config.alpha} must be positive")
+    for key, value in (("rank", 8), ("alpha", 8.0), ("blocks", ())):
+        if not config.count and getattr(config, key) != value:
+            raise UsageError(f"model.experts.{key}={getattr(config, key)!r} with model.experts.count=0, which has none: leave it at {value!r}, or set count")
+    if len(set(config.blocks)) < len(config.blocks):
+        raise UsageError(f"model.experts.blocks={config.blocks} names a block twice")
+
+
 def model(config: Any) -> None:
     """Of a ModelConfig."""
     if not config.pattern or set(config.pattern) - set("AG"):
@@ -65,6 +78,10 @@ def model(config: Any) -> None:
     if not 0 < config.beta_max <= 2:
         raise UsageError(f"model.beta_max={config.beta_max} must lie in (0, 2]: beyond 2 the delta rule diverges")
     _blocks(config)
+    if config.experts.count and not config.mlp_width:
+        raise UsageError(f"model.experts.count={config.experts.count} stand beside MLPs, of which model.mlp_width=0 has none: set it, or count to 0")
+    if config.experts.blocks and not 0 <= min(config.experts.blocks) <= max(config.experts.blocks) < len(config.pattern):
+        raise UsageError(f"model.experts.blocks={config.experts.blocks} are not all among the {len(config.pattern)} blocks of model.pattern={config.pattern!r}, 0 to {len(config.pattern) - 1}")
     start, stop = config.loop
     if not 0 <= start < stop <= len(config.pattern):
         raise UsageError(
@@ -95,13 +112,13 @@ def method(config: Any) -> None:
 
 def adapters(config: Any) -> None:
     """Of an AdaptersConfig."""
-    choice("adapters.kind", config.kind, ("all", "named", "entries", "low_rank"))
+    choice("adapters.kind", config.kind, ("all", "named", "entries", "low_rank", "newest_expert"))
     at_least("adapters.rank", config.rank, 1)
     if not config.alpha > 0:
         raise UsageError(f"adapters.alpha={config.alpha} must be positive")
     if not 0 < config.share < 1:
         raise UsageError(f"adapters.share={config.share} must lie between 0 and 1; for all entries of a parameter set adapters.kind to 'named'")
-    if config.kind != "all" and not config.names:
+    if config.kind not in ("all", "newest_expert") and not config.names:
         raise UsageError(f"adapters.kind={config.kind!r} needs adapters.names, a regular expression for names of parameters, such as 'blocks.1.mlp'")
     for key in ("names", "also"):
         try:
@@ -182,6 +199,8 @@ def run(config: Any) -> None:
         raise UsageError(f"phase={config.phase!r} must be letters, digits, '_', '-' or '.'")
     if not config.compile_cache:
         raise UsageError("compile_cache='' must be workdir, off, or a folder")
+    if config.adapters.kind == "newest_expert" and not config.model.experts.count:
+        raise UsageError("adapters.kind='newest_expert' needs experts: set model.experts.count to as many as will be grown")
     asleep = config.all_passes
     _memory(config.model, max(asleep))
     _rule(config.model)

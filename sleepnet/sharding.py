@@ -33,11 +33,15 @@ RULES: tuple[tuple[str, tuple[Axis, ...]], ...] = (
     (r"mixer\.out\.kernel", ("tensor", "fsdp")),
     (r"mlp\.(gate|up)\.kernel", ("fsdp", "tensor")),
     (r"mlp\.down\.kernel", ("tensor", "fsdp")),
+    (r"experts\.low_in", (None, "fsdp", None)),
+    (r"experts\.low_out", (None, None, "fsdp")),
+    (r"experts\.gate", (None, "fsdp")),
     (r"embedding|positions|block_tokens", (None, "fsdp")),
     (r"head\.kernel", ("fsdp", None)),
     # small: whole on every device
     (r"mixer\.(conv|decay_rate|decay_bias|out_scale|q_scale|k_scale)", ()),
     (r"\w*norm\.scale|loop_gain", ()),
+    (r"experts\.(gate_bias|born)", ()),
 )
 
 

@@ -12,6 +12,7 @@ from sleepnet import adapters, build, checkpoint, costs, lineage, methods, origi
 from sleepnet.config import RunConfig
 from sleepnet.errors import UsageError, nearest
 from sleepnet.models import zoo
+from sleepnet.models.experts import EXPERTS
 from sleepnet.tasks.base import Task
 
 
@@ -44,7 +45,7 @@ def find(config: RunConfig, task: Task, workdir: Path) -> Start:
     make = lambda: nnx.to_pure_dict(nnx.split(build.model_of(config, task), nnx.Param)[1])
     shapes = jax.eval_shape(make)
     adapters.check(config.adapters, shapes)
-    references, told = _references(config, shapes, workdir)
+    references, told = _references(config, shapes, make, workdir)
     if not config.start and config.adapters.kind == "all" and not references:
         return Start(shapes, make, {}, _same(config, workdir, {}))
     record, saved = lineage.read(workdir), step_folders.steps(workdir / "checkpoints")
@@ -52,14 +53,14 @@ def find(config: RunConfig, task: Task, workdir: Path) -> Start:
         raise UsageError(f"{workdir} holds a run of fresh parameters that changes them all: give another --workdir, or drop start={config.start!r} and adapters")
     if saved:
         if config.start and config.start != record["start"]:
-            _same(config, workdir, {"digest": lineage.digest(_fitting("start", config.start, shapes, _elsewhere("start", config.start)[0]))})
+            _same(config, workdir, {"digest": lineage.digest(_fitting("start", config.start, shapes, _elsewhere("start", config.start)[0], make))})
         trainable, frozen = jax.eval_shape(lambda params: adapters.split(config.adapters, params, config.seed), shapes)
         return Start(trainable, lambda: _first(config, shapes, make, workdir).trainable(), lineage.load_frozen(workdir, frozen), record, references)
     begin = _first(config, shapes, make, workdir)
     return dataclasses.replace(begin, record=begin.record | ({"references": told} if told else {}), references=references)
 
 
-def _references(config: RunConfig, shapes: Any, workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _references(config: RunConfig, shapes: Any, make: Callable[[], Any], workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the method names, and what is written down of it: argument → where it comes from, and its digest."""
     method, found = methods.of(config), {}
     for name in method.references:
@@ -67,7 +68,7 @@ def _references(config: RunConfig, shapes: Any, workdir: Path) -> tuple[dict[str
             key, where = (f"method.arguments.{name}", where) if where != "start" else ("start", config.start)
             if not where:
                 raise UsageError(f"method.arguments.{name}='start' is what the run starts from, and this one starts from nothing: set start, or name a run or a trained model")
-            found[name] = (where, _fitting(key, where, shapes, _elsewhere(key, where)[0]))
+            found[name] = (where, _fitting(key, where, shapes, _elsewhere(key, where)[0], make))
     told = {name: {"start": where, "digest": lineage.digest(params)} for name, (where, params) in found.items()}
     if known := lineage.read(workdir):
         held = known.get("references", {})
@@ -80,14 +81,15 @@ def _references(config: RunConfig, shapes: Any, workdir: Path) -> tuple[dict[str
 
 def model(config: RunConfig, task: Task) -> nnx.Module:
     """The model that `config.start` names, as the run begins with it; raises UsageError as `find`."""
+    make = lambda: nnx.to_pure_dict(nnx.split(build.model_of(config, task), nnx.Param)[1])
     graph, params = nnx.split(nnx.eval_shape(lambda: build.model_of(config, task)), nnx.Param)
-    return nnx.merge(graph, _fitting("start", config.start, nnx.to_pure_dict(params), _elsewhere("start", config.start)[0]))
+    return nnx.merge(graph, _fitting("start", config.start, nnx.to_pure_dict(params), _elsewhere("start", config.start)[0], make))
 
 
 def _first(config: RunConfig, shapes: Any, make: Callable[[], Any], workdir: Path) -> Start:
     """A run's beginning, all of it read or made."""
     whole, record = _elsewhere("start", config.start) if config.start else (make(), {"start": "", "kind": "fresh", "flops": 0, "tokens": 0, "chain": []})
-    whole = _fitting("start", config.start, shapes, whole)
+    whole = _fitting("start", config.start, shapes, whole, make)
     trainable, frozen = adapters.split(config.adapters, whole, config.seed)
     record = _same(config, workdir, {**record, "digest": lineage.digest(whole), "frozen": lineage.digest(frozen)})
     return Start(jax.eval_shape(lambda: trainable), lambda: trainable, frozen, record)
@@ -125,13 +127,17 @@ def _elsewhere(key: str, where: str) -> tuple[Any, dict[str, Any]]:
     raise UsageError(f"{key}={where!r} is neither the folder of a run nor a model that comes trained ({', '.join(trained)}){nearest(where, trained)}")
 
 
-def _fitting(key: str, where: str, params: Any, found: Any) -> Any:
-    """`found`, which the configuration's `key` names, in the tree of `params`.
+def _fitting(key: str, where: str, params: Any, found: Any, make: Callable[[], Any]) -> Any:
+    """`found`, which the configuration's `key` names, in the tree of `params`; experts, where it has none at all, as `make` draws them.
 
     Raises:
       UsageError: another tensor, or one of another shape: names the first.
     """
     want, have = origin.named(params), origin.named(found)
+    gained = [name for name in want if f".{EXPERTS}." in name]
+    if gained and not any(f".{EXPERTS}." in name for name in have):
+        fresh = origin.named(make())
+        have = {**have, **{name: fresh[name] for name in gained}}
     for name in [*want, *(name for name in have if name not in want)]:
         there, here = (f"has shape {tuple(side[name].shape)}" if name in side else "is none" for side in (have, want))
         if there != here:

@@ -24,7 +24,7 @@ def check(config: ModelConfig, task: Task) -> None:
       UsageError: a task without one, or a model that loops over what it predicts and so has no one-pass form.
     """
     if not task.thinks:
-        raise UsageError(f"own_chain: task {task.name} as given has no chain of thought; group, gsm and rule110 have one with chain_of_thought=True, phonebook where it asks for more than one digit")
+        raise UsageError(f"own_chain: task {task.name} as given has no chain of thought; group, gsm and rule110 have one with chain_of_thought=True, phonebook where it asks for more than one digit, days always")
     if config.memory_blocks.count:
         raise UsageError(f"own_chain: a model with memory_blocks.count={config.memory_blocks.count} can't write token by token, since blocks are read by forward alone; leave own_chain out")
     if config.sleep.predict_passes != 1:

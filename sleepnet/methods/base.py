@@ -60,6 +60,10 @@ class Method(abc.ABC):
         numbers       = Σ over the same of  tell(problem, part, seen)
         the optimiser moves what `config.adapters` lets change; not at all where `moves(batch)` is False
 
+    A method with nights changes what may change, before step 0 and each `every` steps; the optimiser then begins anew, its rates too:
+
+        params        = night(params)
+
     so nothing of a method knows of devices, microbatches, resuming or what is frozen: it is given whole parameters, with adapters merged.
     Whatever `prepare` adds to a batch has rows first. Everything random comes from `key`, which is made of (seed, phase, step); fold a row's number into it.
 
@@ -79,6 +83,21 @@ class Method(abc.ABC):
 
     def check(self, config: RunConfig, task: Task) -> None:
         """Raises UsageError, with the key and the fix, where the run is none that the method can train."""
+
+    def check_start(self, config: RunConfig, task: Task, params: Any) -> None:
+        """Raises UsageError where `params`, what may change as it is before the first step, is nothing that the run can go through with."""
+
+    def every(self, config: RunConfig, task: Task) -> int:
+        """Steps from one night to the next; 0: there is none."""
+        return 0
+
+    def night(self, params: Any) -> Any:
+        """What may change, as the next `every` steps begin with it: a tree of the same shapes. Computed within the step, from that tree alone."""
+        return params
+
+    def examined(self, task: Task) -> Task:
+        """What the looks at the validation split ask: a task of the same vocabulary and window."""
+        return task
 
     def memory(self, batch_size: int) -> Any:
         """Arrays of its own that the method carries from step to step: a pytree, () for none. They are saved with the optimiser's."""

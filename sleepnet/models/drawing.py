@@ -26,6 +26,7 @@ def draw(config: ModelConfig) -> str:
 def _block(config: ModelConfig, index: int, kind: str) -> str:
     H, D = config.heads, config.head_dim
     mlp = f" + MLP {config.mlp_width}" if config.mlp_width else ""
+    mlp += f" + {config.experts.count} experts of rank {config.experts.rank}" if index in config.expert_blocks else ""
     if kind == "A":
         kept = _EVICTIONS[config.sleep.eviction].format(kept=config.survivors, window=config.window)
         return f"{index + 1:2} A  attention, {H} × {D}{mlp}: KV cache, {kept}"

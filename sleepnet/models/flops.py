@@ -42,12 +42,14 @@ def pass_flops(config: ModelConfig, tokens: int, *, context: int | None = None, 
     """
     context = tokens + config.survivors if context is None else context
     first, last = (0, len(config.pattern)) if blocks is None else blocks
-    return sum(_block_flops(config, kind, tokens, context) for kind in config.pattern[first:last])
+    return sum(_block_flops(config, index, tokens, context) for index in range(first, last))
 
 
-def _block_flops(config: ModelConfig, kind: str, tokens: int, context: int) -> int:
-    D, I = config.width, config.heads * config.head_dim
+def _block_flops(config: ModelConfig, index: int, tokens: int, context: int) -> int:
+    D, I, kind = config.width, config.heads * config.head_dim, config.pattern[index]
     mlp = 2 * 3 * D * config.mlp_width
+    if index in config.expert_blocks:  # all that are allocated, asleep or not, as the code computes them
+        mlp += 2 * config.experts.count * D * (2 * config.experts.rank + 1)
     if kind == "A":
         return tokens * (2 * 4 * D * I + 2 * 2 * context * I + mlp)
     projections = 2 * (5 * D * I + _gates(config)[0])
@@ -199,6 +201,7 @@ def parameters(config: ModelConfig) -> int:
         "G": 5 * D * I + sum(_gates(config)) + _taps(config) + d,  # … gates, convolution, norm
     }
     mlp = D + 3 * D * config.mlp_width if config.mlp_width else 0
+    experts = len(config.expert_blocks) * config.experts.count * (2 * D * config.experts.rank + D + 2)
     positions = config.window * D if config.window_positions else 0
     blocks = 3 * D if config.memory_blocks.count else 0
-    return 2 * config.vocab_size * D + positions + blocks + 2 * D + sum(D + block[kind] + mlp for kind in config.pattern)
+    return 2 * config.vocab_size * D + positions + blocks + 2 * D + experts + sum(D + block[kind] + mlp for kind in config.pattern)

@@ -39,6 +39,8 @@ class WindowReader(nnx.Module):
         self.head = Linear(config.width, config.vocab_size, rngs=rngs, axes=(None, None))
         if config.memory_blocks.count:  # last, so that all else is drawn as without them
             self.block_tokens = nnx.Param(jax.random.normal(rngs.params(), (BLOCK_TOKENS, config.width), jnp.float32))
+        for index in config.expert_blocks:  # last, so that all else is what it is without them
+            self.blocks[index].add_experts(config, rngs)
 
     def _logits(self, hidden):
         return self.head(self.final_norm(hidden)).astype(jnp.float32)

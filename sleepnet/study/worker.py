@@ -55,7 +55,8 @@ def curve(metrics: Path, tells: Sequence[str] = ()) -> list[dict]:
         if line.get("split") == "train":
             told = {key: line[key] for key in tells if key in line}
         if line.get("split") == "validation":
-            lines[line["step"]] = {key: line.get(key) for key in ("step", "flops", "tokens", "loss", "exact_accuracy")} | told
+            by_day = [key for key in line if key.startswith("exact_accuracy_day")]
+            lines[line["step"]] = {key: line.get(key) for key in ("step", "flops", "tokens", "loss", "exact_accuracy", *by_day)} | told
     return [lines[step] for step in sorted(lines)]
 
 

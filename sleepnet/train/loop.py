@@ -164,7 +164,9 @@ def _state(leg: Leg) -> tuple[TrainState, dict[str, Any]]:
         return found
     if (leg.workdir / "result.json").exists():
         raise UsageError(f"{leg.workdir} holds a run that has ended, and no checkpoint to go on from to train.steps={leg.config.train.steps}: give another --workdir")
-    return jax.jit(begin, out_shardings=shardings)(leg.begin.trainable()), {}
+    params = leg.begin.trainable()
+    leg.learning.method.check_start(leg.config, leg.task, params)
+    return jax.jit(begin, out_shardings=shardings)(params), {}
 
 
 def _finished(workdir: Path) -> dict[str, Any]:
@@ -225,7 +227,7 @@ def _summary(leg: Leg, pending: list[dict[str, Any]], step: int, spent: int) -> 
 
 def _validate(leg: Leg, state: TrainState, step: int, spent: int) -> dict[str, Any]:
     """Exact accuracy on the validation split with the run's own N, whole and by the task's first axis."""
-    config, settings, task = leg.config, leg.config.train, leg.task
+    config, settings, task = leg.config, leg.config.train, leg.learning.method.examined(leg.task)
     rows = evaluate(
         leg.model(state),
         task,
@@ -237,7 +239,7 @@ def _validate(leg: Leg, state: TrainState, step: int, spent: int) -> dict[str, A
     values = {"exact_accuracy": rows[0]["exact_accuracy"], "label_accuracy": rows[0]["label_accuracy"]}
     axis = task.difficulty_axes[0]
     values |= {f"exact_accuracy_{axis}{row['value']}": row["exact_accuracy"] for row in rows if row["axis"] == axis}
-    return values | {"tokens": step * settings.batch_size * task.seq_len, "flops": spent}
+    return values | {"tokens": step * settings.batch_size * leg.task.seq_len, "flops": spent}
 
 
 def _stop_if_bad(leg: Leg, state: TrainState) -> None:

@@ -50,6 +50,7 @@ class Learning:
       adapters: what of the model may change.
       optimizer: how.
       accumulate: microbatches that a batch is computed in, one after the other.
+      every: steps from one of the method's nights to the next; 0: it has none.
     """
 
     method: Method
@@ -57,11 +58,23 @@ class Learning:
     adapters: AdaptersConfig
     optimizer: optax.GradientTransformation
     accumulate: int = 1
+    every: int = 0
 
     def begin(self, params: Any, batch_size: int) -> TrainState:
         """The state before the first step; `params` as `TrainState` has them."""
         opt_state, memory = self.optimizer.init(params), self.method.memory(batch_size)
         return TrainState(params, _kept(opt_state, memory), jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
+
+    def evening(self, state: TrainState) -> TrainState:
+        """The state that the step is computed from: behind a night, where one falls before it."""
+        if not self.every:
+            return state
+
+        def fall(state: TrainState) -> TrainState:
+            params = self.method.night(state.params)
+            return dataclasses.replace(state, params=params, opt_state=_kept(self.optimizer.init(params), _parts(state.opt_state)[1]))
+
+        return jax.lax.cond(state.step % self.every == 0, fall, lambda state: state, state)
 
     def whole(self, params: Any, frozen: Any) -> Any:
         """The model's parameters."""
@@ -77,7 +90,8 @@ def learning_of(config: RunConfig, task: Task) -> Learning:
     method = methods.of(config)
     method.check(config, task)
     graph = nnx.split(nnx.eval_shape(lambda: build.model_of(config, task)), nnx.Param)[0]
-    return Learning(method, Problem(graph, task), config.adapters, optim.optimizer(config.optim, config.train.steps), config.train.accumulate)
+    every = method.every(config, task)
+    return Learning(method, Problem(graph, task), config.adapters, optim.optimizer(config.optim, every or config.train.steps), config.train.accumulate, every)
 
 
 def _kept(opt_state: Any, memory: Any) -> Any:
@@ -148,17 +162,18 @@ def make_step(learning: Learning) -> Callable[[TrainState, Any, Batch, jax.Array
 
     @functools.partial(jax.jit, static_argnums=4, donate_argnums=0)
     def step(state: TrainState, frozen: Any, batch: Batch, words: jax.Array | None, passes: int):
+        dusk, state = state, learning.evening(state)
         batch, memory = prepared(learning, state, frozen, batch, words, passes)
         loss, grads, numbers = gradients(learning, state.params, frozen, batch, passes)
         norm = optax.global_norm(grads)
         before = _parts(state.opt_state)[0]
         updates, opt_state = learning.optimizer.update(grads, before, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = adapters.moved(learning.adapters, state.params, optax.apply_updates(state.params, updates))
         good = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(optax.global_norm(params)) & (state.bad_step < 0)
         if (moves := learning.method.moves(batch)) is not None:
             params, opt_state = jax.tree.map(lambda new, old: jnp.where(moves, new, old), (params, opt_state), (state.params, before))
         moved = TrainState(params, _kept(opt_state, memory), state.step + 1, state.bad_step)
-        stopped = dataclasses.replace(state, bad_step=jnp.where(state.bad_step < 0, state.step, state.bad_step))
+        stopped = dataclasses.replace(dusk, bad_step=jnp.where(state.bad_step < 0, state.step, state.bad_step))
         return jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, stopped), {"loss": loss, "gradient_norm": norm, **numbers}
 
     return step
@@ -169,6 +184,7 @@ def first_bad_tensor(learning: Learning, state: TrainState, frozen: Any, batch: 
 
     @jax.jit
     def compute(state, frozen):
+        state = learning.evening(state)
         ready, _ = prepared(learning, state, frozen, batch, words, passes)
         count = learning.method.count(ready)
         value_and_grad = jax.value_and_grad(lambda p: learning.method.loss(learning.within(frozen), learning.whole(p, frozen), ready, passes, count), has_aux=True)

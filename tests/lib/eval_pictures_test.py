@@ -15,6 +15,7 @@ from sleepnet.eval.intervals import wilson
 
 # every axis of every task with more than one value in the test, some with many
 TASKS = {
+    "days": dict(days=12, facts=4),
     "depo": dict(nodes=9, hops=8, queries=4),
     "group": dict(length=(2, 20)),
     "gsm": dict(ops=(1, 6), length=(90, 160), places=16, things=12, limit=60, fillers="alike", window=64, direction="both"),

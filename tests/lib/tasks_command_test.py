@@ -16,8 +16,9 @@ SMALL = {
     "rule110": {"width": 12, "strings": 2, "steps": (1, 3)},
     "depo": {"nodes": 6, "hops": 3, "queries": 4, "min_nodes": 4},
     "phonebook": {"kind": "context", "entries": 3},
+    "days": {"days": 2, "facts": 4},
 }
-TEXT = {"rule110": ["width=12", "strings=2", "steps=1,3"], "depo": ["nodes=6", "hops=3", "queries=4", "min_nodes=4"], "phonebook": ["kind=context", "entries=3"]}
+TEXT = {"rule110": ["width=12", "strings=2", "steps=1,3"], "depo": ["nodes=6", "hops=3", "queries=4", "min_nodes=4"], "phonebook": ["kind=context", "entries=3"], "days": ["days=2", "facts=4"]}
 every_task = pytest.mark.parametrize("name", SMALL)
 
 

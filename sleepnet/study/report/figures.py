@@ -8,6 +8,7 @@ from sleepnet.eval import heat
 from sleepnet.pictures import COLOURS, DASHES, Axes, Figure, png, style
 from sleepnet.study import outcomes as results
 from sleepnet.study.outcomes import Outcome
+from sleepnet.study.report import kept
 from sleepnet.study.spec import StudySpec
 from sleepnet.tasks.registry import task_class
 
@@ -30,6 +31,7 @@ def draw(spec: StudySpec, found: list[Outcome], dark: bool = False) -> dict[str,
         for axis, values in results.axes(found).items():
             images[f"accuracy_by_{axis}"] = _difficulty(spec, found, looks, axis, values)
             images[f"heat_by_{axis}"] = _heat(spec, found, axis, values)
+        images |= kept.figures(spec, found)
     return images
 
 
