@@ -17,6 +17,7 @@ from sleepnet.state import FastWeights, KvCache
 
 Kept = tuple[FastWeights, KvCache, tuple[jax.Array, ...]]  # what outlives a window: S, KV entries, and tails of convolutions where the model keeps them
 _KEPT = jax.checkpoint_policies.save_only_these_names("chunk_states", "chunk_inverses")  # what the rules keep of their walk over the chunks
+BLOCK_TOKENS = 3  # of a memory block: its first, its middle, its last
 PAD = 0  # in every task, and what a row reads that has finished
 
 

@@ -79,7 +79,7 @@ def test_where_tails_are_kept_windows_make_no_difference():
     assert np.abs(run(model_of(sleep=SleepConfig(passes=1), decay_start="mamba2"), TOKENS) - whole).max() > 0.01
 
 
-@pytest.mark.parametrize("passes", [1, 2])
+@pytest.mark.parametrize("passes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_window_that_is_not_full_leaves_the_tails_behind_its_last_token(passes):
     """Three tokens of a window of eight are a window of three."""
     def streamed(model):
@@ -141,7 +141,7 @@ def test_parameters_are_counted(name):
     assert sum(leaf.size for leaf in held.fast_weights.layers) * 4 == flops.state_bytes(config)
 
 
-@pytest.mark.parametrize("name", ["jet", "kda", "momentum"])
+@pytest.mark.parametrize("name", [pytest.param("jet", marks=pytest.mark.slow), "kda", pytest.param("momentum", marks=pytest.mark.slow)])
 def test_rules_and_convolutions_take_heads_that_share(name):
     """All at once is token by token."""
     model = model_of(window=10, **{key: value for key, value in SHAPES[name].items() if key != "pattern"})
