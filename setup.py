@@ -17,6 +17,7 @@ setup(
     package_dir={"sleepnet_kernels": "kernels/sleepnet_kernels"},
     package_data={
         "sleepnet.models": ["checkpoints/*/*"],
+        "sleepnet.hf": ["goldens/*/*"],
         "sleepnet_kernels": ["*/README.md", "*.json"],
     },
     # Upper bounds: every one of these has broken its users with a minor release before.
@@ -42,6 +43,7 @@ setup(
         "aot-tpu": ["jax==0.10.2", "libtpu==0.0.42.*"],
         "aot-cuda": ["jax==0.10.2", "jax-cuda12-plugin==0.10.2", "jax-cuda12-pjrt==0.10.2", "nvidia-cuda-nvcc-cu12>=12.9,<13"],
         "cuda": ["jax[cuda12]>=0.10,<0.13"],
+        "hf": ["tokenizers>=0.20,<1", "jinja2>=3.1,<4"],
         "test": TEST,
     },
 )

@@ -5,7 +5,7 @@ from sleepnet import seeds, tasks
 from sleepnet.config import ModelConfig, RunConfig
 from sleepnet.errors import UsageError
 from sleepnet.models.hybrid import Hybrid
-from sleepnet.tasks.base import Task
+from sleepnet.tasks.base import PAD, Task
 
 
 def task_of(config: RunConfig) -> Task:
@@ -31,6 +31,8 @@ def fit(model: ModelConfig, task: Task) -> ModelConfig:
             f"model.memory_blocks.count={count} stand between what sleeps and what predicts, and in task {task.title} one does not follow the other; "
             "use a task whose questions come after all else, or set it to 0"
         )
+    if model.pad_id != PAD:
+        raise UsageError(f"model.pad_id={model.pad_id}, but task {task.name} pads with {PAD}: set it to that")
     return dataclasses.replace(model, vocab_size=vocab_size, window=window)
 
 

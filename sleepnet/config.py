@@ -21,13 +21,14 @@ class SleepConfig:
     passes: int = 4  # N, passes over a window that sleeps
     predict_passes: int = 1  # passes over a window that predicts, each from the window's first S; more than 1 loops at answering
     eviction: str = "hard"  # hard: the KV cache is emptied; sliding: the newest L − 1 entries stay; none: all stay, and attention sees them
-    carry: str = "reinject"  # what goes round the loop: hidden (the paper), or reinject (normalised, embedding added)
+    carry: str = "reinject"  # what goes round the loop: hidden (the paper), reinject (normalised, embedding added), or normed (by the final norm; Ouro)
     loop_start: int = 0  # first block of the loop
     loop_stop: int = -1  # block behind the last of the loop; -1: all blocks
     reset_fast_weights: bool = False  # each pass starts from the window's first S instead of the last pass's
     gradient: str = "full"  # full, last (the last `gradient_passes` passes), or implicit (fixed point)
     gradient_passes: int = 1  # read by gradient = last
     remat: bool = False  # recompute each pass in the backward pass: model.remat=pass
+    keep_tails: bool = False  # the short convolutions' last W − 1 tokens outlive the window, as the KV entries do that no eviction takes
 
     def __post_init__(self):
         refusals.sleep(self)
@@ -73,6 +74,11 @@ class ModelConfig:
     width: int = 64  # D
     heads: int = 2  # of attention and of fast weights
     head_dim: int = 32  # D of an attention head, K and V of a fast-weight head
+    kv_heads: int = 0  # of attention's keys and values, each read by heads / kv_heads queries; 0: heads
+    key_heads: int = 0  # G, of a fast-weight block's q and k, each shared by value_heads / key_heads heads; 0: heads
+    value_heads: int = 0  # H, of its v, S and gates; 0: heads
+    key_dim: int = 0  # K; 0: head_dim
+    value_dim: int = 0  # V; 0: head_dim
     mlp_width: int = 128  # of the gated MLP; 0: none
     conv_width: int = 4  # W of the short convolution in a fast-weight block
     conv: str = "fixed"  # its taps: fixed (over q, k and v), or dynamic (each token makes its own, over v alone; Jet)
@@ -80,11 +86,24 @@ class ModelConfig:
     beta_max: float = 1.0  # write strength lies in (0, beta_max); 2 lets the delta rules turn a key's value round (negative eigenvalues)
     turn_keys: str = "never"  # keys of S turn, so that one does not write over the other, behind windows, or behind every pass; see sleepnet.models.turn
     decay_start: str = "windows"  # what heads forget before training: windows (little in a window), or mamba2; read by rules that decay
+    scale_queries: bool = False  # q · K^−½ in fast-weight blocks: what is read meets the gated norm's ε at that size
     rope_theta: float = 10000.0
+    rope_share: float = 1.0  # of an attention head's channels, the first ones, that RoPE turns; 0: none
+    qk_norm: str = "head"  # of attention's q and k: head (each head by itself), all (all heads at once), or none
+    qkv_bias: bool = False  # added to attention's q, k and v
+    attention_gate: bool = False  # attention's output times sigmoid(W x) before the projection back
+    norm_place: str = "pre"  # pre (x + f(norm(x))), post (x + norm(f(x))), or sandwich (x + norm(f(norm(x))))
+    attention_norm_place: str = ""  # of attention blocks; empty: norm_place
+    norm_epsilon: float = 1e-6  # ε of every norm but the gated one
+    gate_epsilon: float = 1e-6  # ε of the gated norm behind a fast-weight rule
+    norm_offset: bool = False  # every norm but the gated one multiplies by 1 + scale, not by scale
+    tied: bool = False  # the head is the embedding's transpose
+    pad_id: int = 0  # the token that is padding: never attended to, never written; −1: none, and only a mask says what is
     window_positions: bool = True  # add a learned embedding of a token's place in its window; RoPE alone knows only distances
     output_scale: float = 0.5  # of the initial weights of every projection back into the residual stream
     loop_gain: float = 0.5  # initial gain of the normalised hidden state between passes
-    dtype: str = "float32"  # of activations; weights, fast weights and norms stay float32
+    dtype: str = "float32"  # of activations; fast weights and norms stay float32
+    weights_dtype: str = "float32"  # of projections and embeddings; bfloat16 to read with, not to train
     # what the backward pass computes again instead of keeping it: none; pass (each pass of the loop); chunk (each window, all its passes at
     # once); named (each pass, but not the walk over the rule's chunks: its states and inverses are kept)
     remat: str = "none"
@@ -111,14 +130,35 @@ class ModelConfig:
         return tuple(range(self.pattern[:first].count("G"), self.pattern[:last].count("G")))
 
     @property
+    def entry_shape(self) -> tuple[int, int]:
+        """(heads, channels) of a token's keys, and of its values, in attention's cache."""
+        return self.kv_heads or self.heads, self.head_dim
+
+    @property
+    def key_shape(self) -> tuple[int, int]:
+        """(G, K) of a fast-weight block's q and k."""
+        return self.key_heads or self.heads, self.key_dim or self.head_dim
+
+    @property
+    def value_shape(self) -> tuple[int, int]:
+        """(H, V) of a fast-weight block's v."""
+        return self.value_heads or self.heads, self.value_dim or self.head_dim
+
+    @property
     def state_shape(self) -> tuple[int, int, int]:
         """(H, K, V) of a block's fast weights; a momentum lies below its S."""
-        return self.heads, self.head_dim * (2 if rules.get(self.rule).momentum else 1), self.head_dim
+        heads, width = self.value_shape
+        return heads, self.key_shape[1] * (2 if rules.get(self.rule).momentum else 1), width
 
     @property
     def conv_channels(self) -> int:
         """C of a short convolution: what it keeps of the last W − 1 tokens."""
-        return self.heads * self.head_dim * (3 if self.conv == "fixed" else 1)
+        return math.prod(self.value_shape) + (2 * math.prod(self.key_shape) if self.conv == "fixed" else 0)
+
+    def norms_of(self, kind: str) -> tuple[bool, bool]:
+        """Whether a norm stands before, and whether one stands behind, either half of a block of that letter."""
+        place = self.attention_norm_place or self.norm_place if kind == "A" else self.norm_place
+        return place != "post", place != "pre"
 
     @property
     def conv_rank(self) -> int:

@@ -143,7 +143,7 @@ def write(
 
     def one(carry, given):
         (state, token_B, done_B), (t, forced_B, noise_BxV) = carry, given
-        logits_Bx1xV, after = of().wake(jnp.where(done_B, PAD, token_B)[:, None] if ends else token_B[:, None], state)
+        logits_Bx1xV, after = of().wake(jnp.where(done_B, PAD, token_B)[:, None], state, ~done_B[:, None]) if ends else of().wake(token_B[:, None], state)
         state = _keep_tails(done_B, state, after) if ends else after
         if law.temperature and noise_BxV is None:
             noise_BxV = _noise(keys_B, t, config.vocab_size)[0]

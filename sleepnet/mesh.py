@@ -130,7 +130,7 @@ def over_batch_and_heads(rule: Callable) -> Callable:
         return rule
 
     def sharded(q_BxTxHxK, k_BxTxHxK, v_BxTxHxV, *, log_decay, beta, initial_state):
-        batch, _, heads, _ = v_BxTxHxV.shape
+        batch, _, heads, _ = q_BxTxHxK.shape  # of which v has a multiple
         rows, columns = dividing(mesh, (batch, heads), (BATCH, "tensor"))
         tokens, gates, state = (PartitionSpec(*axes) for axes in ((rows, None, columns, None), (rows, None, columns), (rows, columns, None, None)))
         local = lambda q, k, v, g, b, s: rule(q, k, v, log_decay=g, beta=b, initial_state=s)

@@ -9,7 +9,13 @@ from sleepnet import rules, seeds, trust
 from sleepnet.errors import UsageError
 
 # keys that fast-weight blocks alone read, and what they say by default
-_OF_FAST_WEIGHTS = {"rule": "gated_delta", "beta_max": 1.0, "conv": "fixed", "decay_start": "windows", "turn_keys": "never"}
+_OF_FAST_WEIGHTS = {
+    "rule": "gated_delta", "beta_max": 1.0, "conv": "fixed", "decay_start": "windows", "key_heads": 0, "value_heads": 0, "key_dim": 0, "value_dim": 0,
+    "scale_queries": False, "gate_epsilon": 1e-6, "turn_keys": "never",
+}
+# … and those that attention alone reads
+_OF_ATTENTION = {"kv_heads": 0, "qk_norm": "head", "qkv_bias": False, "attention_gate": False, "rope_share": 1.0, "attention_norm_place": ""}
+_PLACES = ("pre", "post", "sandwich")
 
 
 def choice(key: str, value: str, choices: tuple[str, ...]) -> None:
@@ -30,7 +36,7 @@ def sleep(config: Any) -> None:
     at_least("sleep.predict_passes", config.predict_passes, 1)
     at_least("sleep.gradient_passes", config.gradient_passes, 1)
     choice("sleep.eviction", config.eviction, ("hard", "sliding", "none"))
-    choice("sleep.carry", config.carry, ("hidden", "reinject"))
+    choice("sleep.carry", config.carry, ("hidden", "reinject", "normed"))
     choice("sleep.gradient", config.gradient, ("full", "last", "implicit"))
 
 
@@ -65,6 +71,28 @@ def model(config: Any) -> None:
         at_least(f"model.{key}", getattr(config, key), 1)
     if config.head_dim % 2:
         raise UsageError(f"model.head_dim={config.head_dim} must be even: RoPE turns pairs of channels")
+    for key in ("kv_heads", "key_heads", "value_heads", "key_dim", "value_dim"):
+        at_least(f"model.{key}", getattr(config, key), 0)
+    for many, few in (("heads", "kv_heads"), ("value_heads", "key_heads")):
+        shared = {"heads": config.heads, "kv_heads": config.entry_shape[0], "value_heads": config.value_shape[0], "key_heads": config.key_shape[0]}
+        if shared[many] % shared[few]:
+            raise UsageError(f"model.{few}={shared[few]} must divide model.{many}={shared[many]}: as many of these share each of those")
+    if config.turn_keys != "never" and config.key_shape[1] % 2:
+        raise UsageError(f"model.key_dim={config.key_shape[1]} must be even with model.turn_keys={config.turn_keys!r}, which turns pairs of channels")
+    turned = config.rope_share * config.head_dim
+    if not 0 <= config.rope_share <= 1 or turned % 2:
+        raise UsageError(f"model.rope_share={config.rope_share} of model.head_dim={config.head_dim} channels must be an even number of them, at least 0 and not all over 1")
+    choice("model.qk_norm", config.qk_norm, ("head", "all", "none"))
+    choice("model.norm_place", config.norm_place, _PLACES)
+    choice("model.attention_norm_place", config.attention_norm_place, ("", *_PLACES))
+    for key in ("norm_epsilon", "gate_epsilon"):
+        if not getattr(config, key) > 0:
+            raise UsageError(f"model.{key}={getattr(config, key)} must be positive")
+    if config.pad_id < -1 or config.vocab_size and config.pad_id >= config.vocab_size:
+        raise UsageError(f"model.pad_id={config.pad_id} must be a token, or -1 for none")
+    choice("model.weights_dtype", config.weights_dtype, ("float32", "bfloat16"))
+    if config.sleep.keep_tails and "A" in config.pattern and config.sleep.eviction == "hard":
+        raise UsageError("model.sleep.keep_tails=True with eviction='hard', which empties the window: set eviction to 'none' or 'sliding', or keep_tails to False")
     at_least("model.mlp_width", config.mlp_width, 0)
     trust.named(config.rule)
     rules.get(config.rule)
@@ -201,6 +229,8 @@ def run(config: Any) -> None:
         raise UsageError("compile_cache='' must be workdir, off, or a folder")
     if config.adapters.kind == "newest_expert" and not config.model.experts.count:
         raise UsageError("adapters.kind='newest_expert' needs experts: set model.experts.count to as many as will be grown")
+    if config.model.weights_dtype != "float32":
+        raise UsageError(f"model.weights_dtype={config.model.weights_dtype!r} can't be trained: steps are smaller than it can hold; set it to 'float32'")
     asleep = config.all_passes
     _memory(config.model, max(asleep))
     _rule(config.model)
@@ -214,13 +244,16 @@ def _memory(model: Any, asleep: int) -> None:
         raise UsageError(
             f"model.sleep.eviction={eviction!r} keeps keys and values, of which model.pattern={pattern!r} has none: set it to 'hard', or add an A"
         )
+    for letter, what, keys in (("G", "fast-weight", _OF_FAST_WEIGHTS), ("A", "attention", _OF_ATTENTION)):
+        for key, value in keys.items():
+            if letter not in pattern and getattr(model, key) != value:
+                raise UsageError(
+                    f"model.{key}={getattr(model, key)!r} is of {what} blocks, of which model.pattern={pattern!r} has none: leave it at {value!r}, or add a{'n' if letter == 'A' else ''} {letter}"
+                )
     if "G" in pattern:
         return
-    for key, value in _OF_FAST_WEIGHTS.items():
-        if getattr(model, key) != value:
-            raise UsageError(
-                f"model.{key}={getattr(model, key)!r} is of fast-weight blocks, of which model.pattern={pattern!r} has none: leave it at {value!r}, or add a G"
-            )
+    if model.sleep.keep_tails:
+        raise UsageError(f"model.sleep.keep_tails=True is of fast-weight blocks, of which model.pattern={pattern!r} has none: leave it at False, or add a G")
     if eviction == "hard" and asleep > 1:
         raise UsageError(
             f"model.sleep.passes={asleep} over windows of which model.pattern={pattern!r} with eviction='hard' keeps nothing: set passes to 1, "

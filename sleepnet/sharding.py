@@ -30,6 +30,7 @@ RULES: tuple[tuple[str, tuple[Axis, ...]], ...] = (
     (r"mixer\.(q|k|v|gate|decay|beta|momentum)\.kernel", ("fsdp", "tensor")),
     (r"mixer\.(decay_in|dynamic_conv\.reduce)\.kernel", ("fsdp", None)),
     (r"mixer\.dynamic_conv\.taps\.kernel", ("fsdp", "tensor")),
+    (r"mixer\.(q|k|v)\.bias", ("tensor",)),
     (r"mixer\.out\.kernel", ("tensor", "fsdp")),
     (r"mlp\.(gate|up)\.kernel", ("fsdp", "tensor")),
     (r"mlp\.down\.kernel", ("tensor", "fsdp")),
@@ -120,8 +121,12 @@ def check(config: RunConfig, mesh: Mesh | AbstractMesh) -> None:
         raise UsageError(
             f"train.batch_size={config.train.batch_size} must be a multiple of train.accumulate={config.train.accumulate} times mesh.data × mesh.fsdp = {parts}"
         )
-    if config.model.heads % mesh.shape["tensor"]:
-        raise UsageError(f"model.heads={config.model.heads} must be a multiple of mesh.tensor={mesh.shape['tensor']}")
+    model = config.model
+    attention = {"heads": model.heads, "kv_heads": model.entry_shape[0]} if "A" in model.pattern else {}
+    fast = {"key_heads": model.key_shape[0], "value_heads": model.value_shape[0]} if "G" in model.pattern else {}
+    for key, heads in {"heads": model.heads, **attention, **fast}.items():
+        if heads % mesh.shape["tensor"]:
+            raise UsageError(f"model.{key}={heads} must be a multiple of mesh.tensor={mesh.shape['tensor']}")
 
 
 def table(params: Any, mesh: Mesh | AbstractMesh) -> list[tuple[str, tuple[int, ...], PartitionSpec, int]]:

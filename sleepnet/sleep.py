@@ -2,7 +2,7 @@
 
 One pass is a function `block_pass(weights, hidden, fast_weights) -> (hidden, fast_weights, entries)`; `weights` is any pytree
 and holds everything else the pass reads (slow weights, validity of the tokens, surviving KV entries), and
-`entries` are the (keys, values) that its attention blocks wrote.
+`entries` are what its blocks wrote besides: keys and values, tails of convolutions.
 """
 from collections.abc import Callable
 from typing import Any
@@ -14,28 +14,33 @@ from sleepnet.config import SleepConfig
 from sleepnet.mesh import platform
 from sleepnet.state import FastWeights
 
-Entries = tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]
+Entries = Any
 BlockPass = Callable[[Any, jax.Array, FastWeights], tuple[jax.Array, FastWeights, Entries]]
 
 # On a CPU up to this many passes are unrolled, which compiles faster than a loop: equal kernels are compiled once, and nothing is stacked for the gradient
 UNROLLED_PASSES = 8
 
 
-def between_passes(hidden: jax.Array, embedding: jax.Array, gain: jax.Array, config: SleepConfig) -> jax.Array:
+def between_passes(hidden: jax.Array, embedding: jax.Array, gain: Any, config: SleepConfig) -> jax.Array:
     """What the next pass reads, given what the last one wrote.
 
     `hidden`:    h                                 (the paper's loop)
     `reinject`:  gain · h / rms(h) + embedding     (bounded for any N, and the tokens stay in sight)
+    `normed`:    gain · h / rms(h)                 (gain and ε are the final norm's; Ouro, arXiv 2510.25741)
 
     Args:
       hidden: [B, T, D] output of the last pass.
       embedding: [B, T, D] input of the first pass.
-      gain: [D] learned, float32; read by `reinject` only.
-      config: `carry` names one of the two.
+      gain: [D] learned, float32, for `reinject`; the final norm's (scale [D], ε), both float32, for `normed`.
+      config: `carry` names one of the three.
     """
     if config.carry == "hidden":
         return hidden
     hidden32 = hidden.astype(jnp.float32)
+    if config.carry == "normed":
+        scale, epsilon = gain
+        turned = jax.lax.rsqrt(jnp.mean(jnp.square(hidden32), axis=-1, keepdims=True) + epsilon)
+        return (hidden32 * turned * scale[None, None, :]).astype(hidden.dtype)
     normed = hidden32 * jax.lax.rsqrt(jnp.mean(jnp.square(hidden32), axis=-1, keepdims=True) + 1e-6)
     return (normed * gain[None, None, :]).astype(hidden.dtype) + embedding
 
@@ -45,7 +50,7 @@ def run_passes(
     weights: Any,
     embedding: jax.Array,
     fast_weights: FastWeights,
-    gain: jax.Array,
+    gain: Any,
     *,
     passes: int | jax.Array,
     config: SleepConfig,
@@ -66,7 +71,7 @@ def run_passes(
       weights: the pass's pytree of everything but h and S.
       embedding: [B, T, D] input of the first pass.
       fast_weights: S at the window's start.
-      gain: [D], see `between_passes`.
+      gain: see `between_passes`.
       passes: N ≥ 1, an int or an int32 scalar.
       config: carry, gradient, remat, reset_fast_weights.
       each: also return what every pass wrote.
@@ -112,7 +117,7 @@ def run_until(
     weights: Any,
     embedding: jax.Array,
     fast_weights: FastWeights,
-    gain: jax.Array,
+    gain: Any,
     *,
     most: int | jax.Array,
     tolerance: float | jax.Array,
@@ -257,7 +262,7 @@ def _implicit(first, step, bundle, passes, config):
 
         (total, (g_hidden, g_fast_weights)), _ = jax.lax.scan(term, (total, g_end), length=passes - 1)
         weights, gain, embedding, start = join(total, others)
-        if config.carry == "hidden":
+        if config.carry != "reinject":
             embedding = embedding + g_hidden
         start = jax.tree.map(jnp.add, start, g_fast_weights)
         total = [leaf for leaf, yes in zip(jax.tree.leaves((weights, gain, embedding, start)), is_float) if yes]

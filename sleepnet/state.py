@@ -73,7 +73,7 @@ class Window:
     """What lives inside one window and is cleared at its end.
 
     Attributes:
-      tokens: [B, L] int32, PAD from `length` on: what a sleep will read again.
+      tokens: [B, L] int32, 0 from `length` on: what a sleep will read again, where the cache's slots of the window are valid.
       length: int32 scalar, tokens read so far.
       fast_weights: the fast weights after those tokens (one pass).
       conv_tails: one [B, W − 1, C] array per SSM block.
@@ -95,14 +95,18 @@ class State:
     Attributes:
       fast_weights: the fast weights when the current window began; a sleep starts from them.
       window: the current window.
+      conv_tails: those of the current window's beginning, where the model keeps them; else none, and a window begins with blank ones.
     """
 
     fast_weights: FastWeights
     window: Window
+    conv_tails: tuple[jax.Array, ...] = ()
 
 
-def new_window(fast_weights: FastWeights, survivors: KvCache, *, length: int, tail_shape: tuple[int, int], dtype) -> Window:
-    """An empty window of `length` tokens behind an eviction that left `survivors`; tails and tokens start blank.
+def new_window(
+    fast_weights: FastWeights, survivors: KvCache, *, length: int, tail_shape: tuple[int, int], dtype, tails: tuple[jax.Array, ...] = ()
+) -> Window:
+    """An empty window of `length` tokens behind an eviction that left `survivors`; tokens start blank, and tails where none are given.
 
     Args:
       fast_weights: what the window starts from.
@@ -110,6 +114,7 @@ def new_window(fast_weights: FastWeights, survivors: KvCache, *, length: int, ta
       length: L.
       tail_shape: (W − 1, C) of every short convolution.
       dtype: of the convolution tails.
+      tails: what the convolutions remember of the window before.
     """
     batch_size = survivors.valid.shape[0]
     blank = jax.tree.map(lambda a: jnp.zeros((a.shape[0], length, *a.shape[2:]), a.dtype), survivors)
@@ -117,7 +122,7 @@ def new_window(fast_weights: FastWeights, survivors: KvCache, *, length: int, ta
         tokens=jnp.zeros((batch_size, length), jnp.int32),
         length=jnp.zeros((), jnp.int32),
         fast_weights=fast_weights,
-        conv_tails=tuple(jnp.zeros((batch_size, *tail_shape), dtype) for _ in fast_weights.layers),
+        conv_tails=tails or tuple(jnp.zeros((batch_size, *tail_shape), dtype) for _ in fast_weights.layers),
         kv_cache=survivors.append(blank),
     )
 

@@ -24,20 +24,22 @@ def draw(config: ModelConfig) -> str:
 
 
 def _block(config: ModelConfig, index: int, kind: str) -> str:
-    H, D = config.heads, config.head_dim
+    (groups, key_dim), (values, value_dim) = config.key_shape, config.value_shape
+    H, D, shared = config.heads, config.head_dim, config.entry_shape[0]
     mlp = f" + MLP {config.mlp_width}" if config.mlp_width else ""
     mlp += f" + {config.experts.count} experts of rank {config.experts.rank}" if index in config.expert_blocks else ""
     if kind == "A":
         kept = _EVICTIONS[config.sleep.eviction].format(kept=config.survivors, window=config.window)
-        return f"{index + 1:2} A  attention, {H} × {D}{mlp}: KV cache, {kept}"
-    return f"{index + 1:2} G  {config.rule}, {H} × {D}{mlp}: S {list(config.state_shape)} float32, from window to window"
+        return f"{index + 1:2} A  attention, {H} × {D}{'' if shared == H else f' over {shared} of keys'}{mlp}: KV cache, {kept}"
+    heads = f"{values} × {value_dim}" + ("" if (groups, key_dim) == (values, value_dim) else f" over {groups} × {key_dim} of keys")
+    return f"{index + 1:2} G  {config.rule}, {heads}{mlp}: S {list(config.state_shape)} float32, from window to window"
 
 
 def _loop(config: ModelConfig) -> str:
     sleep = config.sleep
     if sleep.passes == 1 and sleep.predict_passes == 1:
         return "once, asleep and awake"
-    hidden = "h as it is" if sleep.carry == "hidden" else "gain · h / rms(h) + embedding"
+    hidden = {"hidden": "h as it is", "reinject": "gain · h / rms(h) + embedding", "normed": "h behind the final norm"}[sleep.carry]
     state = "S starts over at every pass" if sleep.reset_fast_weights else "S from pass to pass"
     rounds = f"N = {sleep.passes} asleep, {'once' if sleep.predict_passes == 1 else f'{sleep.predict_passes} times'} where it predicts"
     return f"{rounds}: {hidden}, {state if sleep.passes > 1 else 'S from the window before'}"

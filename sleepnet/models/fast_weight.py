@@ -1,4 +1,5 @@
 """The SSM block's mixer: short convolution, gates, fast-weight rule (Gated DeltaNet; Yang et al., arXiv 2412.06464)."""
+import math
 from collections.abc import Callable
 
 import jax
@@ -61,35 +62,43 @@ def decay_start(config: ModelConfig, rngs: nnx.Rngs) -> tuple[jax.Array, jax.Arr
     `mamba2`:  exp(a) 1 … 16, linear over the heads; softplus(b) 0.001 … 0.1, log-uniform (Dao and Gu, arXiv 2405.21060). A head that
                starts with a large product forgets most of S within a window, and whether any other remembers is luck.
     """
-    heads = config.heads
+    heads = config.value_shape[0]
     if config.decay_start == "windows":
         return jnp.ones((heads,), jnp.float32), 1.0 / (config.window * jnp.geomspace(8.0, 128.0, heads, dtype=jnp.float32))
     step = jnp.exp(jax.random.uniform(rngs.params(), (heads,), jnp.float32, jnp.log(1e-3), jnp.log(1e-1)))
     return jnp.linspace(1.0, 16.0, heads, dtype=jnp.float32), step
 
 
-class FastWeightMixer(nnx.Module):
-    """`q, k, v = silu(conv(W x))`, q and k of unit length, then the rule, a gated norm and the projection back.
+def _tail(before_BxPxC: jax.Array, inputs_BxTxC: jax.Array, newest) -> jax.Array:
+    """The last P inputs behind the first `newest` of T."""
+    extended = jnp.concatenate([before_BxPxC, inputs_BxTxC], axis=1)
+    return jax.lax.dynamic_slice_in_dim(extended, newest, before_BxPxC.shape[1], axis=1)
 
+
+class FastWeightMixer(nnx.Module):
+    """`q, k, v = silu(conv(W x))`, q and k of unit length (q times K^−½ with `scale_queries`), then the rule, a gated norm and the projection back.
+
+    q and k have G heads, all else H: H / G consecutive heads share one of q and k.
     log_decay = −exp(a) · softplus(W_a x + b)  and  beta = beta_max · sigmoid(W_b x), one of each per head and token. A rule that
-    decays by channel has one log_decay for each, a one per head, and W_a of rank head_dim (Kimi Linear, arXiv 2510.26692); each
+    decays by channel has one log_decay for each, a one per head, and W_a of rank V (Kimi Linear, arXiv 2510.26692); each
     channel starts as its head would. A rule without decay has no W_a, a and b. A dynamic convolution is over v alone.
     log_momentum = log σ(W_m x), one per head. Where `valid` is False all are 0: the token neither writes nor decays S.
     """
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        inner = config.heads * config.head_dim
+        (heads, value_dim), key_dim = config.value_shape, config.key_shape[1]
+        keys, inner = math.prod(config.key_shape), heads * value_dim
         make = lambda outputs: Linear(config.width, outputs, rngs=rngs)
-        self.q, self.k, self.v, self.gate = make(inner), make(inner), make(inner), make(inner)
+        self.q, self.k, self.v, self.gate = make(keys), make(keys), make(inner), make(inner)
         decays = rules.get(config.rule).decays
         if decays == "channel":
-            self.decay_in = Linear(config.width, config.head_dim, rngs=rngs, axes=(None, None))
-            self.decay = Linear(config.head_dim, inner, rngs=rngs)
+            self.decay_in = Linear(config.width, value_dim, rngs=rngs, axes=(None, None))
+            self.decay = Linear(value_dim, heads * key_dim, rngs=rngs)
         elif decays:
-            self.decay = make(config.heads)
-        self.beta = make(config.heads)
+            self.decay = make(heads)
+        self.beta = make(heads)
         if rules.get(config.rule).momentum:
-            self.momentum = make(config.heads)
+            self.momentum = make(heads)
         self.out = Linear(inner, config.width, rngs=rngs, scale=config.output_scale, axes=("tensor", None))
         if config.conv == "dynamic":
             self.dynamic_conv = DynamicConv(config, rngs)
@@ -98,10 +107,10 @@ class FastWeightMixer(nnx.Module):
             self.conv = nnx.Param(jax.random.normal(rngs.params(), shape, jnp.float32) * config.conv_width**-0.5)
         if decays:
             rate, step = decay_start(config, rngs)
-            step = jnp.repeat(step, config.head_dim) if decays == "channel" else step
+            step = jnp.repeat(step, key_dim) if decays == "channel" else step
             self.decay_rate = nnx.Param(jnp.log(rate))
             self.decay_bias = nnx.Param(step + jnp.log(-jnp.expm1(-step)))
-        self.out_scale = nnx.Param(jnp.ones((config.head_dim,), jnp.float32))
+        self.out_scale = nnx.Param(jnp.ones((value_dim,), jnp.float32))
         self.decays = decays
         self.config = config
 
@@ -111,36 +120,44 @@ class FastWeightMixer(nnx.Module):
         if self.decays == "channel":
             step_BxTxN, rate, mask_BxTx1 = self.decay(step_BxTxN), rate[..., None], mask_BxTx1[..., None]
         step = jax.nn.softplus(step_BxTxN.astype(jnp.float32) + self.decay_bias[...][None, None])
-        step = rearrange(step, "b t (h d) -> b t h d", h=self.config.heads) if self.decays == "channel" else step
+        step = rearrange(step, "b t (h d) -> b t h d", h=self.config.value_shape[0]) if self.decays == "channel" else step
         return jnp.where(mask_BxTx1, rate * step, 0.0)
 
     def __call__(
-        self, x_BxTxD: jax.Array, valid_BxT: jax.Array, fast_weights_BxHxKxV: jax.Array, tail_BxWxC: jax.Array | None
+        self, x_BxTxD: jax.Array, valid_BxT: jax.Array, fast_weights_BxHxKxV: jax.Array, tail_BxWxC: jax.Array | None, newest=None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Returns the output [B, T, D], the fast weights after the T tokens and the convolution's tail."""
-        heads = lambda x: rearrange(x, "b t (h d) -> b t h d", h=self.config.heads)
-        mask_BxTx1 = valid_BxT[:, :, None]
+        """Returns the output [B, T, D], the fast weights after the T tokens and the convolution's tail: behind `newest` tokens where that is given."""
+        config = self.config
+        heads = lambda x, width: rearrange(x, "b t (h d) -> b t h d", d=width)
+        mask_BxTx1, keys, before = valid_BxT[:, :, None], math.prod(config.key_shape), tail_BxWxC
         forget = [self.decay_in if self.decays == "channel" else self.decay] if self.decays else []
         q, k, v, gate, *step, beta = together(x_BxTxD, self.q, self.k, self.v, self.gate, *forget, self.beta)
         mixed = jnp.concatenate([q, k, v], axis=-1)
         mixed = jnp.where(mask_BxTx1, mixed, jnp.zeros_like(mixed))
-        if self.config.conv == "dynamic":
-            q, k, v = jnp.split(mixed, 3, axis=-1)
+        remembered = mixed
+        if config.conv == "dynamic":
+            q, k, v = jnp.split(mixed, [keys, 2 * keys], axis=-1)
+            remembered = v
             v, tail_BxWxC = self.dynamic_conv(x_BxTxD, v, tail_BxWxC)
             mixed = jnp.concatenate([q, k, v], axis=-1)
         else:
             mixed, tail_BxWxC = causal_conv1d(mixed, self.conv[...].astype(mixed.dtype), initial_state=tail_BxWxC)
-        q, k, v = (constrain(heads(x), BATCH, None, "tensor", None) for x in jnp.split(jax.nn.silu(mixed), 3, axis=-1))
+        if newest is not None:
+            tail_BxWxC = _tail(before, remembered, newest)
+        widths = (config.key_shape[1], config.key_shape[1], config.value_shape[1])
+        parts = jnp.split(jax.nn.silu(mixed), [keys, 2 * keys], axis=-1)
+        q, k, v = (constrain(heads(x, width), BATCH, None, "tensor", None) for x, width in zip(parts, widths))
         q, k = l2_norm(q), l2_norm(k)
+        q = q * jnp.asarray(widths[0] ** -0.5, q.dtype) if config.scale_queries else q
         k, v = (jnp.where(mask_BxTx1[..., None], a, jnp.zeros_like(a)) for a in (k, v))
         log_decay = self._log_decay(*step, mask_BxTx1) if step else None
-        if rules.get(self.config.rule).momentum:
+        if rules.get(config.rule).momentum:
             log_momentum = jnp.where(mask_BxTx1, jax.nn.log_sigmoid(self.momentum(x_BxTxD).astype(jnp.float32)), 0.0)
             applied = jnp.broadcast_to(mask_BxTx1, log_decay.shape).astype(jnp.float32)
             log_decay = jnp.stack([log_decay, log_momentum, applied], axis=-1)
-        beta = self.config.beta_max * jax.nn.sigmoid(beta.astype(jnp.float32))
+        beta = config.beta_max * jax.nn.sigmoid(beta.astype(jnp.float32))
         beta = jnp.where(mask_BxTx1, beta, 0.0)
-        rule = over_batch_and_heads(rule_of(self.config.rule, x_BxTxD.shape[1]))
+        rule = over_batch_and_heads(rule_of(config.rule, x_BxTxD.shape[1]))
         read, fast_weights_BxHxKxV = rule(q, k, v, log_decay=log_decay, beta=beta, initial_state=fast_weights_BxHxKxV)
-        read = rms_norm(read, self.out_scale[...]) * jax.nn.silu(heads(gate))
+        read = rms_norm(read, self.out_scale[...], config.gate_epsilon) * jax.nn.silu(heads(gate, widths[2]))
         return self.out(rearrange(read, "b t h d -> b t (h d)")), fast_weights_BxHxKxV, tail_BxWxC

@@ -5,7 +5,8 @@ computes them), the short convolution, and the fast-weight rule by its definitio
 chunked form runs. Not counted: norms, gates, RoPE, softmax, what goes round the loop, the embeddings' look-up. Nor does
 the count know what a compiler leaves out, such as the last block's output in a window where nobody reads it.
 
-Letters: D width, I heads · head_dim, F MLP width, T tokens, M slots that attention sees, N passes, L window.
+Letters: D width, I channels of attention's queries, J of its keys, G and H heads of keys and of values in a fast-weight block, K and V their widths,
+F MLP width, T tokens, M slots that attention sees, N passes, L window.
 All counts are for one sequence.
 """
 import dataclasses
@@ -17,12 +18,21 @@ from sleepnet.config import ModelConfig, SleepConfig
 
 
 def _gates(config: ModelConfig) -> tuple[int, int]:
-    """Weights of the projections to beta and to the decays (by channel: of rank head_dim), and of the decays' rates and biases."""
-    D, H, d = config.width, config.heads, config.head_dim
-    counts = {"": (0, 0), "head": (D * H, 2 * H), "channel": (D * d + d * H * d, H + H * d), "momentum": (2 * D * H, 2 * H)}
+    """Weights of the projections to beta and to the decays (by channel: of rank V), and of the decays' rates and biases."""
+    D, (_, K), (H, V) = config.width, config.key_shape, config.value_shape
+    counts = {"": (0, 0), "head": (D * H, 2 * H), "channel": (D * V + V * H * K, H + H * K), "momentum": (2 * D * H, 2 * H)}
     rule = rules.get(config.rule)
     projections, others = counts["momentum" if rule.momentum else rule.decays]
     return D * H + projections, others
+
+
+def _projections(config: ModelConfig, kind: str) -> int:
+    """Weights of the matrices from and to the residual stream, gates of the rule left out."""
+    D = config.width
+    if kind == "A":
+        I, J = config.heads * config.head_dim, math.prod(config.entry_shape)
+        return D * ((3 if config.attention_gate else 2) * I + 2 * J)
+    return D * (2 * math.prod(config.key_shape) + 3 * math.prod(config.value_shape))
 
 
 def _taps(config: ModelConfig) -> int:
@@ -46,15 +56,16 @@ def pass_flops(config: ModelConfig, tokens: int, *, context: int | None = None, 
 
 
 def _block_flops(config: ModelConfig, index: int, tokens: int, context: int) -> int:
-    D, I, kind = config.width, config.heads * config.head_dim, config.pattern[index]
-    mlp = 2 * 3 * D * config.mlp_width
+    kind = config.pattern[index]
+    mlp, projections = 2 * 3 * config.width * config.mlp_width, 2 * _projections(config, kind)
     if index in config.expert_blocks:  # all that are allocated, asleep or not, as the code computes them
-        mlp += 2 * config.experts.count * D * (2 * config.experts.rank + 1)
+        mlp += 2 * config.experts.count * config.width * (2 * config.experts.rank + 1)
     if kind == "A":
-        return tokens * (2 * 4 * D * I + 2 * 2 * context * I + mlp)
-    projections = 2 * (5 * D * I + _gates(config)[0])
+        return tokens * (projections + 2 * 2 * context * config.heads * config.head_dim + mlp)
+    (heads, value_dim), key_dim = config.value_shape, config.key_shape[1]
+    projections += 2 * _gates(config)[0]
     convolution = 2 * (config.conv_width * config.conv_channels + (_taps(config) if config.conv == "dynamic" else 0))
-    return tokens * (projections + convolution + rules.get(config.rule).flops * I * config.head_dim + mlp)
+    return tokens * (projections + convolution + rules.get(config.rule).flops * heads * key_dim * value_dim + mlp)
 
 
 def head_flops(config: ModelConfig, tokens: int) -> int:
@@ -190,18 +201,20 @@ def state_bytes(config: ModelConfig) -> int:
 def cache_bytes(config: ModelConfig, windows: int = 0) -> int:
     """Bytes of one sequence's keys and values while it reads a window behind `windows` others: P + L slots per attention block."""
     slots = kept_entries(config, windows) + block_tokens(config) + config.window
-    return 2 * config.pattern.count("A") * slots * config.heads * config.head_dim * (2 if config.dtype == "bfloat16" else 4)
+    return 2 * config.pattern.count("A") * slots * math.prod(config.entry_shape) * (2 if config.dtype == "bfloat16" else 4)
 
 
 def parameters(config: ModelConfig) -> int:
     """Number of slow weights."""
-    D, d, I = config.width, config.head_dim, config.heads * config.head_dim
+    D, I, J = config.width, config.heads * config.head_dim, math.prod(config.entry_shape)
     block = {
-        "A": 4 * D * I + 2 * d,  # projections, QK-norm
-        "G": 5 * D * I + sum(_gates(config)) + _taps(config) + d,  # … gates, convolution, norm
+        "A": _projections(config, "A") + {"none": 0, "head": 2 * config.head_dim, "all": I + J}[config.qk_norm] + (I + 2 * J if config.qkv_bias else 0),
+        "G": _projections(config, "G") + sum(_gates(config)) + _taps(config) + config.value_shape[1],  # … gates, convolution, norm
     }
-    mlp = D + 3 * D * config.mlp_width if config.mlp_width else 0
+    norms = {kind: D * sum(config.norms_of(kind)) * (2 if config.mlp_width else 1) for kind in "AG"}
+    mlp = 3 * D * config.mlp_width
     experts = len(config.expert_blocks) * config.experts.count * (2 * D * config.experts.rank + D + 2)
     positions = config.window * D if config.window_positions else 0
     blocks = 3 * D if config.memory_blocks.count else 0
-    return 2 * config.vocab_size * D + positions + blocks + 2 * D + experts + sum(D + block[kind] + mlp for kind in config.pattern)
+    ends = (1 if config.tied else 2) * config.vocab_size * D + (1 if config.sleep.carry == "normed" else 2) * D  # tables; final norm, gain of the loop
+    return ends + positions + blocks + experts + sum(norms[kind] + block[kind] + mlp for kind in config.pattern)

@@ -10,7 +10,6 @@ from flax import nnx
 
 from sleepnet.models import inputs
 from sleepnet.models.memory_blocks import BlockReader
-from sleepnet.models.window import PAD
 from sleepnet.state import FastWeights, KvCache, State, new_window
 
 
@@ -23,15 +22,16 @@ class Hybrid(BlockReader):
     # Whole sequences
 
     def forward(
-        self, tokens: jax.Array, loss_mask=None, *, passes: int | jax.Array | None = None, predicts: tuple[bool, ...] | None = None
+        self, tokens: jax.Array, loss_mask=None, *, passes: int | jax.Array | None = None, predicts: tuple[bool, ...] | None = None, valid=None
     ) -> jax.Array:
         """Algorithm 1: reads the windows in turn, sleeping over those without labels; memory blocks, where there are, before the first with labels.
 
         Args:
-          tokens: [B, T] int32 from 0 to V − 1; PAD is 0. A sequence with others is refused or, under `jit`, where they can't be seen, has NaN logits.
+          tokens: [B, T] int32 from 0 to V − 1; padding is `config.pad_id`. A sequence with others is refused or, under `jit`, where they can't be seen, has NaN logits.
           loss_mask: [B, T] bool, concrete; True where something is predicted. Not needed where `predicts` is given.
           passes: N of windows that sleep; `config.sleep.passes` if None. Of an int32 scalar one program serves every N, without gradients.
           predicts: one bool a window, static: does it hold labels? Needed under `jit`, where a mask has no values.
+          valid: [B, T] bool; False at what is padding besides `config.pad_id`: never attended to, never written.
 
         Returns:
           [B, T, V] float32 logits; zeros in windows that sleep, where nothing is predicted.
@@ -39,7 +39,7 @@ class Hybrid(BlockReader):
         Raises:
           ValueError: neither a concrete mask nor `predicts`, one of another length than the tokens, or what `inputs.check_tokens` refuses.
         """
-        return self.forward_until(tokens, loss_mask, passes=passes, predicts=predicts)[0]
+        return self.forward_until(tokens, loss_mask, passes=passes, predicts=predicts, valid=valid)[0]
 
     def forward_each(
         self, tokens: jax.Array, loss_mask=None, *, passes: int | None = None, predicts: tuple[bool, ...] | None = None
@@ -52,16 +52,16 @@ class Hybrid(BlockReader):
         Returns:
           The logits, and hidden [N, B, T', D] of each pass of the loop over the T' tokens of windows that sleep. `pass_logits` reads them.
         """
-        logits, hidden = self._forward(tokens, loss_mask, passes, predicts, None, each=True)
-        return logits, jnp.concatenate(hidden, axis=2) if hidden else jnp.zeros((0, *tokens.shape, self.config.width), jnp.dtype(self.config.dtype))
+        logits, hidden = self._windows(self._given, tokens, loss_mask, passes, predicts, None, None, each=True)
+        return self._of_known(tokens, jnp.concatenate(logits, axis=1)), jnp.concatenate(hidden, axis=2) if hidden else jnp.zeros((0, *tokens.shape, self.config.width), jnp.dtype(self.config.dtype))
 
     def pass_logits(self, hidden: jax.Array) -> jax.Array:
         """Logits [..., V] float32 that the model's own norm and head read from what a pass wrote, [..., D]."""
-        return self._logits(hidden)
+        return self.logits(hidden)
 
     def forward_until(
         self, tokens: jax.Array, loss_mask=None, *, passes: int | jax.Array | None = None, predicts: tuple[bool, ...] | None = None,
-        halt: float | jax.Array | None = 0.0, blocks: int | None = None,
+        halt: float | jax.Array | None = 0.0, valid=None, blocks: int | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """`forward` in which a sequence's sleep may end before its N-th pass: once S has settled to within `halt`, see `sleep.run_until`.
 
@@ -71,35 +71,63 @@ class Hybrid(BlockReader):
         Returns:
           The logits, and the passes over windows that sleep, taken together: int32 [B].
         """
-        logits, used = self._forward(tokens, loss_mask, passes, predicts, halt, blocks=blocks)
-        return logits, sum(used, jnp.zeros((tokens.shape[0],), jnp.int32))
+        logits, used = self._windows(self._given, tokens, loss_mask, passes, predicts, halt, valid, blocks=blocks)
+        return self._of_known(tokens, jnp.concatenate(logits, axis=1)), sum(used, jnp.zeros((tokens.shape[0],), jnp.int32))
 
-    def _forward(self, tokens, loss_mask, passes, predicts, halt, each=False, blocks=None):
-        """Logits, and for each run of windows the passes [B] asleep, or, with `each`, what every pass wrote, [N, B, T, D]."""
+    def _given(self, chunk, hidden):
+        """The logits of a run of windows."""
+        return self._no_logits(chunk) if hidden is None else self.logits(hidden)
+
+    def predicted(
+        self, tokens: jax.Array, loss_mask=None, *, passes: int | jax.Array | None = None, predicts: tuple[bool, ...] | None = None,
+        halt: float | jax.Array | None = 0.0, valid=None,
+    ) -> tuple[jax.Array, np.ndarray]:
+        """`forward` without the head, in windows that predict alone: where the vocabulary is large, [B, T, V] are most of what a model needs.
+
+        `model.logits` of any of these places are those of `forward`, to rounding.
+
+        Args and raises: as `forward_until`.
+
+        Returns:
+          Hidden [B, P, D] before the final norm, in the dtype of activations, and the P places in the sequence, ascending.
+        """
+        windows, _ = self._windows(lambda *run: run, tokens, loss_mask, passes, predicts, halt, valid)
+        ends = np.cumsum([chunk.shape[1] for chunk, _ in windows])
+        places = [np.arange(end - chunk.shape[1], end) for end, (chunk, hidden) in zip(ends, windows) if hidden is not None]
+        found = [hidden for _, hidden in windows if hidden is not None]
+        if not found:
+            raise ValueError("no window predicts: there is nothing to give")
+        return self._of_known(tokens, jnp.concatenate(found, axis=1)), np.concatenate(places)
+
+    def _windows(self, give, tokens, loss_mask, passes, predicts, halt, valid, each=False, blocks=None):
+        """Algorithm 1: `give(tokens, hidden or None where they are slept over)` of each run of windows; and of each run that sleeps the passes [B], or,
+        with `each`, what every pass wrote, [N, B, T, D]."""
         inputs.check_tokens(tokens, self.config.vocab_size)
+        inputs.check_mask(valid, tokens.shape)
         batch_size, length = tokens.shape
         predicts = self._layout(length, loss_mask, predicts)
+        valid = None if valid is None else self._valid(tokens, valid)
         passes = self.config.sleep.passes if passes is None else passes
-        size, start, logits, used = self.config.window, 0, [], []
-        fast_weights, survivors = self._begin(batch_size)
+        size, start, told, used = self.config.window, 0, [], []
+        kept = self._begin(batch_size)
         blocks = self.config.memory_blocks.count if blocks is None else blocks
         while start < length:
             predicting = predicts[start // size]
             if predicting and blocks:
-                (fast_weights, survivors), blocks = self._think(blocks, fast_weights, survivors), 0
+                kept, blocks = self._think(blocks, *kept), 0
             # a cache that grows has no fixed shape to scan over, and a gradient through a scan over predictions would stack all that it keeps
             alone = self.config.full_cache or predicting and isinstance(passes, int)
             run = 1 if alone else _alike(predicts[start // size:], length - start, size)
-            chunk = tokens[:, start:start + run * size]
+            chunk, seen = (None if given is None else given[:, start:start + run * size] for given in (tokens, valid))
             count, ends = (self.config.sleep.predict_passes, None) if predicting else (passes, halt)
-            hidden, fast_weights, survivors, more = self._read_run(chunk, fast_weights, survivors, run, count, predicting, ends, each and not predicting)
-            logits.append(self._logits(hidden) if predicting else self._no_logits(chunk))
+            hidden, kept, more = self._read_run(chunk, seen, kept, run, count, predicting, ends, each and not predicting)
+            told.append(give(chunk, hidden))
             used += [] if predicting else [more]
             start += run * size
-        return self._of_known(tokens, jnp.concatenate(logits, axis=1)), used
+        return told, used
 
     def _of_known(self, tokens, logits):
-        """The logits, NaN for a sequence with a token outside the vocabulary: told at the end, since any change to the first lookup would move the
+        """The logits, or what they are made of, NaN for a sequence with a token outside the vocabulary: told at the end, since any change to the first lookup would move the
         last bits of the gradients that XLA sums."""
         if not isinstance(tokens, jax.core.Tracer):
             return logits
@@ -119,21 +147,21 @@ class Hybrid(BlockReader):
             raise ValueError(f"predicts has {len(predicts)} entries, but {length} tokens are {windows} windows of {self.config.window}")
         return tuple(bool(value) for value in predicts)
 
-    def _read_run(self, tokens, fast_weights, survivors, run, passes, predicting, halt, each):
-        """`run` windows that all sleep, or all predict, one after the other and compiled once; as `_read`, with hidden None where they sleep."""
+    def _read_run(self, tokens, valid, kept, run, passes, predicting, halt, each):
+        """`run` windows that all sleep, or all predict, one after the other and compiled once: hidden (None where they sleep), what is kept, and what `_read` gives last."""
         if run == 1:
-            hidden, *kept, used = self._reader(passes, predicting, halt, each)(tokens, fast_weights, survivors)
-            return hidden if predicting else None, *kept, used
+            hidden, *kept, used = self._reader(passes, predicting, halt, each)(tokens, valid, *kept)
+            return hidden if predicting else None, kept, used
         graph, params = nnx.split(self, nnx.Param)
-        chunks = jnp.stack(jnp.split(tokens, run, axis=1))
+        chunks = jax.tree.map(lambda given: jnp.stack(jnp.split(given, run, axis=1)), (tokens, valid))
 
         def body(carry, chunk):
-            hidden, *carry, used = nnx.merge(graph, params)._reader(passes, predicting, halt, each)(chunk, *carry)
+            hidden, *carry, used = nnx.merge(graph, params)._reader(passes, predicting, halt, each)(*chunk, *carry)
             return tuple(carry), (hidden if predicting else None, used)
 
-        kept, (hidden, used) = jax.lax.scan(body, (fast_weights, survivors), chunks)
+        kept, (hidden, used) = jax.lax.scan(body, tuple(kept), chunks)
         used = rearrange(used, "w n b t d -> n b (w t) d") if each else jnp.sum(used, axis=0)
-        return hidden if hidden is None else rearrange(hidden, "w b t d -> b (w t) d"), *kept, used
+        return hidden if hidden is None else rearrange(hidden, "w b t d -> b (w t) d"), kept, used
 
     # Streaming
 
@@ -142,7 +170,7 @@ class Hybrid(BlockReader):
         inputs.check_batch_size(batch_size)
         return self._open(*self._begin(batch_size))
 
-    def _open(self, fast_weights: FastWeights, survivors: KvCache) -> State:
+    def _open(self, fast_weights: FastWeights, survivors: KvCache, tails: tuple[jax.Array, ...]) -> State:
         config = self.config
         window = new_window(
             fast_weights,
@@ -150,16 +178,18 @@ class Hybrid(BlockReader):
             length=config.window,
             tail_shape=(config.conv_width - 1, config.conv_channels),
             dtype=jnp.dtype(config.dtype),
+            tails=tails,
         )
-        return State(fast_weights, window)
+        return State(fast_weights, window, tails)
 
-    def wake(self, tokens: jax.Array, state: State) -> tuple[jax.Array, State]:
+    def wake(self, tokens: jax.Array, state: State, valid: jax.Array | None = None) -> tuple[jax.Array, State]:
         """One ordinary forward pass over T more tokens of the window: the same cost whatever N is.
 
         Args:
           tokens: [B, T] int32, B and T at least 1, from 0 to V − 1, as many as the window has room for. Under `jit` neither can be seen: then the
             logits from a foreign token on, or all of a call that overfills the window, are NaN, and so is what they leave in the state, asleep or awake.
           state: as `init_state`, `wake` or `sleep` returned it.
+          valid: [B, T] bool; False at what is padding besides `config.pad_id`. A sleep knows it again.
 
         Returns:
           [B, T, V] float32 logits, and the state after the tokens.
@@ -174,8 +204,9 @@ class Hybrid(BlockReader):
         if config.memory_blocks.count:
             raise ValueError(f"memory_blocks.count={config.memory_blocks.count}: awake a model can't tell where its blocks are to stand; use forward, or readouts")
         inputs.check_tokens(tokens, config.vocab_size)
+        inputs.check_mask(valid, tokens.shape)
         inputs.check_state(state, config, tokens.shape[0])
-        valid = tokens != PAD
+        valid = self._valid(tokens, valid)
         if isinstance(window.length, jax.core.Tracer):  # what does not fit is no token: NaN here, and again where a sleep reads it
             tokens = jnp.where(window.length + tokens.shape[1] <= config.window, tokens, -1)
         elif int(window.length) + tokens.shape[1] > config.window:
@@ -193,7 +224,7 @@ class Hybrid(BlockReader):
             conv_tails=tails,
             kv_cache=cache,
         )
-        return self._logits(hidden), State(state.fast_weights, window)
+        return self.logits(hidden), State(state.fast_weights, window, state.conv_tails)
 
     def sleep(self, state: State, passes: int | jax.Array | None = None, *, halt: float | jax.Array | None = 0.0) -> State:
         """Ends the window: N passes fold its tokens into the fast weights, the rest is cleared.
@@ -215,12 +246,13 @@ class Hybrid(BlockReader):
         inputs.check_state(state, self.config)
         passes = self.config.sleep.passes if passes is None else passes
         window = state.window
-        awake = self._turn(window.fast_weights), self._evict(window.kv_cache, window.length)
+        awake = self._turn(window.fast_weights), self._evict(window.kv_cache, window.length), window.conv_tails if self.config.sleep.keep_tails else ()
         counted = isinstance(passes, int)
         if counted and passes == 1:
             return self._open(*awake)
         survivors = jax.tree.map(lambda a: a[:, :a.shape[1] - self.config.window], window.kv_cache)
-        _, *asleep, _ = self._read(window.tokens, state.fast_weights, survivors, passes, window.length, halt=halt, strict=True)
+        seen = window.kv_cache.valid[:, -self.config.window:]
+        _, *asleep, _ = self._read(window.tokens, seen, state.fast_weights, survivors, state.conv_tails, passes, window.length, halt=halt, strict=True)
         return self._open(*(asleep if counted else jax.tree.map(lambda one, more: jnp.where(passes == 1, one, more), awake, tuple(asleep))))
 
 

@@ -29,6 +29,16 @@ def check_tokens(tokens: Any, vocab_size: int) -> None:
             raise ValueError(f"tokens hold {token}, the model's vocabulary is 0 … {vocab_size - 1}: other data, or a model of another task")
 
 
+def check_mask(valid: Any, shape: tuple[int, int]) -> None:
+    """Sees that a mask of tokens, where there is one, is bool [B, T].
+
+    Raises:
+      ValueError: it is not.
+    """
+    if valid is not None and (getattr(valid, "shape", None) != shape or getattr(valid, "dtype", None) != bool):
+        raise ValueError(f"valid must be bool{list(shape)}, one a token, not {getattr(valid, 'dtype', type(valid).__name__)}{list(getattr(valid, 'shape', ()))}")
+
+
 def check_batch_size(batch_size: Any) -> None:
     """Refuses, with a ValueError, what is no whole number of at least 1."""
     if not isinstance(batch_size, (int, np.integer)) or isinstance(batch_size, bool) or batch_size < 1:
@@ -47,13 +57,15 @@ def check_state(state: State, config: ModelConfig, batch_size: int | None = None
     if not config.full_cache or slots < config.window:  # without evictions the cache has grown with every window
         slots = config.survivors + config.window
     attention, fast = config.pattern.count("A"), config.pattern.count("G")
-    entries = ((held, slots, config.heads, config.head_dim),) * attention
+    entries = ((held, slots, *config.entry_shape),) * attention
+    tails = ((held, config.conv_width - 1, config.conv_channels),) * fast
     window, weights = state.window, ((held, *config.state_shape),) * fast
     for name, arrays, wanted in (
         ("fast_weights", state.fast_weights.layers, weights),
         ("window.fast_weights", window.fast_weights.layers, weights),
         ("window.tokens", (window.tokens,), ((held, config.window),)),
-        ("window.conv_tails", window.conv_tails, ((held, config.conv_width - 1, config.conv_channels),) * fast),
+        ("window.conv_tails", window.conv_tails, tails),
+        ("conv_tails", state.conv_tails, tails if config.sleep.keep_tails else ()),
         ("window.kv_cache.keys", window.kv_cache.keys, entries),
         ("window.kv_cache.values", window.kv_cache.values, entries),
         ("window.kv_cache.valid", (window.kv_cache.valid,), ((held, slots),)),

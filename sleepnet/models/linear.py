@@ -1,4 +1,4 @@
-"""The one projection that every block uses: no bias, float32 weights, products in the dtype of the activations."""
+"""The one projection that every block uses: products in the dtype of the activations, a bias only where it is asked for."""
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -32,9 +32,11 @@ matmul.defvjp(_forward, _backward)
 class Linear(nnx.Module):
     """Weights ~ N(0, scale² / inputs). On a mesh the product is done with `axes` cut alone; stored, `fsdp` cuts the first of the others."""
 
-    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs, scale: float = 1.0, axes: tuple[Axis, Axis] = (None, "tensor")):
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs, scale: float = 1.0, axes: tuple[Axis, Axis] = (None, "tensor"), bias: bool = False):
         self.kernel = nnx.Param(jax.random.normal(rngs.params(), (inputs, outputs), jnp.float32) * (scale * inputs**-0.5))
-        self.axes = axes
+        if bias:
+            self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
+        self.axes, self.has_bias = axes, bias
 
     def weights(self) -> jax.Array:
         """The kernel, as a product takes it."""
@@ -42,7 +44,11 @@ class Linear(nnx.Module):
         return gathered(self.kernel[...], self.axes, (*self.axes[:first], "fsdp", *self.axes[first + 1 :]))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return matmul(x, self.weights().astype(x.dtype))
+        return self.shifted(matmul(x, self.weights().astype(x.dtype)))
+
+    def shifted(self, y: jax.Array) -> jax.Array:
+        """A product with the bias, where there is one."""
+        return y + self.bias[...].astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,)) if self.has_bias else y
 
 
 def together(x: jax.Array, *layers: Linear) -> list[jax.Array]:
@@ -54,4 +60,5 @@ def together(x: jax.Array, *layers: Linear) -> list[jax.Array]:
         return [layer(x) for layer in layers]
     kernels = [layer.weights() for layer in layers]
     ends = [sum(kernel.shape[1] for kernel in kernels[:i]) for i in range(1, len(kernels))]
-    return jnp.split(matmul(x, jnp.concatenate(kernels, axis=1).astype(x.dtype)), ends, axis=-1)
+    products = jnp.split(matmul(x, jnp.concatenate(kernels, axis=1).astype(x.dtype)), ends, axis=-1)
+    return [layer.shifted(product) for layer, product in zip(layers, products)]

@@ -10,7 +10,7 @@ from einops import rearrange
 from sleepnet.models import inputs
 from sleepnet.models.attention import Seats
 from sleepnet.models.visible import positions, segments, visible
-from sleepnet.models.window import PAD, WindowReader, whole_table
+from sleepnet.models.window import WindowReader, whole_table
 
 
 class BlockReader(WindowReader):
@@ -41,22 +41,22 @@ class BlockReader(WindowReader):
         if length > self.config.window:
             raise ValueError(f"read-outs of {length} tokens are longer than the window of {self.config.window}")
         passes, size = self.config.sleep.passes if passes is None else passes, self.config.window
-        fast_weights, survivors = self._begin(batch_size)
+        kept = self._begin(batch_size)
         for start in range(0, tokens.shape[1], size):
-            _, fast_weights, survivors, _ = self._reader(passes, False, None)(tokens[:, start:start + size], fast_weights, survivors)
-        fast_weights, survivors = self._think(count, fast_weights, survivors)
+            _, *kept, _ = self._reader(passes, False, None)(tokens[:, start:start + size], None, *kept)
+        kept = self._think(count, *kept)
         parts = segments(tokens.shape[1], count, self.config.memory_blocks.tokens, length)
         mine = slice(len(parts) - count * length, None)
         seats = Seats(positions(parts)[mine], visible(parts, leaky)[mine])
         embed = lambda: rearrange(self._embed(rearrange(asked, "b r q -> (b r) q")), "(b r) q d -> b (r q) d", r=count)
-        hidden, *_ = self._read_embedded(embed, rearrange(asked, "b r q -> b (r q)") != PAD, fast_weights, survivors, 1, causal=True, seats=seats)
-        return rearrange(self._logits(hidden), "b (r q) v -> b r q v", r=count)
+        hidden, *_ = self._read_embedded(embed, self._valid(rearrange(asked, "b r q -> b (r q)")), *kept, 1, causal=True, seats=seats)
+        return rearrange(self.logits(hidden), "b (r q) v -> b r q v", r=count)
 
-    def _think(self, blocks, fast_weights, survivors):
-        """Reads so many memory blocks behind what the cache holds; returns fast weights and the cache with them."""
+    def _think(self, blocks, fast_weights, survivors, tails):
+        """Reads so many memory blocks behind what the cache holds; returns fast weights, the cache with them, and tails."""
         kinds = np.tile([0, *[1] * self.config.memory_blocks.length, 2], blocks)
         rows = survivors.valid.shape[0]
         table = whole_table(self.block_tokens)
         embed = lambda: jnp.broadcast_to(table[kinds].astype(jnp.dtype(self.config.dtype)), (rows, len(kinds), self.config.width))
-        _, *kept, _ = self._read_embedded(embed, jnp.ones((rows, len(kinds)), bool), fast_weights, survivors, self.config.memory_blocks.passes)
+        _, *kept, _ = self._read_embedded(embed, jnp.ones((rows, len(kinds)), bool), fast_weights, survivors, tails, self.config.memory_blocks.passes)
         return kept

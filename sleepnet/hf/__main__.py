@@ -1,0 +1,114 @@
+"""`python -m sleepnet.hf`: released models, for a reader."""
+import argparse
+import sys
+
+from sleepnet import cli, paths
+from sleepnet.errors import UsageError
+from sleepnet.hf import check, describe, model, plan as plans, say, tiny, tokens, workdir
+from sleepnet.hf.folder import Folder
+
+_EXAMPLES = """examples:
+  python -m sleepnet.hf tiny runs/tiny
+  python -m sleepnet.hf describe runs/tiny
+  python -m sleepnet.hf check runs/tiny
+  python -m sleepnet.hf import runs/tiny --out=runs/opened --window=64
+  python -m sleepnet.hf say runs/opened "People sleep because"
+  python -m sleepnet.hf export runs/opened --out=runs/back
+
+A folder is what the Hugging Face hub has of a model: config.json, safetensors, tokenizer.json. Nothing is fetched, unpickled or run. In Python:
+`sleepnet.hf.load(folder)` gives the model and its tokenizer.
+
+exit status: 0; 1 where `check` finds other logits; 2 for a request that can't be met, told in one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A wrong command line is told in one line, too."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
+def _loop(text: str) -> tuple[int, int]:
+    start, _, stop = text.partition(":")
+    return int(start), int(stop)
+
+
+def _parser() -> argparse.ArgumentParser:
+    style = {"epilog": _EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = _Parser(prog="python -m sleepnet.hf", description="Released models: opened, checked, slept with, written back.", **style)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    made = {name: commands.add_parser(name, help=text, **style) for name, text in {
+        "describe": "what a folder holds, from config.json and headers alone", "import": "open a released model, and keep it as ours",
+        "check": "its logits beside torch's, or beside stored ones; token by token beside all at once", "say": "what follows a text, greedily, with sleeps at window ends",
+        "export": "write an imported model as the hub has it", "tiny": "make a tiny model of random weights to try the others with",
+    }.items()}
+    for name, command in made.items():
+        command.add_argument("folder", help="where to write it" if name == "tiny" else "of the model")
+    for name in ("import", "export"):
+        made[name].add_argument("--out", required=True, help="a new folder")
+    for name in ("describe", "import"):
+        made[name].add_argument("--window", type=int, help=f"L, tokens between two sleeps; default {plans.WINDOW}")
+    made["import"].add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of projections and embeddings; default %(default)s")
+    made["import"].add_argument("--loop", type=_loop, metavar="FIRST:STOP", help="blocks that a sleep loops over, such as 7:21; default: all")
+    head = made["import"].add_mutually_exclusive_group()
+    head.add_argument("--tied", action="store_true", default=None, help="the head is the embedding, whatever config.json says")
+    head.add_argument("--untied", dest="tied", action="store_false", help="it is a tensor of its own")
+    made["check"].add_argument("--tokens", type=int, default=64, help="of each of two random sequences; default %(default)s")
+    made["say"].add_argument("text", help="the prompt")
+    made["say"].add_argument("--count", type=int, default=64, help="tokens at most; default %(default)s")
+    made["say"].add_argument("--passes", type=int, default=1, help="N of a sleep; default %(default)s")
+    made["say"].add_argument("--chat", action="store_true", help="as a turn in the model's chat template")
+    made["tiny"].add_argument("--family", default="qwen3_5_text", help=f"one of {', '.join(tiny.kinds())}; default %(default)s")
+    return parser
+
+
+def _import(options: argparse.Namespace) -> None:
+    changes = {"weights_dtype": options.dtype}
+    if options.window:
+        changes["window"] = options.window
+    if options.loop:
+        changes["sleep"] = dict(zip(("loop_start", "loop_stop"), options.loop))
+    held = Folder(options.folder).headers()
+    plan = plans.make(held, changes, options.tied)
+    workdir.write(options.out, held, plan, model.parameters(held, plan))
+    print(f"{plan.kind}: {len(plan.shapes):,} parameters from {len(held.shapes) - len(plan.left_out):,} tensors, in {options.out}")
+    for line in (*sorted({f"left out: {what}" for _, what in plan.left_out}), *describe.notes(held, plan)):
+        print(line)
+
+
+def _say(options: argparse.Namespace) -> None:
+    opened, tokenizer = model.load(options.folder)
+    if tokenizer is None:
+        raise UsageError(f"{options.folder} has no tokenizer.json: fetch it, or use Python with token ids")
+    text = say.chat(paths.plain(options.folder, "folder"), options.text) if options.chat else options.text
+    said = say.greedy(opened, tokenizer.encode(text), options.count, stop=tokens.stops_of(options.folder), passes=options.passes)
+    print(tokenizer.decode(said))
+
+
+def _run(argv: list[str] | None) -> int:
+    options = _parser().parse_args(argv)
+    for key in ("window", "tokens", "count", "passes"):
+        if (value := getattr(options, key, None)) is not None and value < 1:
+            raise UsageError(f"--{key}={value} must be at least 1")
+    if options.command == "check":
+        lines, good = check.check(options.folder, options.tokens)
+        print("\n".join(lines))
+        return 0 if good else 1
+    if options.command == "describe":
+        print("\n".join(describe.describe(options.folder, options.window)))
+    if options.command == "export":
+        print("\n".join([*workdir.export(options.folder, options.out), f"written to {options.out}"]))
+    if options.command == "tiny":
+        print(f"a tiny {options.family} of random weights in {tiny.make(options.folder, options.family)}")
+    if options.command in ("import", "say"):
+        {"import": _import, "say": _say}[options.command](options)
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command line; returns its exit status, 2 for a request that can't be met."""
+    return cli.guarded(lambda: _run(argv), "python -m sleepnet.hf: ")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

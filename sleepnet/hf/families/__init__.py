@@ -1,0 +1,1 @@
+"""One file a family: how its config.json and its tensors become ours, as data."""

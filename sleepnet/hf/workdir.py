@@ -1,0 +1,181 @@
+"""What `import` writes, and `export` reads: our parameters by name, with all that is needed to write the original folder again.
+
+    imported.json              tree version, family, model, where it came from (files with sha256), names and dtypes of its tensors
+    weights-00001.safetensors  … our parameters
+    config.json, tokenizer.json, … of the source, byte for byte
+"""
+import contextlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save as in_bytes
+
+from sleepnet import paths
+from sleepnet.config import ModelConfig, from_dict, to_dict
+from sleepnet.errors import UsageError
+from sleepnet.files import named, read_json, write_bytes, write_json
+from sleepnet.hf import plan as plans
+from sleepnet.hf.folder import ALONG, INDEX, WHOLE, Folder
+
+RECORD, VERSION = "imported.json", 1
+_SHARD = 2 << 30  # bytes of a file, about
+_FIX = "the folder is damaged: import it again"
+_STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+def is_one(folder: str | Path) -> bool:
+    """Whether `import` has written this folder."""
+    return (paths.plain(folder, "folder") / RECORD).is_file()
+
+
+def record(folder: str | Path) -> dict[str, Any]:
+    """imported.json; raises UsageError where it is damaged, or a newer version's."""
+    path = paths.plain(folder, "folder") / RECORD
+    found = read_json(path, _FIX)
+    if found.get("version") != VERSION or not all(isinstance(found.get(key), dict) for key in ("model", "files", "tensors")):
+        raise UsageError(f"{path} is of version {found.get('version')!r}, this package reads {VERSION}; {_FIX}")
+    return found
+
+
+def read(folder: str | Path, changes: Mapping[str, Any]) -> tuple[ModelConfig, Iterator[tuple[str, np.ndarray]]]:
+    """(configuration with some keys changed, parameters one by one) of a folder that `import` has written."""
+    known, path = record(folder), paths.plain(folder, "folder")
+    values = dict(known["model"])
+    for key, value in changes.items():
+        values[key] = {**values.get(key, {}), **value} if isinstance(value, Mapping) else value
+    config = from_dict(ModelConfig, values, "model.")
+    return config, _parameters(path, known, plans.shapes_of(config))
+
+
+def _parameters(path, known, shapes):
+    held = Held(path, known["files"])
+    for name in shapes:
+        if name not in known["files"]:
+            raise UsageError(f"{path}: parameter {name} is missing; {_FIX}")
+        value = held.read(name)
+        if value.shape != shapes[name].shape:
+            raise UsageError(f"{path}: parameter {name} has shape {list(value.shape)}, the model asks for {list(shapes[name].shape)}; {_FIX}")
+        yield name, value.astype(shapes[name].dtype, copy=False)
+
+
+class Held(Folder):
+    """Tensors by name in files that a table names."""
+
+    def __init__(self, path: Path, files: Mapping[str, str]):
+        self.path, self._file_of = path, {name: path / Path(file).name for name, file in files.items()}
+
+
+def write(out: str | Path, source: Folder, plan: plans.Plan, values: Iterable[tuple[str, np.ndarray]]) -> Path:
+    """Writes an imported model; the folder is whole or not there. `plan` is the source's.
+
+    Raises:
+      UsageError: `out` is not empty.
+    """
+    with filling(out) as part:
+        files = shards(part, "weights", values)
+        along(source.path, part)
+        write_json(part / RECORD, {
+            "version": VERSION, "family": plan.kind, "model": to_dict(plan.config), "files": files, "source": str(source.path), "origin": source.origin(),
+            "tensors": {name: {"dtype": source.dtypes[name], "shape": source.shapes[name]} for item in plan.items for name in item.theirs}, "left_out": sorted({what for _, what in plan.left_out}),
+        })
+    return paths.plain(out, "out")
+
+
+def export(folder: str | Path, out: str | Path) -> list[str]:
+    """Writes the folder that transformers opens, in the names and dtypes of the source; lines for a reader.
+
+    Raises:
+      UsageError: `folder` was not imported, or `out` is not empty.
+    """
+    if not is_one(folder):
+        raise UsageError(f"{folder} has no {RECORD}: export takes what `python -m sleepnet.hf import` has written")
+    known, path = record(folder), paths.plain(folder, "folder")
+    config, family = from_dict(ModelConfig, known["model"], "model."), plans.names()[known["family"]]
+    with filling(out) as part:
+        along(path, part)
+        save(part, theirs(family, config, _parameters(path, known, plans.shapes_of(config)), known["tensors"]))
+    return [f"{what} was not imported, and is not in {out}" for what in known.get("left_out", ()) if "once more" not in what and "follow from" not in what]
+
+
+def theirs(family, config: ModelConfig, values: Iterable[tuple[str, np.ndarray]], tensors: Mapping[str, Any] | None) -> Iterator[tuple[str, np.ndarray]]:
+    """(their name, value) of every tensor, spelled and typed as the source's `tensors` were; None: the first spelling, as they are kept here."""
+    waiting, held = {}, {}
+    shapes = None if tensors is None else {name: tuple(each["shape"]) for name, each in tensors.items()}
+    for item in plans.spelled(family, config, plans.shapes_of(config), shapes):
+        waiting |= {name: item for name in item.ours}
+    for name, value in values:
+        item = waiting.get(name)
+        if item is None:
+            continue
+        held[name] = value
+        if all(each in held for each in item.ours):
+            arrays = item.row.layout.theirs(config, [np.asarray(held.pop(each)) for each in item.ours])
+            for their, array in zip(item.theirs, arrays, strict=True):
+                yield their, np.ascontiguousarray(array).astype(_STORED[tensors[their]["dtype"]] if tensors else array.dtype, copy=False)
+
+
+def save(folder: Path, values: Iterable[tuple[str, np.ndarray]]) -> None:
+    """model.safetensors, or several with their index."""
+    files = shards(folder, "model", values)
+    made = sorted(set(files.values()))
+    if len(made) == 1:
+        os.rename(folder / made[0], folder / WHOLE)
+        return
+    total = {name: f"model-{made.index(file) + 1:05}-of-{len(made):05}.safetensors" for name, file in files.items()}
+    for index, file in enumerate(made):
+        os.rename(folder / file, folder / f"model-{index + 1:05}-of-{len(made):05}.safetensors")
+    write_json(folder / INDEX, {"metadata": {"total_size": sum((folder / file).stat().st_size for file in set(total.values()))}, "weight_map": total})
+
+
+def shards(folder: Path, stem: str, values: Iterable[tuple[str, np.ndarray]]) -> dict[str, str]:
+    """Writes tensors as they come, a file whenever enough have; name → file."""
+    files, held, size = {}, {}, 0
+
+    def put():
+        name = f"{stem}-{len(set(files.values())) + 1:05}.safetensors"
+        write_bytes(folder / name, in_bytes(held, metadata={"format": "pt"}))
+        files.update(dict.fromkeys(held, name))
+
+    for name, value in values:
+        if held and size + value.nbytes > _SHARD:
+            put()
+            held, size = {}, 0
+        held[name] = np.ascontiguousarray(value)
+        size += value.nbytes
+    if held:
+        put()
+    return files
+
+
+def along(source: Path, part: Path) -> None:
+    """What goes along with the weights."""
+    for name in ALONG:
+        if (source / name).is_file():
+            write_bytes(part / name, (source / name).read_bytes())
+
+
+@contextlib.contextmanager
+def filling(out: str | Path) -> Iterator[Path]:
+    """A folder to fill, which is moved to `out` at the end; on an error nothing is there.
+
+    Raises:
+      UsageError: `out` is a file, or a folder that is not empty.
+    """
+    path = paths.plain(out, "out")
+    if path.is_file() or path.is_dir() and any(path.iterdir()):
+        raise UsageError(f"--out={out} is not empty: give a new folder, nothing is overwritten")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with named(path):
+            part.mkdir()
+            yield part
+            if path.is_dir():
+                path.rmdir()
+            os.rename(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
