@@ -4,10 +4,16 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Generic, TypeVar
 
 _Class = TypeVar("_Class", bound=type)
+
+
+def modules(package: str, folder: Path) -> dict[str, ModuleType]:
+    """Name → module of every file and folder of a package, but for those that begin with an underscore, imported."""
+    names = [module.name for module in pkgutil.iter_modules([str(folder)]) if not module.name.startswith("_")]
+    return {name: importlib.import_module(f"{package}.{name}") for name in names}
 
 
 class Registry(Generic[_Class]):
@@ -32,9 +38,7 @@ class Registry(Generic[_Class]):
     @functools.cached_property
     def all(self) -> Mapping[str, _Class]:
         """Name → class, of all: the package's files have been imported."""
-        for module in pkgutil.iter_modules([str(self.folder)]):
-            if not module.name.startswith("_"):
-                importlib.import_module(f"{self.package}.{module.name}")
+        modules(self.package, self.folder)
         return MappingProxyType(self._known)
 
     def names(self) -> tuple[str, ...]:

@@ -9,11 +9,17 @@ weights, norms, decays and biases, and golden.safetensors: `tokens`, `logits` ov
 through the library's own cache), and where there are fast weights `state.i` after the sequences. Metadata: `versions`, `reference` (transformers, or the
 family's own equations in torch, where it is remote code), `from_float64` (largest distance of the logits from those in float64).
 """
-import argparse
-import json
-import sys
 from pathlib import Path
 from typing import Any
+
+from absl import flags
+
+from sleepnet import cli, files, paths
+from sleepnet.errors import UsageError
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("out", None, "folder of the goldens", flag_values=FLAGS)
+flags.DEFINE_list("families", None, "which, separated by commas; all if not given", flag_values=FLAGS)
 
 VOCAB, TOKENS, GREEDY, SEED = 32, 12, 6, 0
 _LLAMA = dict(
@@ -110,7 +116,7 @@ def make(kind: str, out: Path) -> dict[str, str]:
     """Writes one family's folder; returns what is told of it."""
     import torch
     import transformers
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     generator, folder = torch.Generator().manual_seed(SEED), out / kind
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,26 +126,29 @@ def make(kind: str, out: Path) -> dict[str, str]:
         (folder / "generation_config.json").unlink(missing_ok=True)
     else:
         tensors, golden, told = by_equations(kind, BY_EQUATIONS[kind], generator)
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        (folder / "config.json").write_text(json.dumps(BY_EQUATIONS[kind], indent=2) + "\n", encoding="utf-8")
+        files.write_bytes(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
+        files.write_json(folder / "config.json", BY_EQUATIONS[kind])
     told["versions"] = f"torch {torch.__version__}, transformers {transformers.__version__}"
-    save_file({name: value.contiguous() for name, value in golden.items()}, folder / "golden.safetensors", metadata=told)
+    files.write_bytes(folder / "golden.safetensors", save({name: value.contiguous() for name, value in golden.items()}, metadata=told))
     return told
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the goldens")
-    parser.add_argument("--families", default=",".join((*NATIVE, *BY_EQUATIONS)), help="which, separated by commas")
-    options = parser.parse_args()
+def main(argv: list[str]) -> None:
+    """Writes the families that the flags name."""
+    del argv
+    if not FLAGS.out:
+        raise UsageError("--out is missing: a folder for the goldens")
+    known = (*NATIVE, *BY_EQUATIONS)
+    if unknown := [kind for kind in FLAGS.families or () if kind not in known]:
+        raise UsageError(f"--families={','.join(unknown)}: known are {', '.join(known)}")
+    out = paths.plain(FLAGS.out, "out")
     import torch
 
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)
-    for kind in options.families.split(","):
-        print(kind, make(kind, options.out))
-    return 0
+    for kind in FLAGS.families or known:
+        print(kind, make(kind, out))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main, FLAGS)

@@ -1,15 +1,15 @@
 """Which tensor of a folder becomes which parameter: settled, and refused, from headers alone, before any number is read."""
 import dataclasses
-import importlib
-import pkgutil
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
+from sleepnet import registry
 from sleepnet.config import ModelConfig, from_dict
 from sleepnet.errors import UsageError, nearest
 from sleepnet.hf import families
@@ -64,10 +64,9 @@ class Plan:
 def names() -> dict[str, Family]:
     """model_type → family, of every file in `sleepnet.hf.families`."""
     found = {}
-    for module in pkgutil.iter_modules(families.__path__):
-        loaded = importlib.import_module(f"{families.__name__}.{module.name}")
-        found |= {module.name: loaded.FAMILY} if hasattr(loaded, "FAMILY") else {}
-        found |= {f"{module.name}_text": loaded.TEXT} if hasattr(loaded, "TEXT") else {}
+    for name, loaded in registry.modules(families.__name__, Path(families.__path__[0])).items():
+        found |= {name: loaded.FAMILY} if hasattr(loaded, "FAMILY") else {}
+        found |= {f"{name}_text": loaded.TEXT} if hasattr(loaded, "TEXT") else {}
     return found
 
 

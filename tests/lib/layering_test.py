@@ -33,7 +33,7 @@ MAY = {
     "sleepnet.optim": ("sleepnet.config",),
     "sleepnet.tasks": ("sleepnet.cli", "sleepnet.config_files", "sleepnet.errors", "sleepnet.files", "sleepnet.lock", "sleepnet.paths", "sleepnet.registry", "sleepnet.scalars", "sleepnet.seeds"),
     "sleepnet.config_files": ("sleepnet.errors",),
-    "sleepnet.hf": ("sleepnet.cli", "sleepnet.config", "sleepnet.decode", "sleepnet.errors", "sleepnet.files", MODELS, "sleepnet.paths", "sleepnet.seeds", "sleepnet.sharding"),
+    "sleepnet.hf": ("sleepnet.cli", "sleepnet.config", "sleepnet.decode", "sleepnet.errors", "sleepnet.files", MODELS, "sleepnet.paths", "sleepnet.registry", "sleepnet.seeds", "sleepnet.sharding"),
     "sleepnet.decode": ("sleepnet.errors", "sleepnet.mesh", MODELS, "sleepnet.state"),
     "sleepnet.data": ("sleepnet.errors", "sleepnet.tasks"),
     "sleepnet.mesh": ("sleepnet.config", "sleepnet.errors"),
