@@ -88,6 +88,7 @@ def test_without_blocks_it_is_the_model_without_them_to_the_bit(model):
     np.testing.assert_array_equal(alone(model, tokens, asked[:, 0], 0), plain.forward(whole, predicts=(False, False, True))[:, 2 * L :])
 
 
+@pytest.mark.slow  # a gradient through all read-outs is compiled
 def test_block_tokens_are_read_and_are_the_same_for_all(model):
     tokens, asked = random_readouts()
     graph, params = nnx.split(model, nnx.Param)
