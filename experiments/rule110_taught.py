@@ -29,7 +29,7 @@ def get_config():
     config.base = presets.cpu_size("rule110", dict(width=24, strings=1, cells=24, steps=8, follow_passes=True, graded="rows"), steps=STEPS, batch_size=BATCH)
     config.base.train.random_passes, config.base.train.passes_rise = TRAINED, (400, 800)
     config.base.model.sleep.passes = 9
-    # with heads of 32, t = 8 is learnt as well, and t = 32 comes to .95: keys of 24 cells crowd in them
+    # heads of 32 learn t = 8 as well, but keys of 24 cells crowd in them, and rows are lost far beyond
     config.base.model.head_dim, config.base.model.turn_keys = 64, "windows"
     config.base.eval.examples = 4096
     config.base.eval.passes = ASKED

@@ -2,7 +2,7 @@
 
 Examples:
   python tools/make_hf_goldens.py --out=sleepnet/hf/goldens
-  python tools/make_hf_goldens.py --out=/tmp/goldens --families=llama,qwen3
+  python tools/make_hf_goldens.py --out=runs/goldens --families=llama,qwen3
 
 Needs torch and transformers (5.24 made those that are committed), which nothing else here does. Each family gets a folder as the hub has it, with random
 weights, norms, decays and biases, and golden.safetensors: `tokens`, `logits` over the whole sequences, `greedy` (what follows from them, token by token

@@ -233,7 +233,7 @@ class Group(Task):
             reach = 1 << min(step, 62)
             if step and reach <= self.window:
                 earlier = np.pad(span, ((0, 0), (reach // 2, 0)))[:, : self._context]
-                span = table[np.where(within >= reach // 2, earlier, 0), span]
+                span = table[earlier, span]  # across a window's start only where `whole_word` takes its place below
             held = np.where((within < reach) & (step > 0), whole_word, span)
             told[:, step, : self._context] = np.where(word == PAD, PAD, held)
             if not self.chain_of_thought:
