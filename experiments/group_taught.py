@@ -1,7 +1,8 @@
-"""Products of 16 elements of A5, taught pass by pass: pass j says the product of the 2^(j−1) elements that end at each place, so that five passes do for sixteen.
+"""Products of 16 elements of A5, taught pass by pass: pass j says the product of the j elements that end at each place, so that every pass does the same, one place further.
 
-The word problem of A5 is complete for NC¹: one pass of a fixed depth is not known to do it, and without labels at the passes nothing here has
-learnt more than four elements (group_cpu.py). `heads` gets the very same labels from one pass: each step through a readout of its own.
+The word problem of A5 is complete for NC¹: no fixed depth is known to do it, and without labels at the passes nothing here has learnt more than four
+elements (group_cpu.py). Training starts with N = 2 (the table of A5) and goes up to N = 16, the N of the test. `heads` gets the very same labels from
+one pass: each step through a readout of its own.
 
 Command:   python -m sleepnet.study --config=experiments/group_taught.py
 Hardware:  two CPU cores, a core a run
@@ -10,7 +11,7 @@ Wall time: a quarter of an hour a run
 from sleepnet import presets
 from sleepnet.study import spec
 
-STEPS, BATCH, PASSES = 3000, 64, 5
+STEPS, BATCH, PASSES = 2400, 64, 16
 TAUGHT = {"method.name": "taught"}
 
 
@@ -18,12 +19,13 @@ def get_config():
     """The study's configuration."""
     config = spec.default()
     config.title = "Products of 16 in A5, taught pass by pass"
-    config.question = "Do labels at every pass let five passes multiply sixteen elements of a non-solvable group, where one pass with the same labels and compute does not?"
-    config.base = presets.cpu_size("group", dict(group="A5", length=16), steps=STEPS, batch_size=BATCH)
+    config.question = "Do labels at every pass let passes multiply sixteen elements of a non-solvable group, where one pass with the same labels and compute does not?"
+    config.base = presets.cpu_size("group", dict(group="A5", length=PASSES, spans="growing"), steps=STEPS, batch_size=BATCH)
     config.base.model.sleep.passes = PASSES
     # the table of A5 has 3,600 entries, and an MLP of 128 is too narrow to learn them soon
     config.base.model.mlp_width = 384
-    once = {"model.sleep.passes": 1}
+    config.base.train.random_passes, config.base.train.passes_rise = (2, 4, 8, PASSES), (600, 800, 1000)
+    once = {"model.sleep.passes": 1, "train.random_passes": (), "train.passes_rise": ()}
     config.arms = [
         dict(name="taught", label="a label at every pass", overrides=TAUGHT),
         dict(name="untaught", label="labels at the answer alone, the same passes", overrides={}),

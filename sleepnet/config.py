@@ -25,6 +25,7 @@ class SleepConfig:
     loop_start: int = 0  # first block of the loop
     loop_stop: int = -1  # block behind the last of the loop; -1: all blocks
     reset_fast_weights: bool = False  # each pass starts from the window's first S instead of the last pass's
+    rewrite: bool = False  # each pass reads what the last one left, and writes onto the window's first S: what was stored before fades once a window, not N times
     gradient: str = "full"  # full, last (the last `gradient_passes` passes), or implicit (fixed point)
     gradient_passes: int = 1  # read by gradient = last
     remat: bool = False  # recompute each pass in the backward pass: model.remat=pass

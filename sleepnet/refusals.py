@@ -284,6 +284,11 @@ def _loop(model: Any, asleep: int, most: int) -> None:
             f"model.sleep.reset_fast_weights=True with passes={asleep} and model.pattern={model.pattern!r}: there is no S to reset between passes; "
             f"set it to False"
         )
+    if sleep.rewrite and (asleep == 1 or "G" not in model.pattern):
+        raise UsageError(f"model.sleep.rewrite=True with passes={asleep} and model.pattern={model.pattern!r}: no pass writes S a second time; set it to False")
+    for key, wrong, right in (("sleep.reset_fast_weights", sleep.reset_fast_weights, False), ("turn_keys", model.turn_keys == "passes" and "passes", "windows"), ("sleep.predict_passes", sleep.predict_passes > 1 and sleep.predict_passes, 1)):
+        if sleep.rewrite and wrong:
+            raise UsageError(f"model.{key}={wrong!r} with model.sleep.rewrite=True, where a pass reads what the last one left and writes onto the window's first S: use {right!r}")
     if sleep.gradient == "last" and sleep.gradient_passes >= most:
         raise UsageError(
             f"model.sleep.gradient='last' with gradient_passes={sleep.gradient_passes} of {most} passes is gradient='full': set that, or fewer passes"

@@ -40,7 +40,7 @@ def _loop(config: ModelConfig) -> str:
     if sleep.passes == 1 and sleep.predict_passes == 1:
         return "once, asleep and awake"
     hidden = {"hidden": "h as it is", "reinject": "gain · h / rms(h) + embedding", "normed": "h behind the final norm"}[sleep.carry]
-    state = "S starts over at every pass" if sleep.reset_fast_weights else "S from pass to pass"
+    state = "S starts over at every pass" if sleep.reset_fast_weights else "S read from pass to pass, written onto the first" if sleep.rewrite else "S from pass to pass"
     rounds = f"N = {sleep.passes} asleep, {'once' if sleep.predict_passes == 1 else f'{sleep.predict_passes} times'} where it predicts"
     return f"{rounds}: {hidden}, {state if sleep.passes > 1 else 'S from the window before'}"
 

@@ -124,9 +124,12 @@ class FastWeightMixer(nnx.Module):
         return jnp.where(mask_BxTx1, rate * step, 0.0)
 
     def __call__(
-        self, x_BxTxD: jax.Array, valid_BxT: jax.Array, fast_weights_BxHxKxV: jax.Array, tail_BxWxC: jax.Array | None, newest=None
+        self, x_BxTxD: jax.Array, valid_BxT: jax.Array, fast_weights_BxHxKxV: jax.Array, tail_BxWxC: jax.Array | None, newest=None, onto_BxHxKxV=None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Returns the output [B, T, D], the fast weights after the T tokens and the convolution's tail: behind `newest` tokens where that is given."""
+        """Returns the output [B, T, D], the fast weights after the T tokens and the convolution's tail: behind `newest` tokens where that is given.
+
+        With `onto` the output is read as ever, and the fast weights are those that the same writes leave of `onto`.
+        """
         config = self.config
         heads = lambda x, width: rearrange(x, "b t (h d) -> b t h d", d=width)
         mask_BxTx1, keys, before = valid_BxT[:, :, None], math.prod(config.key_shape), tail_BxWxC
@@ -159,5 +162,7 @@ class FastWeightMixer(nnx.Module):
         beta = jnp.where(mask_BxTx1, beta, 0.0)
         rule = over_batch_and_heads(rule_of(config.rule, x_BxTxD.shape[1]))
         read, fast_weights_BxHxKxV = rule(q, k, v, log_decay=log_decay, beta=beta, initial_state=fast_weights_BxHxKxV)
+        if onto_BxHxKxV is not None:
+            _, fast_weights_BxHxKxV = rule(q, k, v, log_decay=log_decay, beta=beta, initial_state=onto_BxHxKxV)
         read = rms_norm(read, self.out_scale[...], config.gate_epsilon) * jax.nn.silu(heads(gate, widths[2]))
         return self.out(rearrange(read, "b t h d -> b t (h d)")), fast_weights_BxHxKxV, tail_BxWxC

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from sleepnet import rules
 from sleepnet.config import ModelConfig, SleepConfig
 
+_READ = 2  # FLOPs of q·S at one entry of S
+
 
 def _gates(config: ModelConfig) -> tuple[int, int]:
     """Weights of the projections to beta and to the decays (by channel: of rank V), and of the decays' rates and biases."""
@@ -41,7 +43,7 @@ def _taps(config: ModelConfig) -> int:
     return config.conv_rank * (config.width + taps) if config.conv == "dynamic" else taps
 
 
-def pass_flops(config: ModelConfig, tokens: int, *, context: int | None = None, blocks: tuple[int, int] | None = None) -> int:
+def pass_flops(config: ModelConfig, tokens: int, *, context: int | None = None, blocks: tuple[int, int] | None = None, rewrites: bool = False) -> int:
     """FLOPs of one pass over `tokens` tokens, without the head.
 
     Args:
@@ -49,13 +51,14 @@ def pass_flops(config: ModelConfig, tokens: int, *, context: int | None = None, 
       tokens: T new tokens.
       context: M, attention's slots with the new tokens' own; T and the survivors of the last eviction if None.
       blocks: (first, last + 1) of the blocks that run; all if None.
+      rewrites: what is written is also written onto another S, which is not read.
     """
     context = tokens + config.survivors if context is None else context
     first, last = (0, len(config.pattern)) if blocks is None else blocks
-    return sum(_block_flops(config, index, tokens, context) for index in range(first, last))
+    return sum(_block_flops(config, index, tokens, context, rewrites) for index in range(first, last))
 
 
-def _block_flops(config: ModelConfig, index: int, tokens: int, context: int) -> int:
+def _block_flops(config: ModelConfig, index: int, tokens: int, context: int, rewrites: bool) -> int:
     kind = config.pattern[index]
     mlp, projections = 2 * 3 * config.width * config.mlp_width, 2 * _projections(config, kind)
     if index in config.expert_blocks:  # all that are allocated, asleep or not, as the code computes them
@@ -65,7 +68,9 @@ def _block_flops(config: ModelConfig, index: int, tokens: int, context: int) -> 
     (heads, value_dim), key_dim = config.value_shape, config.key_shape[1]
     projections += 2 * _gates(config)[0]
     convolution = 2 * (config.conv_width * config.conv_channels + (_taps(config) if config.conv == "dynamic" else 0))
-    return tokens * (projections + convolution + rules.get(config.rule).flops * heads * key_dim * value_dim + mlp)
+    rule = rules.get(config.rule).flops
+    rule += rule - _READ if rewrites else 0
+    return tokens * (projections + convolution + rule * heads * key_dim * value_dim + mlp)
 
 
 def head_flops(config: ModelConfig, tokens: int) -> int:
@@ -75,8 +80,13 @@ def head_flops(config: ModelConfig, tokens: int) -> int:
 
 def _window_flops(config: ModelConfig, tokens: int, rounds: int, kept: int) -> int:
     """FLOPs of one window behind `kept` KV entries, whose looped span runs `rounds` times; what stands before and behind it runs once."""
-    once = pass_flops(config, tokens, context=kept + tokens)
-    return once + (rounds - 1) * pass_flops(config, tokens, context=kept + tokens, blocks=config.loop)
+    once = pass_flops(config, tokens, context=kept + tokens) - pass_flops(config, tokens, context=kept + tokens, blocks=config.loop)
+    return once + rounds * _looped_flops(config, tokens, rounds, kept)
+
+
+def _looped_flops(config: ModelConfig, tokens: int, rounds: int, kept: int) -> int:
+    """FLOPs of one of `rounds` passes of the looped span."""
+    return pass_flops(config, tokens, context=kept + tokens, blocks=config.loop, rewrites=config.sleep.rewrite and rounds > 1)
 
 
 def kept_entries(config: ModelConfig, windows: int) -> int:
@@ -147,7 +157,7 @@ def _learnt(config: ModelConfig, windows: Sequence[tuple[int, bool, int, int]]) 
     for tokens, labelled, rounds, kept in windows:
         outside = _window_flops(config, tokens, 0, kept) + (head_flops(config, tokens) if labelled else 0)
         total += _window_flops(config, tokens, 0, kept) if config.recomputed == "chunk" else 0
-        total += 3 * outside + _loop_rounds(config, rounds) * pass_flops(config, tokens, context=kept + tokens, blocks=config.loop)
+        total += 3 * outside + _loop_rounds(config, rounds) * _looped_flops(config, tokens, rounds, kept)
     return total
 
 

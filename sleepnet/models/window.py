@@ -108,13 +108,15 @@ class WindowReader(nnx.Module):
         keeps = config.sleep.eviction != "hard"  # else no entry outlives the window, and none is carried through the loop
         blank = KvCache.empty(*valid.shape, len(survivors.keys), *config.entry_shape, jnp.dtype(config.dtype))
         cache = survivors.append(blank)
-        context = (valid, cache.keys, cache.values, jnp.concatenate([survivors.valid, valid], axis=1), tails)
+        onto = fast_weights.layers if config.sleep.rewrite and not causal and not (isinstance(passes, int) and passes == 1) else ()
+        context = (valid, cache.keys, cache.values, jnp.concatenate([survivors.valid, valid], axis=1), tails, onto)
 
         def span(first, last, looped=False):
             def block_pass(weights, hidden, fast_weights):
-                params, (valid, keys, values, seen, tails) = weights
+                params, (valid, keys, values, seen, tails, onto) = weights
                 hidden, fast_weights, ends, cache = nnx.merge(graph, params)._advance(
-                    first, last, hidden, fast_weights, tails or None, KvCache(keys, values, seen), valid, survivors.valid.shape[1], newest if tails else None, seats
+                    first, last, hidden, fast_weights, tails or None, KvCache(keys, values, seen), valid, survivors.valid.shape[1], newest if tails else None, seats,
+                    onto if looped else (),
                 )
                 if looped and config.turn_keys == "passes":
                     fast_weights = turned(fast_weights, config.key_shape[1], config.layers(first, last))
@@ -124,7 +126,7 @@ class WindowReader(nnx.Module):
 
         def after(context, entries):
             ends.extend(entries[1])
-            return (valid, *(entries[0] or context[1:3]), context[3], tails)
+            return (valid, *(entries[0] or context[1:3]), *context[3:])
 
         ends = []  # tails behind this window, block after block
         hidden = embed()
@@ -156,8 +158,8 @@ class WindowReader(nnx.Module):
         """The slots that outlive a window which ends `newest` tokens in."""
         return cache if self.config.full_cache else _slots(cache, newest, self.config.survivors)
 
-    def _advance(self, first, last, hidden, fast_weights, tails, cache, valid, slot, newest=None, seats=None):
-        """Runs blocks first … last − 1 once over T new tokens that stand at `slot` of the cache, or on `seats`.
+    def _advance(self, first, last, hidden, fast_weights, tails, cache, valid, slot, newest=None, seats=None, onto=()):
+        """Runs blocks first … last − 1 once over T new tokens that stand at `slot` of the cache, or on `seats`; what they write comes onto `onto`, where it is given.
 
         Returns hidden, fast weights, convolution tails (behind `newest` tokens, None: all) and the cache with the blocks' keys and values written.
         """
@@ -173,7 +175,7 @@ class WindowReader(nnx.Module):
                 values[layer] = jax.lax.dynamic_update_slice_in_dim(values[layer], v, slot, axis=1)
                 mixed = block.mixer.read(x, q, keys[layer], values[layer], cache.valid, slot, seats)
             else:
-                mixed, states[layer], tails[layer] = block.mixer(x, valid, states[layer], tails[layer], newest)
+                mixed, states[layer], tails[layer] = block.mixer(x, valid, states[layer], tails[layer], newest, onto[layer] if onto else None)
             hidden = constrain(block.join(hidden, mixed), BATCH, None, None)
         return hidden, FastWeights(tuple(states)), tuple(tails), KvCache(tuple(keys), tuple(values), cache.valid)
 

@@ -25,7 +25,7 @@ from sleepnet.tasks.machinery.splits import MAX_ATTEMPTS, TRAIN, belongs, draw_m
 from sleepnet.tasks.registry import register
 
 _LENGTH, _ELEMENTS = range(2)  # streams
-_GROUPS = ("S5", "A5", "Z60")
+_GROUPS, _SPANS = ("S5", "A5", "Z60"), ("doubling", "growing")
 _CYCLIC = 60
 _SHORTEST = 2  # one element alone is no product, and gives too few words to hold some out
 
@@ -48,13 +48,15 @@ class Group(Task):
       length_rise: training examples before the largest k drawn grows by one, for each of the last growths up to `length[1]`;
         empty: the whole range throughout. A curriculum over the order of the training examples alone.
       window: L; None: the longest word.
+      spans: what a step of the computation holds at each element: the product of the 2^j elements that end there (`doubling`, a parallel scan, log k
+        steps that look ever further back), or of the j + 1 (`growing`, k − 1 steps that look back by one).
     """
 
     name: ClassVar[str] = "group"
     version: ClassVar[int] = 1
     difficulty_axes: ClassVar[tuple[str, ...]] = ("k",)
     axis_words: ClassVar[Mapping[str, str]] = {"k": "k, elements of the word"}
-    added: ClassVar[Mapping[str, Any]] = {"chain_of_thought": False}
+    added: ClassVar[Mapping[str, Any]] = {"chain_of_thought": False, "spans": "doubling"}
 
     group: str = "S5"
     length: int | tuple[int, int] = (2, 20)
@@ -62,9 +64,11 @@ class Group(Task):
     running: bool = False
     length_rise: tuple[int, ...] = ()
     window: int | None = None
+    spans: str = "doubling"
 
     def __post_init__(self) -> None:
         choice("group", self.group, _GROUPS)
+        choice("spans", self.spans, _SPANS)
         least, most = span("length", self.length, _SHORTEST)
         for key in ("running", "chain_of_thought"):
             require(isinstance(getattr(self, key), bool), f"{key}={getattr(self, key)!r} must be True or False")
@@ -217,7 +221,7 @@ class Group(Task):
 
         return draw_members(propose, len(index), key[1], most)[:, 0]
 
-    # Steps of the computation: spans that double, as a parallel scan has them. A span that reaches its window's start takes all before it along.
+    # Steps of the computation: spans that double, as a parallel scan has them, or grow by one. A span that reaches its window's start takes all before it along.
 
     @property
     def most_steps(self) -> int | None:
@@ -228,17 +232,22 @@ class Group(Task):
         word, table = batch["tokens"][:, : self._context].astype(np.int64), _times(self.group)
         within = np.arange(self._context) % self.window
         told, whole_word = np.zeros((len(word), most + 1, self.seq_len), np.int32), self._products(word)
-        span = word  # of each place the product of the 2^j elements that end there
+        span = word  # of each place the product of the elements that end there and this step reaches
         for step in range(most + 1):
-            reach = 1 << min(step, 62)
+            reach = self._reach(min(step, 62))
             if step and reach <= self.window:
-                earlier = np.pad(span, ((0, 0), (reach // 2, 0)))[:, : self._context]
-                span = table[earlier, span]  # across a window's start only where `whole_word` takes its place below
+                further = reach - self._reach(step - 1)
+                earlier = np.pad(span, ((0, 0), (further, 0)))[:, : self._context]
+                span = table[earlier, span if self.spans == "doubling" else word]  # across a window's start only where `whole_word` takes its place below
             held = np.where((within < reach) & (step > 0), whole_word, span)
             told[:, step, : self._context] = np.where(word == PAD, PAD, held)
             if not self.chain_of_thought:
                 told[:, step, self._context] = held[:, -1]
         return told
+
+    def _reach(self, step: int) -> int:
+        """How many elements a step's spans have."""
+        return 1 << step if self.spans == "doubling" else step + 1
 
     def solve_steps(self, tokens: np.ndarray, most: int) -> np.ndarray:
         told, words = np.zeros((most + 1, len(tokens)), np.int32), tokens[: self._context].tolist()
@@ -246,7 +255,8 @@ class Group(Task):
         for step in range(most + 1):
             for place, token in enumerate(words):
                 first = place // self.window * self.window
-                start = max(place + 1 - 2**step, 0) if place + 1 - 2**step > first else 0 if step else place
+                behind = place + 1 - (2**step if self.spans == "doubling" else 1 + step)
+                start = behind if behind > first else 0 if step else place
                 at = list(range(5)) if self.group != "Z60" else 0
                 for word in (self.token(t) for t in words[start : place + 1] if t != PAD):
                     at = (at + int(word)) % _CYCLIC if self.group == "Z60" else [int(word[i]) - 1 for i in at]

@@ -120,6 +120,15 @@ def test_only_the_looped_span_is_repeated():
     assert flops.forward_flops(twice, (True,), 6) == flops.forward_flops(middle, (True,), 6) + span
 
 
+def test_writing_onto_the_first_s_costs_the_rule_once_more_but_for_what_is_read():
+    make = lambda **sleep: ModelConfig(vocab_size=11, window=6, pattern="AGAG", heads=2, head_dim=8, sleep=SleepConfig(**sleep))
+    one, again = flops.sleep_flops(make(), 1), 2 * 6 * (7 - 2) * 2 * 8 * 8  # blocks, tokens, decay, k·S and write of a gated delta rule, heads, K, V
+    assert flops.sleep_flops(make(rewrite=True), 4) == 4 * (one + again)
+    assert flops.sleep_flops(make(rewrite=True), 1) == one
+    assert flops.train_flops(make(rewrite=True), (False,), 6, 4) == 12 * (one + again)
+    assert flops.forward_flops(make(rewrite=True), (False, True), 8, 4) == 4 * (one + again) + flops.forward_flops(make(), (True,), 2)
+
+
 def test_gradients_change_what_training_costs():
     def train(**sleep):
         return flops.train_flops(ModelConfig(vocab_size=11, window=6, sleep=SleepConfig(**sleep)), (False,), 6, 4)

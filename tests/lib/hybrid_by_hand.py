@@ -105,12 +105,15 @@ def by_hand(config, params, tokens, predicts, passes):
     memory = {i: np.zeros(shape) if kind == "G" else {} for i, kind in enumerate(config.pattern)}
     logits, ends = [], []
 
-    def blocks(x, first, last, before, place):
+    def blocks(x, first, last, before, place, onto=None):
         after = dict(before)
         for i in range(first, last):
             q, mixer = p["blocks"][i], attention_by_hand if config.pattern[i] == "A" else fast_weights_by_hand
             arguments = (place, before[i]) if config.pattern[i] == "A" else (before[i],)
-            mixed, after[i] = mixer(config, q["mixer"], rms(x, q["mixer_norm"]["scale"]), window, *arguments)
+            normed = rms(x, q["mixer_norm"]["scale"])
+            mixed, after[i] = mixer(config, q["mixer"], normed, window, *arguments)
+            if onto and config.pattern[i] == "G":
+                after[i] = mixer(config, q["mixer"], normed, window, onto[i])[1]
             x = x + mixed
             if config.mlp_width:
                 y = rms(x, q["mlp_norm"]["scale"])
@@ -133,7 +136,7 @@ def by_hand(config, params, tokens, predicts, passes):
             source = {i: begin[i] if config.sleep.reset_fast_weights or labelled else current[i] for i in current}
             source = {i: past[i] if kind == "A" and i >= start else source[i] for i, kind in enumerate(config.pattern)}
             kept = current
-            x, current = blocks(x, start, stop, source, place)
+            x, current = blocks(x, start, stop, source, place, begin if config.sleep.rewrite else None)
             current = {i: current[i] if start <= i < stop else kept[i] for i in current}
             if config.turn_keys == "passes":
                 current = {i: aged(current[i], config.head_dim) if start <= i < stop and config.pattern[i] == "G" else current[i] for i in current}

@@ -25,6 +25,7 @@ STEPPED = {
     "group": dict(group="A5", length=(2, 9)),
     "group windows": dict(group="S5", length=8, window=3),
     "group thought": dict(group="Z60", length=(2, 8), chain_of_thought=True),
+    "group growing": dict(group="A5", length=(2, 9), window=4, spans="growing"),
     "khop": dict(length=30, letters=4, hops=(1, 5), queries=2),
     "khop windows": dict(length=30, letters=4, hops=3, window=10),
     "depo": dict(nodes=6, hops=4, queries=3, names=5, min_nodes=3),
@@ -52,7 +53,7 @@ def test_steps_lead_to_the_answers():
     """Where the computation ends after so many steps, answers are what the last step says."""
     for name, arguments, steps in [
         ("rule110", dict(width=8, strings=3, steps=4), 4), ("rule110", dict(width=9, strings=2, steps=(1, 5), cells=3), 5),
-        ("group", dict(group="A5", length=(2, 9)), 4), ("khop", dict(length=30, letters=4, hops=(1, 5), queries=2), 5),
+        ("group", dict(group="A5", length=(2, 9)), 4), ("group", dict(group="A5", length=(2, 9), spans="growing"), 8), ("khop", dict(length=30, letters=4, hops=(1, 5), queries=2), 5),
         ("variables", dict(chains=2, hops=3, queries=4), 4),
     ]:  # fmt: skip
         task = tasks.get(name, **arguments)
