@@ -13,6 +13,10 @@ from sleepnet.study import spec
 
 STEPS, BATCH = 800, 32
 TAUGHT = {"method.name": "taught"}
+RING = {  # one row, as in rule110_taught.py
+    "task.arguments": dict(width=24, strings=1, cells=24, steps=8, follow_passes=True, graded="rows"), "train.steps": 1200,
+    "train.passes_rise": (100, 300), "optim.learning_rate": 1.5e-2, "optim.adam_rate": 2.25e-3,
+}
 
 
 def get_config():
@@ -29,6 +33,9 @@ def get_config():
     config.base.eval.examples = 4096
     config.base.eval.passes = (3, 6, 9, 17, 33, 65)
     config.arms = [
+        dict(name="rewrite", label="a label at every pass, keys that turn, each pass writes onto the window's first S", overrides={**TAUGHT, "model.sleep.rewrite": True}, phases=[
+            dict(name="ring", overrides=RING), dict(name="four", overrides={"optim.warmup": 50}),
+        ]),
         dict(name="taught", label="a label at every pass, keys that turn", overrides=TAUGHT),
         dict(name="unturned", label="a label at every pass, keys that stay", overrides={**TAUGHT, "model.turn_keys": "never"}),
         dict(name="untaught", label="labels at the answer alone, keys that turn", overrides={}),

@@ -120,7 +120,8 @@ def _phases(arm: str, values: Any) -> tuple[Phase, ...]:
             raise UsageError(f"arm {arm!r}, phase {name!r} sets phase={overrides['phase']!r}: a phase's name is what it is called by; change its name")
         if start and "start" in overrides:
             raise UsageError(f"arm {arm!r}, phase {name!r} says start twice, by itself and in overrides: drop one of them")
-        start = start or overrides.pop("start", "")
+        if overrides.get("start"):  # "" stays: from nothing, whatever the base says
+            start = overrides.pop("start")
         if start and found and start != found[-1].name:
             raise UsageError(
                 f"arm {arm!r}, phase {name!r}: start={start!r}, but a phase starts from the one before it, {found[-1].name!r}: drop start, or that phase"

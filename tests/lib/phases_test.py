@@ -25,6 +25,8 @@ def test_a_phase_is_a_run_that_starts_from_the_one_before():
     assert (first.start, first.phase, first.train.steps, first.task.arguments["hops"]) == ("depo8_sleep4", "first", 50, 2)
     assert (teach.start, teach.phase, teach.train.steps, teach.task.arguments["hops"]) == (chains.home((first,)), "teach", 40, 4)
     assert last.start == chains.home((first, teach)) and re.fullmatch("phases/[0-9a-f]{8}-teach", last.start)
+    blank, after = resolve.chains(spec([dict(name="blank", label="", phases=[changed(FIRST, start=""), TEACH])], base={"start": "depo8_sleep4"}))["blank"]
+    assert blank.start == "" and after.start == chains.home((blank,)), "from nothing, whatever the base says"
 
 
 def test_arms_without_phases_are_what_they_were():
