@@ -113,19 +113,15 @@ def _records(path: Path, name: str, ids: str) -> Iterator[Read]:
         from array_record.python import array_record_module
     except ImportError as error:
         raise UsageError(f"{path} needs the package array_record: pip install array_record") from error
-    try:
-        reader = array_record_module.ArrayRecordReader(str(path))
-        count = reader.num_records()
-    except (RuntimeError, ValueError) as error:
-        raise UsageError(f"{path} can't be read as ArrayRecord ({str(error).splitlines()[0]})") from error
-    try:
-        for number in range(count):
+    size, reader = np.dtype(_IDS[ids]).itemsize, array_record_module.ArrayRecordReader(str(path))
+    try:  # a file of something else has no records, and says why when it is closed
+        for number in range(reader.num_records()):
             content = reader.read([number])[0]
-            size = np.dtype(_IDS[ids]).itemsize
             require(len(content) % size == 0, f"{path}, record {number}: {len(content)} bytes are no row of {ids}; say with --ids which they are")
             yield Read(f"{name}:{number}", key_of(content), np.frombuffer(content, _IDS[ids]))
-    finally:
         reader.close()
+    except (RuntimeError, IndexError) as error:
+        raise UsageError(f"{path} can't be read as ArrayRecord ({str(error).splitlines()[0]})") from error
 
 
 def data_set(name: str, *, split: str, data_dir: str | None, field: str = "text") -> Iterator[Read]:
