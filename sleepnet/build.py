@@ -5,15 +5,15 @@ from sleepnet import seeds, tasks
 from sleepnet.config import ModelConfig, RunConfig
 from sleepnet.errors import UsageError
 from sleepnet.models.hybrid import Hybrid
-from sleepnet.tasks.base import PAD, Task
+from sleepnet.tasks.source import Source
 
 
-def task_of(config: RunConfig) -> Task:
+def task_of(config: RunConfig) -> Source:
     """The task that `config.task` names."""
     return tasks.get(config.task.name, **config.task.arguments)
 
 
-def fit(model: ModelConfig, task: Task) -> ModelConfig:
+def fit(model: ModelConfig, task: Source) -> ModelConfig:
     """`model` with the task's vocabulary and window where it leaves them open.
 
     Raises:
@@ -31,11 +31,12 @@ def fit(model: ModelConfig, task: Task) -> ModelConfig:
             f"model.memory_blocks.count={count} stand between what sleeps and what predicts, and in task {task.title} one does not follow the other; "
             "use a task whose questions come after all else, or set it to 0"
         )
-    if model.pad_id != PAD:
-        raise UsageError(f"model.pad_id={model.pad_id}, but task {task.name} pads with {PAD}: set it to that")
+    if model.pad_id != task.pad:
+        how = f"pads with {task.pad}" if task.pad >= 0 else "has no padding, and every token is one"
+        raise UsageError(f"model.pad_id={model.pad_id}, but task {task.name} {how}: set it to {task.pad}")
     return dataclasses.replace(model, vocab_size=vocab_size, window=window)
 
 
-def model_of(config: RunConfig, task: Task) -> Hybrid:
+def model_of(config: RunConfig, task: Source) -> Hybrid:
     """A model with fresh parameters, a function of `config.model` and `config.seed`."""
     return Hybrid(fit(config.model, task), seeds.rngs(config.seed))

@@ -31,7 +31,7 @@ from sleepnet.config import RunConfig, from_dict, to_dict
 from sleepnet.errors import UsageError
 from sleepnet.files import read_json, write_json
 from sleepnet.models.hybrid import Hybrid
-from sleepnet.tasks.base import Task
+from sleepnet.tasks.source import Source
 
 _SPARE_BYTES = 1 << 20  # of a checkpoint's own metadata, and of what else the run writes before the next one
 
@@ -41,7 +41,7 @@ class Loaded:
     """A trained model and what it was trained on."""
 
     model: Hybrid
-    task: Task
+    task: Source
     config: RunConfig
     step: int
 
@@ -50,7 +50,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return read_json(path, "the run's folder is damaged, or not a run's folder")
 
 
-def claim(workdir: Path, config: RunConfig, task: Task, manifest_hash: str = "") -> None:
+def claim(workdir: Path, config: RunConfig, task: Source, manifest_hash: str = "") -> None:
     """Makes `workdir` the folder of this run, or sees that it already is.
 
     Args:
@@ -97,7 +97,7 @@ def change(workdir: Path, config: RunConfig) -> None:
     write_json(workdir / "config.json", to_dict(config))
 
 
-def read_claim(workdir: Path) -> tuple[RunConfig, Task]:
+def read_claim(workdir: Path) -> tuple[RunConfig, Source]:
     """The configuration and task of a run's folder.
 
     Raises:

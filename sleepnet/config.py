@@ -29,6 +29,7 @@ class SleepConfig:
     gradient: str = "full"  # full, last (the last `gradient_passes` passes), or implicit (fixed point)
     gradient_passes: int = 1  # read by gradient = last
     remat: bool = False  # recompute each pass in the backward pass: model.remat=pass
+    after_predicting: bool = False  # a window that predicts is slept over, too: its first pass gives the logits, N − 1 more follow before the next window
     keep_tails: bool = False  # the short convolutions' last W − 1 tokens outlive the window, as the KV entries do that no eviction takes
 
     def __post_init__(self):

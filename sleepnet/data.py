@@ -7,13 +7,11 @@ import numpy as np
 
 from sleepnet.errors import UsageError
 from sleepnet.tasks import exported
-from sleepnet.tasks.base import Task
+from sleepnet.tasks.source import Source
 from sleepnet.tasks.exported import Exported
 
-KEYS = ("tokens", "targets", "loss_mask", "answer")
 
-
-def examples(task: Task, folder: str, *, seed: int, count: int) -> Task | Exported:
+def examples(task: Source, folder: str, *, seed: int, count: int) -> Source | Exported:
     """Returns where the first `count` training examples come from: an export of the task in `folder`, or, if that is "", the task.
 
     Raises:
@@ -33,13 +31,13 @@ class BatchSource:
     `more` gives, of a batch, what a method reads beside the task's own fields; `passes` gives the N of batch i, for a task that follows it. `rows` are the rows of each batch that are drawn here, all if None: which examples a batch holds does not depend on them.
     """
 
-    def __init__(self, task: Task | Exported, *, seed: int, batch_size: int, steps: int, rows: np.ndarray | None = None, first: int = 0,
+    def __init__(self, task: Source | Exported, *, seed: int, batch_size: int, steps: int, rows: np.ndarray | None = None, first: int = 0,
                  more: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] | None = None, passes: Callable[[int], int] | None = None):
         self.task, self.seed, self.batch_size, self.steps, self.first = task, seed, batch_size, steps, first
         self.more, self.passes = more or (lambda batch: {}), passes or (lambda index: 1)
         self.rows = np.arange(batch_size) if rows is None else rows
         of = task.task if isinstance(task, Exported) else task
-        self.name, self.vocab_size, self.follows_passes = of.name, of.vocab_size, of.follows_passes
+        self.name, self.fields, self.vocab_size, self.follows_passes = of.name, tuple(of.fields), of.vocab_size, of.follows_passes
         if self.follows_passes and of is not task:
             raise UsageError("task.folder holds targets of one number of passes, and the task follows the passes of the run: leave task.folder empty")
 
@@ -54,7 +52,7 @@ class BatchSource:
             if least < 0 or most >= self.vocab_size:
                 wrong = f"{key} hold {least if least < 0 else most}, the task's vocabulary is 0 … {self.vocab_size - 1}"
                 raise UsageError(f"batch {index} of seed {self.seed}: {wrong}; `python -m sleepnet.tasks check {self.name}` shows an example")
-        return {key: batch[key] for key in KEYS} | dict(self.more(batch))
+        return {key: batch[key] for key in self.fields} | dict(self.more(batch))
 
 
 def batches(source: BatchSource, start: int = 0) -> grain.DatasetIterator:

@@ -25,14 +25,14 @@ from sleepnet.config import OptimConfig, RunConfig, completed, from_dict, to_dic
 from sleepnet.errors import UsageError
 from sleepnet.files import json_object
 from sleepnet.step_folders import ITEMS, METADATA, steps
-from sleepnet.tasks.base import Task
+from sleepnet.tasks.source import Source
 
 TREE_VERSION = 1  # raised whenever the tree of parameters or of the optimiser changes its names, shapes or meaning
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 
-# Keys that may change between two legs of one run without changing what it computes.
+# Keys that may change between two legs of one run without changing what it computes; where a token file lies changes nothing, its hash is in the task's specification.
 FREE = (
-    "resume", "profile", "compile_cache", "start", "task.folder", "train.log_every", "train.save_every", "train.keep", "train.eval_every", "train.eval_examples", "eval.", "mesh."
+    "resume", "profile", "compile_cache", "start", "task.folder", "task.arguments.tokens", "task.arguments.tokenizer", "train.log_every", "train.save_every", "train.keep", "train.eval_every", "train.eval_examples", "eval.", "mesh."
 )  # fmt: skip
 
 _TRIES = 50
@@ -78,7 +78,7 @@ def _version(package: str) -> str:
     return told or "unknown"
 
 
-def card(config: RunConfig, task: Task, mesh: Mesh | None = None, start: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+def card(config: RunConfig, task: Source, mesh: Mesh | None = None, start: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
     """What is saved beside the weights of the run `config` on `mesh`; JSON values. `start`: what it started from, see `sleepnet.lineage`."""
     where = {} if mesh is None else {**mesh.shape, "processes": jax.process_count(), "device": mesh.devices.flat[0].device_kind}
     made = {"tree_version": TREE_VERSION, "versions": versions(), "mesh": where, "config": to_dict(config), "task": {**task.spec(), "hash": task.spec_hash}}

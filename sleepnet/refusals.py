@@ -38,6 +38,10 @@ def sleep(config: Any) -> None:
     choice("sleep.eviction", config.eviction, ("hard", "sliding", "none"))
     choice("sleep.carry", config.carry, ("hidden", "reinject", "normed"))
     choice("sleep.gradient", config.gradient, ("full", "last", "implicit"))
+    if config.after_predicting and config.predict_passes != 1:
+        raise UsageError(f"sleep.after_predicting=True with sleep.predict_passes={config.predict_passes}: what is predicted is of the first pass alone; set one of the two back")
+    if config.after_predicting and config.gradient == "implicit":
+        raise UsageError("sleep.after_predicting=True with sleep.gradient='implicit', which has no first pass of its own: set gradient to 'full' or 'last'")
 
 
 def memory_blocks(config: Any) -> None:
@@ -129,6 +133,8 @@ def _blocks(config: Any) -> None:
         raise UsageError(f"model.memory_blocks.count={blocks.count} with model.pattern={config.pattern!r}: read-outs side by side would all write S; use attention alone, such as 'AAAA'")
     if sleep.eviction != "none":
         raise UsageError(f"model.memory_blocks.count={blocks.count} with model.sleep.eviction={sleep.eviction!r}: blocks think about what is still in the cache; set it to 'none'")
+    if sleep.after_predicting:
+        raise UsageError(f"model.memory_blocks.count={blocks.count} with model.sleep.after_predicting=True: behind read-outs nothing is read; set it to False")
     if sleep.predict_passes != 1:
         raise UsageError(f"model.memory_blocks.count={blocks.count} with model.sleep.predict_passes={sleep.predict_passes}: a read-out is one pass; set it to 1, or loop over the blocks with model.memory_blocks.passes")
 

@@ -55,6 +55,7 @@ def run_passes(
     passes: int | jax.Array,
     config: SleepConfig,
     each: bool = False,
+    opening: bool = False,
 ) -> tuple[jax.Array, FastWeights, Entries] | tuple[jax.Array, FastWeights, Entries, jax.Array]:
     """Runs `passes` passes over one window: h and S go from pass to pass, cumulatively.
 
@@ -75,18 +76,22 @@ def run_passes(
       passes: N ≥ 1, an int or an int32 scalar.
       config: carry, gradient, remat, reset_fast_weights.
       each: also return what every pass wrote.
+      opening: also return what the first pass wrote, which a gradient goes through whatever `config.gradient_passes` is.
 
     Returns:
       hidden [B, T, D] and fast weights after the last pass, and the KV entries that the last pass wrote; with `each` also the hidden of every
-      pass, [N, B, T, D].
+      pass, [N, B, T, D]; with `opening` that of the first.
 
     Raises:
-      ValueError: passes < 1; with `each`, a value of passes, or a gradient that is neither full nor last with gradient_passes = 1.
+      ValueError: passes < 1; with `each`, a value of passes, or a gradient that is neither full nor last with gradient_passes = 1;
+        with `opening`, the implicit gradient.
     """
     if each and (not isinstance(passes, int) or config.gradient == "implicit" or config.gradient == "last" and config.gradient_passes != 1):
         raise ValueError(f"each needs a fixed number of passes and gradient=full, or last with gradient_passes=1, not {config.gradient} of {passes!r} passes")
+    if opening and config.gradient == "implicit":
+        raise ValueError("opening needs gradient=full or last: the implicit one linearises every pass, the first among them, at the last")
     if not isinstance(passes, int):
-        return _counted(block_pass, (weights, gain, embedding, fast_weights), passes, config)
+        return _counted(block_pass, (weights, gain, embedding, fast_weights), passes, config, opening)
     if passes < 1:
         raise ValueError(f"passes={passes}: a window needs at least one pass")
     if config.remat:
@@ -106,6 +111,8 @@ def run_passes(
     if config.gradient == "implicit" and passes > 1:
         return _implicit(first, step, bundle, passes, config)
     free = passes - config.gradient_passes if config.gradient == "last" else 0
+    if opening:
+        return _opened(first, step, bundle, passes, lambda carry: jax.tree.map(straight, carry, (embedding, fast_weights)), free)
     if free <= 0:
         return _unroll(first, step, bundle, passes)
     constant, _ = _unroll_carry(first, step, jax.lax.stop_gradient(bundle), free)
@@ -182,9 +189,17 @@ def _before(block_pass, bundle):
     return embedding, start, jax.tree.map(blank, jax.eval_shape(block_pass, weights, embedding, start)[2])
 
 
-def _counted(block_pass, bundle, passes, config):
+def _counted(block_pass, bundle, passes, config, opening=False):
     """A value of passes as one loop, so that one pass is compiled."""
-    return jax.lax.fori_loop(0, passes, lambda i, out: _any_pass(block_pass, bundle, out, i == 0, config), _before(block_pass, bundle))
+    if not opening:
+        return jax.lax.fori_loop(0, passes, lambda i, out: _any_pass(block_pass, bundle, out, i == 0, config), _before(block_pass, bundle))
+
+    def one(i, carry):
+        *out, opened = carry
+        out = _any_pass(block_pass, bundle, tuple(out), i == 0, config)
+        return (*out, jnp.where(i == 0, out[0], opened))
+
+    return jax.lax.fori_loop(0, passes, one, (*_before(block_pass, bundle), bundle[2]))
 
 
 def _unroll_carry(first, step, bundle, passes):
@@ -199,6 +214,18 @@ def _unroll_carry(first, step, bundle, passes):
 def _unroll(first, step, bundle, passes):
     (hidden, fast_weights), entries = _unroll_carry(first, step, bundle, passes)
     return hidden, fast_weights, entries
+
+
+def _opened(first, step, bundle, passes, alone, free):
+    """`_unroll`, and the hidden of the first pass; the first `free` passes are constants to what follows them, as `alone` makes them."""
+    opening, fast_weights, entries = first(bundle)
+    if passes == 1:
+        return opening, fast_weights, entries, opening
+    carry, constant = (opening, fast_weights), jax.lax.stop_gradient(bundle)
+    if free > 0:
+        carry = jax.lax.stop_gradient(carry)
+        carry = alone(_continue(step, constant, carry, free - 1)[:2] if free > 1 else carry)
+    return *_continue(step, bundle, carry, passes - max(free, 1)), opening
 
 
 def _unrolled(passes):

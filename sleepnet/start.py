@@ -13,7 +13,7 @@ from sleepnet.config import RunConfig
 from sleepnet.errors import UsageError, nearest
 from sleepnet.models import zoo
 from sleepnet.models.experts import EXPERTS
-from sleepnet.tasks.base import Task
+from sleepnet.tasks.source import Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Start:
     references: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def find(config: RunConfig, task: Task, workdir: Path) -> Start:
+def find(config: RunConfig, task: Source, workdir: Path) -> Start:
     """How the run in `workdir` begins, or has begun; writes nothing.
 
     Raises:
@@ -79,7 +79,7 @@ def _references(config: RunConfig, shapes: Any, make: Callable[[], Any], workdir
     return {name: params for name, (_, params) in found.items()}, told
 
 
-def model(config: RunConfig, task: Task) -> nnx.Module:
+def model(config: RunConfig, task: Source) -> nnx.Module:
     """The model that `config.start` names, as the run begins with it; raises UsageError as `find`."""
     make = lambda: nnx.to_pure_dict(nnx.split(build.model_of(config, task), nnx.Param)[1])
     graph, params = nnx.split(nnx.eval_shape(lambda: build.model_of(config, task)), nnx.Param)

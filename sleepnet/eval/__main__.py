@@ -5,6 +5,7 @@ Examples:
   python -m sleepnet.eval --model=depo8_sleep4 --passes=16 --halt=0.05 --examples=512
   python -m sleepnet.eval --workdir=runs/depo --passes=1,4,16 --examples=10000
   python -m sleepnet.eval --workdir=runs/rule110_thought --own_chain
+  python -m sleepnet.eval --workdir=runs/text/sleep --beside=runs/text/once,runs/text/full --passes=1,2,4
 
 --model is one that comes with the package, see `python -m sleepnet.models list`. --workdir is a run's folder, of which the newest checkpoint is
 graded; `python -m sleepnet.train --help` makes these two. With --halt each sequence sleeps until its S has settled, at most N passes. With
@@ -15,6 +16,9 @@ Says on its first line what is graded: how big it is, and what it was trained on
 accuracy of whole answers (exact) and of their tokens (label) with 95 % intervals, beside what guessing scores. Writes the same to --out: as JSON
 lines, and for each difficulty as curves and as a heat map of difficulty × N. Where a difficulty takes many values, the table and the pictures
 take neighbours together.
+
+A run on text has no answers: what it is graded by is nats a token and bits a byte on the beginnings of held-out documents, by distance from the last
+boundary and by place in the document, for each N, beside each window alone; --beside names other runs that read the same text.
 """
 import contextlib
 from pathlib import Path
@@ -39,6 +43,8 @@ flags.DEFINE_integer("examples", 2048, "examples to read", lower_bound=1, flag_v
 flags.DEFINE_integer("batch_size", 64, "examples read at a time; changes memory and speed alone", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "of the examples", lower_bound=0, upper_bound=seeds.MOST, flag_values=FLAGS)
 flags.DEFINE_enum("split", "test", ["test", "validation", "train"], "which examples; no two splits share one, but of what is to be known by heart", flag_values=FLAGS)
+flags.DEFINE_list("beside", [], "of a text: folders of other runs, which read the same documents with their own N", flag_values=FLAGS)
+flags.DEFINE_integer("windows", None, "of a text: windows of each document, twice those of training by default", lower_bound=1, flag_values=FLAGS)
 cli.trust_flag(FLAGS)
 flags.DEFINE_string("out", None, "folder for the results. By default WORKDIR/eval, or runs/eval/NAME with --model", flag_values=FLAGS)
 
@@ -55,6 +61,7 @@ def main(argv: list[str]) -> None:
     from rich.console import Console
 
     from sleepnet.eval import plots, report, runner
+    from sleepnet.tasks.base import Task
 
     console = Console(highlight=False)
     model, task, source = _load()
@@ -64,6 +71,11 @@ def main(argv: list[str]) -> None:
     if passes is None:
         passes = sorted({model.config.sleep.passes, *((1, 2, 4, 8) if FLAGS.model else ())})
     print(f"{FLAGS.model or FLAGS.workdir}: {report.size(model.config)}; {_history(task, source)}")
+    if not isinstance(task, Task):
+        _text(model, task, source, name, passes, out, console)
+        return
+    if FLAGS.beside or FLAGS.windows:
+        raise UsageError(f"--{'beside' if FLAGS.beside else 'windows'} is of a text, which task {task.name} is not: leave it out")
     with _bar() as (bar, line):
         rows = runner.evaluate(
             model,
@@ -84,6 +96,33 @@ def main(argv: list[str]) -> None:
     report.show(rows, model.config, console)
     for path in (written, *pictures):
         print(f"wrote {paths.shown(path)}")
+
+
+def _text(model, task, source, name, passes, out, console) -> None:
+    """`main` for a run on text."""
+    from sleepnet.checkpoint import load_model
+    from sleepnet.eval import report, text, text_report
+
+    for flag in ("own_chain", "halt", "blocks"):
+        if FLAGS[flag].value:
+            raise UsageError(f"--{flag} is of answers, and a text has none: leave it out")
+    models = {name: (model, passes)}
+    for folder in FLAGS.beside:
+        other = load_model(folder)
+        if other.task.spec().get("corpus") != task.spec()["corpus"]:
+            raise UsageError(f"--beside={folder} was trained on another text than {name}: {other.task.title}, not {task.title}")
+        called = paths.plain(folder).resolve().name
+        models[called if called not in models else folder] = (other.model, [other.model.config.sleep.passes])
+    windows = FLAGS.windows or 2 * task.windows
+    with _bar() as (bar, line):
+        rows = text.evaluate(
+            models, task, documents=FLAGS.examples, windows=windows, batch_size=FLAGS.batch_size, split=FLAGS.split,
+            progress=lambda done, total: bar.update(line, completed=done, total=total),
+        )
+    written = out / f"{FLAGS.split}.jsonl"
+    report.write_rows(written, rows, **source, task=task.spec(), windows=windows)
+    text_report.show(rows, console)
+    print(f"wrote {paths.shown(written)}")
 
 
 def _passes(given: list[str] | None) -> list[int] | None:

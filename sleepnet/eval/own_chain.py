@@ -57,7 +57,8 @@ def write(model: nnx.Module, tokens_BxT: jax.Array, own_BxT: jax.Array, *, passe
         if predicting:
             forced = jnp.pad(jnp.where(own, decode.FREE, given)[:, 1:], ((0, 0), (0, 1)), constant_values=decode.FREE)
             first_B = jnp.where(own[:, 0], last_B, given[:, 0])
-            said = decode.write(graph, params, state, first_B, at=0, steps=given.shape[1], law=decode.GREEDY, forced_BxT=forced)
+            said = decode.write(graph, params, state, first_B, at=0, steps=given.shape[1], law=decode.GREEDY, forced_BxT=forced,
+                                passes=passes if model.config.sleep.after_predicting else 1)
             state, last_B, labels = said.state, said.last, said.drawn
             given = jnp.concatenate([first_B[:, None], jnp.maximum(said.tokens[:, :-1], PAD)], axis=1)
         else:

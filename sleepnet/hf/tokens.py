@@ -1,54 +1,10 @@
-"""Text ↔ ids: a folder's tokenizer.json through the package `tokenizers`, or bytes, which need nothing."""
-from collections.abc import Sequence
+"""The tokenizer of a model's folder, and the ids that end an answer."""
 from pathlib import Path
 from typing import Any
 
 from sleepnet import paths
-from sleepnet.errors import UsageError
 from sleepnet.files import json_object
-
-BYTES = 256
-
-
-class Bytes:
-    """Each byte of UTF-8 is its own id."""
-
-    name = "bytes"
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text."""
-        return list(text.encode())
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text; what is no UTF-8 becomes U+FFFD."""
-        return bytes(token for token in ids if token < BYTES).decode(errors="replace")
-
-
-class Json:
-    """tokenizer.json, as Hugging Face's `tokenizers` reads it.
-
-    Raises:
-      UsageError: the package is not installed, or the file is not one of its.
-    """
-
-    def __init__(self, path: Path):
-        try:
-            import tokenizers
-        except ImportError as error:
-            raise UsageError(f"{path} needs the package tokenizers: pip install 'sleepnet[hf]'") from error
-        try:
-            self._held = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # of the package's own kind, which has no name
-            raise UsageError(f"{path} can't be read ({str(error).splitlines()[0]}): fetch it again") from error
-        self.name = path.name
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text, with what the tokenizer itself puts around it."""
-        return self._held.encode(text).ids
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text without special tokens."""
-        return self._held.decode(list(ids), skip_special_tokens=True)
+from sleepnet.tokenizers import BYTES, Bytes, Json
 
 
 class OnUse:

@@ -15,6 +15,7 @@ from flax import nnx
 from sleepnet.config import ModelConfig, RunConfig
 from sleepnet.models import flops
 from sleepnet.tasks.base import Task
+from sleepnet.tasks.source import Source
 
 Batch = Mapping[str, jax.Array]
 
@@ -31,7 +32,7 @@ class Problem:
     """
 
     graph: nnx.GraphDef
-    task: Task
+    task: Source
     references: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     def forward(self, params: Any, tokens: jax.Array, passes: int | jax.Array) -> jax.Array:
@@ -74,12 +75,14 @@ class Method(abc.ABC):
       references: arguments of it that name other weights of the same shapes, a teacher or a reference policy: a run's folder, a trained model of the zoo,
         "start" for what the run itself starts from, or "" for none. They are read when a run begins and goes on, must be the same then by digest, are never
         saved, and stand in `problem.references` of `prepare`, `loss` and `tell`.
+      any_source: whether it can do with a source that is no benchmark, text, which has no answers: see `sleepnet.tasks.source`.
     """
 
     name: ClassVar[str]
     prepares: ClassVar[bool] = False
     tells: ClassVar[tuple[str, ...]] = ()
     references: ClassVar[tuple[str, ...]] = ()
+    any_source: ClassVar[bool] = False
 
     def check(self, config: RunConfig, task: Task) -> None:
         """Raises UsageError, with the key and the fix, where the run is none that the method can train."""
@@ -104,7 +107,7 @@ class Method(abc.ABC):
         return ()
 
     def draw(self, task: Task, config: RunConfig, batch: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """What the loss reads of the task beyond `sleepnet.data.KEYS`, by name, rows first: drawn on the host with the batch, a function of it alone."""
+        """What the loss reads of the task beyond its `fields`, by name, rows first: drawn on the host with the batch, a function of it alone."""
         return {}
 
     def prepare(self, problem: Problem, params: Any, memory: Any, batch: Batch, key: jax.Array | None, passes: int) -> tuple[Batch, Any]:

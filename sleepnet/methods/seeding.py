@@ -63,6 +63,8 @@ class Seeding(base.Method):
             raise UsageError(f"a night is of one day: task.arguments.order={task.order!r} and replay={task.replay} must be 'given' or 'shuffled', and 0")
         if "G" not in config.model.pattern:
             raise UsageError(f"model.pattern={config.model.pattern!r} has no fast weights that a night could carry away: add a G")
+        if config.model.sleep.after_predicting:
+            raise UsageError("model.sleep.after_predicting=True: a model that dreams sleeps over what it was told alone; set it to False")
         if config.model.sleep.predict_passes != 1:
             raise UsageError(f"model.sleep.predict_passes={config.model.sleep.predict_passes}: a model that dreams reads word by word, in one pass; set it to 1")
         if config.adapters.kind != "newest_expert":

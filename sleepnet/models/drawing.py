@@ -41,6 +41,8 @@ def _loop(config: ModelConfig) -> str:
         return "once, asleep and awake"
     hidden = {"hidden": "h as it is", "reinject": "gain · h / rms(h) + embedding", "normed": "h behind the final norm"}[sleep.carry]
     state = "S starts over at every pass" if sleep.reset_fast_weights else "S read from pass to pass, written onto the first" if sleep.rewrite else "S from pass to pass"
+    if sleep.after_predicting:
+        return f"N = {sleep.passes} over every window, of which the first predicts: {hidden}, {state}"
     rounds = f"N = {sleep.passes} asleep, {'once' if sleep.predict_passes == 1 else f'{sleep.predict_passes} times'} where it predicts"
     return f"{rounds}: {hidden}, {state if sleep.passes > 1 else 'S from the window before'}"
 

@@ -104,9 +104,16 @@ def _windows(config: ModelConfig, predicts: Sequence[bool], seq_len: int, passes
         if labelled and not thought and config.memory_blocks.count:
             thought = block_tokens(config)
             found.append((thought, False, config.memory_blocks.passes, kept_entries(config, i)))
-        rounds = config.sleep.predict_passes if labelled else passes
+        slept = not labelled or config.sleep.after_predicting and i < windows - 1
+        rounds = passes if slept else config.sleep.predict_passes
         found.append((min(config.window, seq_len - i * config.window), bool(labelled), rounds, kept_entries(config, i) + thought))
     return found
+
+
+def _twice(config: ModelConfig, tokens: int, labelled: bool, rounds: int, kept: int) -> int:
+    """FLOPs of the blocks behind the loop where a window that predicts is slept over as well: the first pass goes through them, and the last."""
+    again = labelled and config.sleep.after_predicting and rounds > 1
+    return pass_flops(config, tokens, context=kept + tokens, blocks=(config.loop[1], len(config.pattern))) if again else 0
 
 
 def block_tokens(config: ModelConfig) -> int:
@@ -120,7 +127,7 @@ def think_flops(config: ModelConfig, windows: int) -> int:
 
 
 def forward_flops(config: ModelConfig, predicts: Sequence[bool], seq_len: int, passes: int | None = None) -> int:
-    """FLOPs of `Hybrid.forward` (Algorithm 1): N passes over a window that sleeps, `predict_passes` and the head where it predicts.
+    """FLOPs of `Hybrid.forward` (Algorithm 1): N passes over a window that sleeps, `predict_passes` and the head where it predicts, or N there, too, with `after_predicting`.
 
     Args:
       config: the model; `vocab_size` and `window` known.
@@ -136,6 +143,7 @@ def forward_flops(config: ModelConfig, predicts: Sequence[bool], seq_len: int, p
     for tokens, labelled, rounds, kept in _windows(config, predicts, seq_len, passes):
         total += _window_flops(config, tokens, rounds, kept)
         total += head_flops(config, tokens) if labelled else 0
+        total += _twice(config, tokens, labelled, rounds, kept)
     return total
 
 
@@ -155,9 +163,11 @@ def _learnt(config: ModelConfig, windows: Sequence[tuple[int, bool, int, int]]) 
     """`train_flops` of windows as `_windows` tells them."""
     total = 0
     for tokens, labelled, rounds, kept in windows:
-        outside = _window_flops(config, tokens, 0, kept) + (head_flops(config, tokens) if labelled else 0)
-        total += _window_flops(config, tokens, 0, kept) if config.recomputed == "chunk" else 0
-        total += 3 * outside + _loop_rounds(config, rounds) * _looped_flops(config, tokens, rounds, kept)
+        stack = _window_flops(config, tokens, 0, kept) + _twice(config, tokens, labelled, rounds, kept)
+        outside = stack + (head_flops(config, tokens) if labelled else 0)
+        total += stack if config.recomputed == "chunk" else 0
+        opens = labelled and config.sleep.after_predicting
+        total += 3 * outside + _loop_rounds(config, rounds, opens) * _looped_flops(config, tokens, rounds, kept)
     return total
 
 
@@ -172,15 +182,15 @@ def readouts_train_flops(config: ModelConfig, context: int, readouts: int, lengt
     return _learnt(config, before) + 3 * (pass_flops(config, asked, context=context + block_tokens(config) + asked) + head_flops(config, asked))
 
 
-def _loop_rounds(config: ModelConfig, passes: int) -> int:
+def _loop_rounds(config: ModelConfig, passes: int, opens: bool = False) -> int:
     """Forward and backward of `passes` passes, in units of one forward pass.
 
     full: N + 2N. last: N + 2k, no gradient enters the passes before. implicit: N, one more to linearise, and 2 for each of
     N pulls through it. `remat` repeats every pass, or every pull, that a gradient goes through (`named` all of it but the walk over the rule's
-    chunks, which is counted nevertheless); `remat=chunk` repeats all N.
+    chunks, which is counted nevertheless); `remat=chunk` repeats all N. Where the first pass `opens`, what it says has a gradient in any case.
     """
     sleep = config.sleep
-    pulled = min(sleep.gradient_passes, passes) if sleep.gradient == "last" else passes
+    pulled = min(sleep.gradient_passes + opens, passes) if sleep.gradient == "last" else passes
     linearise = sleep.gradient == "implicit" and passes > 1
     again = {"none": 0, "pass": pulled, "named": pulled, "chunk": passes}[config.recomputed]
     return passes + linearise + 2 * pulled + again

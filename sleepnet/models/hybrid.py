@@ -26,6 +26,8 @@ class Hybrid(BlockReader):
     ) -> jax.Array:
         """Algorithm 1: reads the windows in turn, sleeping over those without labels; memory blocks, where there are, before the first with labels.
 
+        With `config.sleep.after_predicting` windows with labels are slept over as well, but for the last of all, behind which nothing is read.
+
         Args:
           tokens: [B, T] int32 from 0 to V − 1; padding is `config.pad_id`. A sequence with others is refused or, under `jit`, where they can't be seen, has NaN logits.
           loss_mask: [B, T] bool, concrete; True where something is predicted. Not needed where `predicts` is given.
@@ -109,6 +111,9 @@ class Hybrid(BlockReader):
         valid = None if valid is None else self._valid(tokens, valid)
         passes = self.config.sleep.passes if passes is None else passes
         size, start, told, used = self.config.window, 0, [], []
+        after = self.config.sleep.after_predicting
+        if after and not (halt is None or isinstance(halt, float) and halt == 0.0):
+            raise ValueError("halt: a model with sleep.after_predicting sleeps N passes behind what it predicts; leave halt out")
         kept = self._begin(batch_size)
         blocks = self.config.memory_blocks.count if blocks is None else blocks
         while start < length:
@@ -116,10 +121,12 @@ class Hybrid(BlockReader):
             if predicting and blocks:
                 kept, blocks = self._think(blocks, *kept), 0
             # a cache that grows has no fixed shape to scan over, and a gradient through a scan over predictions would stack all that it keeps
-            alone = self.config.full_cache or predicting and isinstance(passes, int)
+            alone = self.config.full_cache or predicting and not after and isinstance(passes, int)
             run = 1 if alone else _alike(predicts[start // size:], length - start, size)
+            slept = predicting and after and start + size < length
+            run -= slept and run > 1 and start + run * size >= length  # the last window of all is read once
             chunk, seen = (None if given is None else given[:, start:start + run * size] for given in (tokens, valid))
-            count, ends = (self.config.sleep.predict_passes, None) if predicting else (passes, halt)
+            count, ends = (passes if slept else self.config.sleep.predict_passes, None) if predicting else (passes, halt)
             hidden, kept, more = self._read_run(chunk, seen, kept, run, count, predicting, ends, each and not predicting)
             told.append(give(chunk, hidden))
             used += [] if predicting else [more]
@@ -229,7 +236,7 @@ class Hybrid(BlockReader):
     def sleep(self, state: State, passes: int | jax.Array | None = None, *, halt: float | jax.Array | None = 0.0) -> State:
         """Ends the window: N passes fold its tokens into the fast weights, the rest is cleared.
 
-        One pass keeps what `wake` has already written, so a window that predicted ends with `passes=1`.
+        One pass keeps what `wake` has already written, so a window that predicted ends with `passes=1`, or with N where `config.sleep.after_predicting`.
 
         Args:
           state: any state; a window that is not full sleeps over what it has.

@@ -94,21 +94,23 @@ class WindowReader(nnx.Module):
         """Reads one window, `embed()` [B, T, D], `passes` times; `causal` where it predicts; with `seats` its tokens do not stand one behind the other.
 
         A pass that began with the S of the pass before would have read the whole window, the answers included: where
-        something is predicted, every pass begins with the window's first S.
+        something is predicted, every pass begins with the window's first S. With `after_predicting` what is predicted is of the first pass, which has
+        read nothing else, and the others go on as asleep.
 
-        Returns hidden [B, T, D] of the last pass, S, the KV entries that outlive the window, which ends `newest` tokens in (None: T), its tails where
+        Returns hidden [B, T, D] of the last pass (of the first, with `after_predicting` where the window predicts), S, the KV entries that outlive the window, which ends `newest` tokens in (None: T), its tails where
         they are kept, and the passes of each sequence, which `halt` may end early; with `each` instead of the last the hidden of every pass of the
         loop, [N, B, T, D].
         """
         config = self.config
-        rules = dataclasses.replace(config.sleep, reset_fast_weights=True) if causal else config.sleep
+        opens = causal and config.sleep.after_predicting
+        rules = dataclasses.replace(config.sleep, reset_fast_weights=True) if causal and not opens else config.sleep
         rules = dataclasses.replace(rules, remat=config.recomputed == "pass")
         graph, params = nnx.split(self, nnx.Param)
         start, stop = config.loop
         keeps = config.sleep.eviction != "hard"  # else no entry outlives the window, and none is carried through the loop
         blank = KvCache.empty(*valid.shape, len(survivors.keys), *config.entry_shape, jnp.dtype(config.dtype))
         cache = survivors.append(blank)
-        onto = fast_weights.layers if config.sleep.rewrite and not causal and not (isinstance(passes, int) and passes == 1) else ()
+        onto = fast_weights.layers if config.sleep.rewrite and (opens or not causal) and not (isinstance(passes, int) and passes == 1) else ()
         context = (valid, cache.keys, cache.values, jnp.concatenate([survivors.valid, valid], axis=1), tails, onto)
 
         def span(first, last, looped=False):
@@ -139,10 +141,12 @@ class WindowReader(nnx.Module):
         if halt is not None and not (isinstance(halt, float) and halt == 0.0):
             hidden, fast_weights, entries, used = sleeping.run_until(*loop, most=passes, tolerance=halt, config=rules)
         else:
-            hidden, fast_weights, entries, *used = sleeping.run_passes(*loop, passes=passes, config=rules, each=each)
-            used = used[0] if each else jnp.full((valid.shape[0],), passes, jnp.int32)
+            hidden, fast_weights, entries, *more = sleeping.run_passes(*loop, passes=passes, config=rules, each=each, opening=opens)
+            used = more[0] if each else jnp.full((valid.shape[0],), passes, jnp.int32)
         context = after(context, entries)
+        opened = span(stop, len(config.pattern))((params, context), more[-1], fast_weights)[0] if opens else None
         hidden, fast_weights, entries = span(stop, len(config.pattern))((params, context), hidden, fast_weights)
+        hidden = opened if opens else hidden
         cache = KvCache(*after(context, entries)[1:4])
         return hidden, self._turn(fast_weights, config.loop), self._evict(cache, valid.shape[1] if newest is None else newest), tuple(ends), used
 

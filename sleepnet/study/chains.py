@@ -152,6 +152,8 @@ def _task(config: TaskConfig, known: dict[str, Task]) -> Task:
     key = json.dumps([config.name, config.arguments], sort_keys=True)
     if key not in known:
         known[key] = tasks.get(config.name, **config.arguments)
+    if not isinstance(known[key], Task):
+        raise UsageError(f"task.name={config.name!r} has no answers, which a study's report is of: train its arms one by one and compare them with python -m sleepnet.eval --workdir=… --beside=…")
     return known[key]
 
 

@@ -8,6 +8,8 @@ from sleepnet import cli, config_files, paths, seeds
 from sleepnet.errors import UsageError
 from sleepnet.tasks import exported
 from sleepnet.tasks.base import Task
+from sleepnet.tasks.source import Source
+from sleepnet.tasks.text import tokenize
 from sleepnet.tasks.machinery.arguments import choice, whole
 from sleepnet.tasks.machinery.splits import SPLITS
 from sleepnet.tasks.machinery import steps
@@ -21,11 +23,13 @@ _EXAMPLES = """examples:
   python -m sleepnet.tasks check rule110 -n 20000 --arguments steps=1,8
   python -m sleepnet.tasks stats depo --arguments nodes=10 hops=4
   python -m sleepnet.tasks export depo --format array_record --split train -n 100000 --out data/depo --arguments nodes=10
+  python -m sleepnet.tasks tokenize --from notes/ book.txt pages.jsonl --field body --out data/mine
+  python -m sleepnet.tasks describe text --arguments tokens=data/mine window=256
 
 An example is a pure function of (task and its arguments, seed, split, index). Splits: train, validation, test; no two share an
 instance, but of what is to be known by heart all do. `describe` shows every argument with its value. `check` compares fresh examples with a solver that reads the tokens
 alone. In Python, `sleepnet.tasks.exported.load(FOLDER)` reads an export back, bit for bit; `python -m sleepnet.train … --config.task.folder=FOLDER`
-trains from one of the training split.
+trains from one of the training split. Text is a source without answers: it is tokenised once, and described and counted as the others are.
 
 exit status: 0; 1 where `check` finds something wrong; 2 for a request that can't be met, told in one line."""
 
@@ -45,19 +49,19 @@ def _arguments(pairs: list[str]) -> dict[str, Any]:
     return {key: config_files.value(value) for key, value in (pair.split("=", 1) for pair in pairs)}
 
 
-def _describe(task: Task, options: argparse.Namespace) -> int:
+def _describe(task: Source, options: argparse.Namespace) -> int:
     print(task.describe())
     return 0
 
 
-def _sample(task: Task, options: argparse.Namespace) -> int:
+def _sample(task: Source, options: argparse.Namespace) -> int:
     for index in range(options.start, options.start + options.n):
         example = task.example(options.seed, options.split, index)
-        print(f"example {index} of seed {options.seed}, split {options.split}:", task.mark(example), *filter(None, [steps.mark(task, example)]), "", sep="\n")
+        print(f"example {index} of seed {options.seed}, split {options.split}:", task.mark(example), *filter(None, [isinstance(task, Task) and steps.mark(task, example)]), "", sep="\n")
     return 0
 
 
-def _check(task: Task, options: argparse.Namespace) -> int:
+def _check(task: Source, options: argparse.Namespace) -> int:
     from sleepnet.tasks.machinery.check import Fault, check
     from sleepnet.tasks.machinery.screen import bar
 
@@ -83,21 +87,26 @@ def _marked(task: Task, example: Mapping[str, Any]) -> str:
         return "\n".join(f"{name}: {value.tolist()}" for name, value in rows.items())
 
 
-def _stats(task: Task, options: argparse.Namespace) -> int:
+def _stats(task: Source, options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from sleepnet.tasks.machinery import stats
     from sleepnet.tasks.machinery.screen import bar
 
+    if not isinstance(task, Task):
+        print("\n".join(stats.lines(task, count=options.n, seed=options.seed)))
+        return 0
     with bar("examples", options.n * len(stats.SPLITS)) as step:
         found = stats.collect(task, count=options.n, seed=options.seed, progress=step)
     stats.show(task, found, count=options.n, seed=options.seed, console=Console(highlight=False))
     return 0
 
 
-def _export(task: Task, options: argparse.Namespace) -> int:
+def _export(task: Source, options: argparse.Namespace) -> int:
     from sleepnet.tasks.machinery.screen import bar
 
+    if not isinstance(task, Task):
+        raise UsageError(f"task {task.name} is exported as it is: tokenize writes a token file, of which every example is read")
     with bar("examples", options.n) as step:
         folder = exported.write(
             task, paths.plain(options.out, "out"), format=options.format, split=options.split, count=options.n, seed=options.seed, progress=step
@@ -130,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m sleepnet.tasks", description=text, **style)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="one line per task", **style)
+    tokenize.add(commands.add_parser("tokenize", help=tokenize.TEXT, description=tokenize.TEXT, **style))
     for command, (_, text, flags) in COMMANDS.items():
         sub = commands.add_parser(command, help=text, description=text, **style)
         sub.add_argument("name", help="a task, as `list` shows it")
@@ -149,6 +159,8 @@ def _run(argv: list[str] | None) -> int:
         for name in names():
             print(f"{name:14} {cli.docstring(task_class(name)).partition(chr(10))[0]}")
         return 0
+    if options.command == "tokenize":
+        return tokenize.run(options)
     for key, least in (("n", 1), ("start", 0)):
         if hasattr(options, key):
             whole("-n" if key == "n" else f"--{key}", getattr(options, key), least)

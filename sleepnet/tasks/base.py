@@ -1,80 +1,51 @@
-"""What every task offers: the contract between a benchmark and whoever trains or grades on it.
+"""What every benchmark offers beside what training needs of any source: answers that are graded, a solver, what guessing scores.
 
 Dimension letters: T tokens of an example, L tokens of a window, A answer groups, B examples of a batch.
 """
 import abc
 import dataclasses
-import hashlib
-import json
 import textwrap
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
-from sleepnet import seeds
 from sleepnet.errors import UsageError
 from sleepnet.tasks.machinery import steps
-from sleepnet.tasks.machinery.arguments import choice, require, whole
+from sleepnet.tasks.machinery.arguments import whole
 from sleepnet.tasks.machinery.splits import SPLITS
+from sleepnet.tasks.source import PAD, WIDTH, Source
 
-PAD = 0  # in every task's vocabulary: no content, no state write, no label
-FIELDS = {"tokens": np.int32, "targets": np.int32, "loss_mask": np.bool_, "answer": np.int32}  # of an example, each [T]
-_WIDTH = 110  # characters of a line for readers
+__all__ = ["FIELDS", "PAD", "Source", "Task"]
+
+FIELDS = {**Source.fields, "answer": np.int32}  # of an example, each [T]
 _BY_HEART = "To be known by heart: train, validation and test ask about the same instances. Nothing is held out, and accuracy is recall."
 _LEGEND = "reading → what must be predicted there; * marks what is graded; PAD×n is n paddings"
 _SURELY_ENOUGH = 10_000  # instances: a bucket of 1/64 of them is empty with probability 1e-68
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Task(abc.ABC):
+class Task(Source):
     """A benchmark: a pure function from (seed, split, index) to an example.
 
-    The dataclass fields of a subclass are the task's arguments. An example is a mapping:
-      tokens      int32 [T]  what the model reads
-      targets     int32 [T]  what it must predict *at* each position (nothing is shifted by the trainer)
-      loss_mask   bool [T]   where there is a loss
+    The dataclass fields of a subclass are the task's arguments. An example has what that of a `Source` has, and
       answer      int32 [T]  the answer group a graded position belongs to, else -1. Accuracy per label counts graded
                              positions, exact accuracy counts groups whose positions are all right
       difficulty  {axis: int32 [A]} what each answer group is graded by; -1 for a group this example does not have
-    A batch has a leading axis B on all of these, and equals the examples stacked, bit for bit.
+    Token 0 is PAD.
     Splits ("train", "validation", "test") share no instance, whatever the seeds; of what is to be known `by_heart` all have every one.
 
     Attributes:
-      name: what `sleepnet.tasks.get` calls it.
-      version: raised whenever the same arguments give other examples.
       difficulty_axes: names of the difficulties.
       axis_words: {axis: what it is, in words for a picture}.
-      vocab_size: number of tokens; token 0 is PAD.
-      seq_len: T.
-      window: L; windows are cut from position 0, the last may be shorter.
-      predicts: one bool per window: True where it holds labels, False where it sleeps.
       answers: A.
-      reorders: arguments that change nothing but which of the same examples comes when, and how often, in training: each example is one that
-        every other value gives too, and validation and test stay as they are. Arms of a study may differ in them.
-      added: arguments that came after the first release, with what was so before: at that value `spec` leaves them out, so hashes stay.
     """
 
-    name: ClassVar[str]
-    version: ClassVar[int]
     difficulty_axes: ClassVar[tuple[str, ...]]
     axis_words: ClassVar[Mapping[str, str]]
-    pad: ClassVar[int] = PAD
-    reorders: ClassVar[tuple[str, ...]] = ()
-    added: ClassVar[Mapping[str, Any]] = {}
+    fields: ClassVar[Mapping[str, type]] = FIELDS
 
-    vocab_size: int = dataclasses.field(init=False, repr=False, compare=False)
-    seq_len: int = dataclasses.field(init=False, repr=False, compare=False)
-    predicts: tuple[bool, ...] = dataclasses.field(init=False, repr=False, compare=False)
     answers: int = dataclasses.field(init=False, repr=False, compare=False)
-
-    @abc.abstractmethod
-    def example(self, seed: int, split: str, index: int) -> dict[str, Any]:
-        """Returns one example, by the plain path that is written to be read."""
-
-    @abc.abstractmethod
-    def batch_at(self, seed: int, split: str, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
-        """Returns the examples at these indices, stacked, by the vectorised path."""
 
     @abc.abstractmethod
     def solve(self, tokens: np.ndarray) -> np.ndarray:
@@ -121,15 +92,6 @@ class Task(abc.ABC):
             raise UsageError(f"task {self.title} has at most {self.most_steps} steps to tell, not {most}: fewer passes will do (model.sleep.passes, train.random_passes)")
         return most
 
-    @property
-    def follows_passes(self) -> bool:
-        """Whether what is asked hangs on the passes of the sleep: then `at` says what, for each N."""
-        return False
-
-    def at(self, passes: int) -> "Task":
-        """Returns the task that a model with N passes is asked: itself, unless it `follows_passes`. The examples are the same but for targets and difficulty."""
-        return self
-
     def baselines(self) -> dict[str, Any]:
         """Returns what guessing scores on the test split.
 
@@ -143,22 +105,8 @@ class Task(abc.ABC):
         """What `baselines` returns: a cached property, since some take a second to work out."""
 
     @abc.abstractmethod
-    def token(self, number: int) -> str:
-        """Returns a token as a reader would write it."""
-
-    @abc.abstractmethod
-    def explain(self) -> str:
-        """Returns in words what the task asks and how an example is laid out."""
-
-    @abc.abstractmethod
     def narrate(self, example: Mapping[str, Any]) -> str:
         """Returns in words what one example says and what its right answers are."""
-
-    def batch(self, seed: int, split: str, start: int, size: int) -> dict[str, Any]:
-        """Returns examples start … start + size - 1, stacked."""
-        whole("start", start, 0)
-        whole("size", size, 1)
-        return self.batch_at(seed, split, np.arange(start, start + size))
 
     @property
     def by_heart(self) -> bool:
@@ -197,25 +145,13 @@ class Task(abc.ABC):
 
     def describe(self) -> str:
         """Returns the task in words: what it asks, its sizes and baselines, and its first test example, marked and explained."""
-        sleeping = sum(not p for p in self.predicts)
-        sizes = (
-            f"T = {self.seq_len} tokens in {len(self.predicts)} windows of L = {self.window}: {sleeping} sleep, "
-            f"{len(self.predicts) - sleeping} predict. Vocabulary {self.vocab_size}; answers per example {self.answers}; graded by "
-            f"{' and '.join(self.difficulty_axes)}."
-        )
-        parts = [
-            f"{self.name}, version {self.version}, spec {self.spec_hash[:12]}",
-            "  " + ", ".join(f"{k}={v!r}" for k, v in self.arguments.items()),
-            "",
-            textwrap.fill(self.explain(), _WIDTH),
-            textwrap.fill(sizes, _WIDTH),
-            "",
-            *([textwrap.fill(_BY_HEART, _WIDTH), ""] if self.by_heart else []),
-            "What guessing scores on the test split (per label, exact):",
-        ]
+        parts = [*self._head(), *([textwrap.fill(_BY_HEART, WIDTH), ""] if self.by_heart else []), "What guessing scores on the test split (per label, exact):"]
         parts += [f"  {name:12} {b['label']:.4f}  {b['exact']:.4f}  {b['meaning']}" for name, b in self.baselines().items()]
         parts += ["", "Example 0 of seed 0, split test:", self.mark(self.example(0, "test", 0))]
         return "\n".join(parts + ([told] if (told := steps.mark(self, self.example(0, "test", 0))) else ["It has no steps of a computation that passes could be taught by."]))
+
+    def _sizes(self) -> str:
+        return f"{super()._sizes()}; answers per example {self.answers}; graded by {' and '.join(self.difficulty_axes)}."
 
     def mark(self, example: Mapping[str, Any]) -> str:
         """Returns an example window by window, with its labels beside the tokens they belong to, and then in words."""
@@ -232,53 +168,11 @@ class Task(abc.ABC):
                     words.pop()
                 words.append(f"PAD×{pads}" if pads > 1 else word)
             head = f"window {w + 1}, {'predicts' if predicts else 'sleeps'}: "
-            lines.append(textwrap.fill(head + " ".join(words), _WIDTH, subsequent_indent="    ", break_long_words=False))
+            lines.append(textwrap.fill(head + " ".join(words), WIDTH, subsequent_indent="    ", break_long_words=False))
         return "\n".join([*lines, self.narrate(example)])
-
-    @property
-    def title(self) -> str:
-        """The task in a line: its name, the arguments that are not at their defaults, and whether difficulty rises in training; the window is the model's too."""
-        given = [(field.name, getattr(self, field.name)) for field in dataclasses.fields(self) if field.init and getattr(self, field.name) != field.default]
-        told = ", ".join(f"{key}={value}" for key, value in given if key != "window" and not key.endswith("_rise"))
-        return f"{self.name}({told})" + ", by a curriculum" * any(key.endswith("_rise") for key, _ in given)
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """Every argument with its value, defaults resolved, as plain JSON values."""
-        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
-
-    def spec(self) -> dict[str, Any]:
-        """Returns what determines every example of the task."""
-        told = {key: value for key, value in self.arguments.items() if key not in self.added or value != self.added[key]}
-        return {"name": self.name, "version": self.version, "arguments": told}
-
-    @property
-    def spec_hash(self) -> str:
-        """sha256, in hex, of `spec()` as canonical JSON: saved with a checkpoint, so that other data is refused on resuming."""
-        canonical = json.dumps(self.spec(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
-
-    def _set(self, **values: Any) -> None:
-        """Fills fields while a frozen instance is being made."""
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
 
     def _check_splits(self, instances: int) -> None:
         """Raises UsageError where so few instances exist that a split has none."""
         if instances < _SURELY_ENOUGH:
             for split in SPLITS:
                 self.batch_at(0, split, [0])
-
-    @staticmethod
-    def _key(seed: int, split: str) -> tuple[int, int]:
-        """Returns the generator's key, (seed, split number)."""
-        choice("split", split, tuple(SPLITS))
-        return seeds.check("seed", seed), SPLITS[split]
-
-    @staticmethod
-    def _indices(indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Returns indices as uint64 [B]."""
-        array = np.asarray(indices)
-        require(array.ndim == 1 and array.size > 0 and array.min() >= 0, "indices must be a row of numbers of at least 0")
-        return array.astype(np.uint64)

@@ -5,20 +5,20 @@ from typing import Any
 from sleepnet import scalars
 from sleepnet.errors import UsageError, nearest
 from sleepnet.registry import Registry
-from sleepnet.tasks.base import Task
+from sleepnet.tasks.source import Source
 
-_TASKS: Registry[type[Task]] = Registry("task", __package__, __file__)
+_TASKS: Registry[type[Source]] = Registry("task", __package__, __file__)
 register, names = _TASKS.register, _TASKS.names
 
 
-def task_class(name: str) -> type[Task]:
+def task_class(name: str) -> type[Source]:
     """Returns a task's class; raises UsageError for an unknown name."""
     if name not in names():
         raise UsageError(f"unknown task {name!r}{nearest(str(name), names())}")
     return _TASKS.all[name]
 
 
-def get(name: str, **arguments: Any) -> Task:
+def get(name: str, **arguments: Any) -> Source:
     """Returns the task `name` with these arguments (lists and tuples are the same, and so are numpy's numbers and Python's).
 
     Raises:

@@ -12,7 +12,7 @@ from flax import nnx
 from sleepnet import checkpoint, data, sharding
 from sleepnet.config import RunConfig
 from sleepnet.start import Start
-from sleepnet.tasks.base import Task
+from sleepnet.tasks.source import Source
 from sleepnet.train.step import Learning, TrainState, draw
 
 
@@ -40,7 +40,7 @@ class Leg:
 
     config: RunConfig
     workdir: Path
-    task: Task
+    task: Source
     learning: Learning
     begin: Start
     frozen: Any

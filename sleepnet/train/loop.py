@@ -10,8 +10,10 @@ import numpy as np
 from sleepnet import build, checkpoint, costs, data, lineage, lock, mesh as meshes, origin, paths, sharding, start as starts, step_folders
 from sleepnet.config import RunConfig
 from sleepnet.errors import UsageError
+from sleepnet.eval import text
 from sleepnet.eval.runner import evaluate
 from sleepnet.files import read_json, write_json
+from sleepnet.tasks.base import Task
 from sleepnet.train import compiled, hosts, preempt
 from sleepnet.train.leg import Leg
 from sleepnet.train.metrics import Metrics, Seconds
@@ -226,14 +228,18 @@ def _summary(leg: Leg, pending: list[dict[str, Any]], step: int, spent: int) -> 
 
 
 def _validate(leg: Leg, state: TrainState, step: int, spent: int) -> dict[str, Any]:
-    """Exact accuracy on the validation split with the run's own N, whole and by the task's first axis."""
+    """Exact accuracy on the validation split with the run's own N, whole and by the task's first axis; of a source without answers, the loss."""
     config, settings, task = leg.config, leg.config.train, leg.learning.method.examined(leg.task)
+    size = min(settings.eval_examples, config.eval.batch_size)
+    if not isinstance(task, Task):
+        nats = text.loss(leg.model(state), task, passes=config.model.sleep.passes, examples=settings.eval_examples, batch_size=size, split="validation")
+        return {"loss": nats, "tokens": step * settings.batch_size * task.seq_len, "flops": spent}
     rows = evaluate(
         leg.model(state),
         task,
         passes=(config.model.sleep.passes,),
         examples=settings.eval_examples,
-        batch_size=min(settings.eval_examples, config.eval.batch_size),
+        batch_size=size,
         split="validation",
     )
     values = {"exact_accuracy": rows[0]["exact_accuracy"], "label_accuracy": rows[0]["label_accuracy"]}

@@ -100,6 +100,7 @@ class Metrics:
 
     def _show(self, step: int, split: str, values: dict[str, Any], rate: float) -> None:
         line = f"step {step}/{self.steps}  {split:10s}" + (f" exact {values['exact_accuracy']:.3f}" if "exact_accuracy" in values else "")
+        line += f" loss {values['loss']:.4f}" if split != "train" and "loss" in values else ""
         if split == "train":
             line += f"  loss {values['loss']:.4f}  waits for input {values['input_share']:.0%}"
             tokens = values["tokens"] / step * rate

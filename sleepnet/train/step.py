@@ -13,9 +13,11 @@ from flax import nnx
 
 from sleepnet import adapters, build, methods, optim
 from sleepnet.config import AdaptersConfig, RunConfig
+from sleepnet.errors import UsageError
 from sleepnet.mesh import BATCH, constrain, over_data
 from sleepnet.methods.base import Batch, Method, Problem
 from sleepnet.tasks.base import Task
+from sleepnet.tasks.source import Source
 
 
 REFERENCES = "references"  # where the frozen tree of a step has what its method names; all else there is the adapters'
@@ -85,9 +87,14 @@ class Learning:
         return dataclasses.replace(self.problem, references=frozen[REFERENCES]) if REFERENCES in frozen else self.problem
 
 
-def learning_of(config: RunConfig, task: Task) -> Learning:
+def learning_of(config: RunConfig, task: Source) -> Learning:
     """How the run computes its steps; raises UsageError where its method can't train it."""
     method = methods.of(config)
+    if not isinstance(task, Task):
+        if not method.any_source:
+            raise UsageError(f"method.name={config.method.name!r} learns toward answers, of which task {task.name} has none: set it to 'answers', which predicts what comes next")
+        if config.train.keep_best:
+            raise UsageError(f"train.keep_best={config.train.keep_best!r} ranks by answers, of which task {task.name} has none: leave it empty")
     method.check(config, task)
     graph = nnx.split(nnx.eval_shape(lambda: build.model_of(config, task)), nnx.Param)[0]
     every = method.every(config, task)

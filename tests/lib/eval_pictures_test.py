@@ -12,6 +12,8 @@ from sleepnet import tasks
 from sleepnet.config import ModelConfig
 from sleepnet.eval import bins, heat, plots, report, runner
 from sleepnet.eval.intervals import wilson
+from sleepnet.tasks.base import Task
+from sleepnet.tasks.registry import task_class
 
 # every axis of every task with more than one value in the test, some with many
 TASKS = {
@@ -48,7 +50,7 @@ def everything():
 
 
 def test_every_task_is_here_and_has_words_for_its_axes():
-    assert set(TASKS) == set(tasks.names())
+    assert set(TASKS) == {name for name in tasks.names() if issubclass(task_class(name), Task)}
     for name in TASKS:
         cls = type(tasks.get(name, **TASKS[name]))
         assert tuple(cls.axis_words) == cls.difficulty_axes and all(0 < len(words) < 50 for words in cls.axis_words.values())

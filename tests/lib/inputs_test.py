@@ -11,6 +11,7 @@ from sleepnet import data, seeds, tasks
 from sleepnet.config import ModelConfig, SleepConfig
 from sleepnet.errors import UsageError
 from sleepnet.models.hybrid import Hybrid
+from sleepnet.tasks.base import FIELDS
 
 V, L = 6, 4
 
@@ -111,9 +112,9 @@ def test_one_that_is_not_seen_makes_nan_of_what_comes_after_and_of_no_other_sequ
 
 @pytest.mark.parametrize("key, token", [("tokens", -1), ("tokens", V), ("targets", -1), ("targets", V)])
 def test_training_data_with_one_are_refused_by_their_batch(key, token):
-    batch = {name: np.zeros((3, 4), np.int32) for name in data.KEYS}
+    batch = {name: np.zeros((3, 4), np.int32) for name in FIELDS}
     batch[key][2, 1] = token
-    task = types.SimpleNamespace(name="mine", vocab_size=V, follows_passes=False, batch_at=lambda seed, split, indices: batch)
+    task = types.SimpleNamespace(name="mine", fields=FIELDS, vocab_size=V, follows_passes=False, batch_at=lambda seed, split, indices: batch)
     source = data.BatchSource(task, seed=5, batch_size=3, steps=9)
     with pytest.raises(UsageError, match=f"batch 7 of seed 5: {key} hold {token}, the task's vocabulary is 0 … {V - 1}; .*tasks check mine"):
         source[7]

@@ -31,9 +31,10 @@ MAY = {
     "sleepnet.cli": ("sleepnet.config_files", "sleepnet.errors", "sleepnet.files", "sleepnet.signals", "sleepnet.trust"),
     "sleepnet.sleep": ("sleepnet.config", "sleepnet.mesh", "sleepnet.state"),
     "sleepnet.optim": ("sleepnet.config",),
-    "sleepnet.tasks": ("sleepnet.cli", "sleepnet.config_files", "sleepnet.errors", "sleepnet.files", "sleepnet.lock", "sleepnet.paths", "sleepnet.registry", "sleepnet.scalars", "sleepnet.seeds"),
+    "sleepnet.tasks": ("sleepnet.cli", "sleepnet.config_files", "sleepnet.errors", "sleepnet.files", "sleepnet.lock", "sleepnet.paths", "sleepnet.registry", "sleepnet.scalars", "sleepnet.seeds", "sleepnet.tokenizers"),
+    "sleepnet.tokenizers": ("sleepnet.errors", "sleepnet.paths"),
     "sleepnet.config_files": ("sleepnet.errors",),
-    "sleepnet.hf": ("sleepnet.cli", "sleepnet.config", "sleepnet.decode", "sleepnet.errors", "sleepnet.files", MODELS, "sleepnet.paths", "sleepnet.registry", "sleepnet.seeds", "sleepnet.sharding"),
+    "sleepnet.hf": ("sleepnet.cli", "sleepnet.config", "sleepnet.decode", "sleepnet.errors", "sleepnet.files", MODELS, "sleepnet.paths", "sleepnet.registry", "sleepnet.seeds", "sleepnet.sharding", "sleepnet.tokenizers"),
     "sleepnet.decode": ("sleepnet.errors", "sleepnet.mesh", MODELS, "sleepnet.state"),
     "sleepnet.data": ("sleepnet.errors", "sleepnet.tasks"),
     "sleepnet.mesh": ("sleepnet.config", "sleepnet.errors"),
@@ -165,8 +166,8 @@ def test_no_two_files_import_each_other():
 
 
 def test_a_task_is_one_file_or_one_folder():
-    """The contract, the registry and exports beside them; everything else that tasks share is in one place."""
-    shared = {"__init__", "__main__", "base", "registry", "exported", "machinery"}
+    """The contract, of any source and of benchmarks, the registry and exports beside them; everything else that tasks share is in one place."""
+    shared = {"__init__", "__main__", "source", "base", "registry", "exported", "machinery"}
     entries = {path.stem for path in (ROOT / "sleepnet/tasks").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert entries - shared == set(tasks.names())
 

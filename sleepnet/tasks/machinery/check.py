@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from sleepnet.errors import UsageError
 from sleepnet.tasks.base import FIELDS, PAD, Task
 from sleepnet.tasks.machinery import steps
 from sleepnet.tasks.machinery.screen import Step
@@ -49,6 +50,8 @@ def check(task: Task, *, count: int, splits: Iterable[str] = tuple(SPLITS), seed
       Fault: the first thing that is wrong.
     """
     report, splits, met, everywhere = Report(), tuple(splits), {}, {}
+    if not isinstance(task, Task):
+        raise UsageError(f"task {task.name} has no solver to be checked against: stats counts what stands there")
     for split in SPLITS:
         for start in range(0, count, _BATCH):
             size = min(_BATCH, count - start)

@@ -9,8 +9,8 @@ Step = Callable[[int], None]  # called with how many more are done
 
 
 @contextlib.contextmanager
-def bar(text: str, total: int) -> Iterator[Step]:
-    """A progress bar on stderr with the time left, gone when it is done; on a terminal only."""
+def bar(text: str, total: int | None) -> Iterator[Step]:
+    """A progress bar on stderr with the time left (None: nobody knows how many), gone when it is done; on a terminal only."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn()
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from sleepnet.tasks.base import PAD, Task
 from sleepnet.tasks.machinery.screen import Step
+from sleepnet.tasks.source import Source
 
 SPLITS = ("train", "test")  # validation has the law of test
 _BATCH = 256
@@ -48,6 +49,21 @@ def collect(task: Task, *, count: int, seed: int = 0, progress: Step = lambda mo
             _add(stats.lengths, (batch["tokens"] != PAD).sum(1))
             progress(size)
     return found
+
+
+def lines(source: Source, *, count: int, seed: int = 0) -> list[str]:
+    """What can be counted of a source without answers, in lines: labels, how often the commonest stand there, and what knowing that alone costs."""
+    told = [f"{source.name}, version {source.version}, spec {source.spec_hash[:12]}: {count:,} examples of seed {seed} per split"]
+    for split in SPLITS:
+        labels: Counter = Counter()
+        for start in range(0, count, _BATCH):
+            batch = source.batch(seed, split, start, min(_BATCH, count - start))
+            _add(labels, batch["targets"][batch["loss_mask"]])
+        shares = np.array(list(labels.values())) / labels.total()
+        common = ", ".join(f"{source.token(token)!r} {n / labels.total():.1%}" for token, n in labels.most_common(_LABELS))
+        told.append(f"{split}: {labels.total():,} labels, {labels.total() / count:.1f} of {source.seq_len} an example, {len(labels):,} different ones, the commonest {common}")
+        told.append(f"{split}: knowing only how often each stands there costs {-float(shares @ np.log(shares)):.3f} nats a label")
+    return told
 
 
 def _add(counter: Counter, values: np.ndarray) -> None:

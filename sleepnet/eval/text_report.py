@@ -1,0 +1,56 @@
+"""What a text costs, as tables: ways of reading down, bins across."""
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+_TITLES = {
+    "all": "nats a token, bits a byte, and nats less than each window alone (95 % by resampling documents); behind: all windows but the first",
+    "distance": "nats a token by tokens since the boundary, windows behind the first",
+    "place": "nats a token by window of the document",
+}
+
+
+def show(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Prints the tables of `rows`, as `sleepnet.eval.text.evaluate` returns them, as wide as they need."""
+    for table in tables(rows):
+        console.width = max(console.width, Measurement.get(console, console.options.update(max_width=1000), table).maximum)
+        console.print(table)
+
+
+def tables(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+    """The sums, then one for each axis."""
+    ways = list(dict.fromkeys(row["way"] for row in rows))
+    find = {(row["way"], row["axis"], row["first"]): row for row in rows}
+    behind = [key[1:] for key in find if key[0] == ways[0] and key[1] in ("all", "behind")]
+    yield _table(_TITLES["all"], ("way", "nats", "bits a byte", *(("behind", "less than alone") if len(behind) > 1 else ())), (_sums(find, way, behind) for way in ways))
+    for axis in ("distance", "place"):
+        bins = sorted({(row["first"], row["last"]) for row in rows if row["axis"] == axis})
+        heads = [str(first) if first == last else f"{first} … {last}" for first, last in bins]
+        yield _table(_TITLES[axis], ("way", *heads), ([way, *(_number(find.get((way, axis, first), {}).get("nats")) for first, _ in bins)] for way in ways))
+
+
+def _sums(find, way, behind):
+    whole, *rest = (find[way, *key] for key in behind)
+    cells = [way, _sure(whole, "nats", "interval"), _number(whole["bits_per_byte"])]
+    return cells + [cell for row in rest for cell in (_sure(row, "nats", "interval"), _sure(row, "saved", "saved_interval"))]
+
+
+def _sure(row, key, interval):
+    return "not finite" if row[key] is None else f"{row[key]:.3f} ({row[interval][0]:.3f} … {row[interval][1]:.3f})"
+
+
+def _number(value):
+    return "" if value is None else f"{value:.3f}"
+
+
+def _table(title, heads, lines):
+    out = Table(*heads[:1], box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    for head in heads[1:]:
+        out.add_column(head, justify="right")
+    for cells in lines:
+        out.add_row(*cells)
+    return out
