@@ -1,8 +1,8 @@
 """Experience: G continuations of each prompt, drawn from one forked state by the house's one decoder, within the compiled step.
 
     state = opened(problem, params, text, passes)                        a prompt is read and slept over once
-    said  = drawn(problem, params, state, first, key, group=G, steps=T, marker=…)
-    laws  = read_again(problem, params, state, first, said, law)         what the policy says of it, with gradients, through the one prompt too
+    said  = drawn(problem, params, state, key, group=G, steps=T, law=…)
+    logits = read_again(problem, params, state, said)                    what the policy says of it, with gradients, through the one prompt too
 
 A sample is a function of the key, made of (seed, phase, step), of its prompt's row and of its own number: batch, mesh and microbatches change none.
 
@@ -54,12 +54,17 @@ def check(task: Task, model: ModelConfig) -> None:
     Raises:
       UsageError: a task whose answers do not follow a chain that the model can write, or that has more in the windows that predict; a model that can't write.
     """
-    if task.opening is None or task.answer_marker is None or task.predicts.count(True) != 1:
+    if not can_write(task):
         raise UsageError(f"task {task.title} has no chain of thought and answer that are all that stands in its last window: gsm has, with task.arguments.chain_of_thought=True and answer_alone=True")
     if model.sleep.predict_passes != 1:
         raise UsageError(f"model.sleep.predict_passes={model.sleep.predict_passes}: a model that writes reads token by token, in one pass; set it to 1")
     if model.memory_blocks.count:
         raise UsageError(f"model.memory_blocks.count={model.memory_blocks.count}: blocks are read by forward alone, so that such a model can't write; set it to 0")
+
+
+def can_write(task: Task) -> bool:
+    """Whether all that stands in the task's last window, and in no other that predicts, is a chain of thought and its answer."""
+    return task.opening is not None and task.answer_marker is not None and task.predicts.count(True) == 1
 
 
 def prompt_tokens(task: Task) -> int:
@@ -79,11 +84,18 @@ def opened(problem: Problem, params: jax.Array, tokens_BxL: jax.Array, passes: i
     return decode.read(problem.graph, params, blank, text, at=0, passes=passes)[1]
 
 
-def drawn(problem: Problem, params: jax.Array, state: State, key: jax.Array, *, group: int, steps: int, law: decode.Law = decode.Law()) -> Experience:
-    """G continuations of each row of `state`, which stands at the beginning of a window: from the task's opening token to the one behind its marker."""
+def drawn(
+    problem: Problem, params: jax.Array, state: State, key: jax.Array, *, group: int, steps: int, law: decode.Law = decode.Law(),
+    row: int | jax.Array = 0, number: int | jax.Array = 0,
+) -> Experience:  # fmt: skip
+    """G continuations of each row of `state`, which stands at the beginning of a window: from the task's opening token to the one behind its marker.
+
+    Continuation g of row b is drawn with the key's b + `row`, g + `number`.
+    """
     rows = state.window.tokens.shape[0]
-    sample = lambda row: jax.vmap(lambda g: jax.random.fold_in(jax.random.fold_in(key, row), g))(jnp.arange(group, dtype=jnp.uint32))
-    keys = jax.vmap(sample)(jnp.arange(rows, dtype=jnp.uint32)).reshape(rows * group)
+    places = lambda size, since: jnp.arange(size, dtype=jnp.uint32) + jnp.asarray(since, jnp.uint32)
+    sample = lambda b: jax.vmap(lambda g: jax.random.fold_in(jax.random.fold_in(key, b), g))(places(group, number))
+    keys = jax.vmap(sample)(places(rows, row)).reshape(rows * group)
     first = jnp.full((rows * group,), problem.task.opening, jnp.int32)
     said = decode.write(problem.graph, params, fork(state, group), first, keys, at=0, steps=steps, law=law)
     shaped = lambda values: values.reshape(rows, group, steps)

@@ -115,6 +115,12 @@ def random_reward(key: jax.Array, rewards: jax.Array) -> jax.Array:
     return jax.random.permutation(key, rewards.reshape(-1)).reshape(rewards.shape)
 
 
+def drawn_anew(key: jax.Array, values: jax.Array, counted: jax.Array) -> jax.Array:
+    """As `random_reward` of values of which only those `counted` (bool, at least one) are any: each is drawn from these, whatever its place."""
+    pool = jnp.where(counted.reshape(-1), 0.0, -jnp.inf)
+    return values.reshape(-1)[jax.random.categorical(key, pool, shape=values.shape)]
+
+
 def controlled(reward: Callable[..., jax.Array], control: str) -> Callable[..., jax.Array]:
     """`reward(reference, …)` as a control has it: "wrong_reference" or "random_reward", which is called with a key first; "": itself."""
     if control == "wrong_reference":

@@ -68,22 +68,6 @@ def test_nothing_of_the_reference_is_read(made):
     np.testing.assert_array_equal(draw(other, jax.random.key(0))[0].tokens, draw(tokens, jax.random.key(0))[0].tokens)
 
 
-def test_a_prompt_read_once_has_the_gradient_of_prompts_read_g_times(made):
-    problem, params, tokens, draw = made
-    said = draw(tokens, jax.random.key(0))[0]
-    each = lambda values: jnp.repeat(values, GROUP, axis=0)
-    apart = jax.tree.map(lambda values: values.reshape(ROWS * GROUP, 1, *values.shape[2:]), said)
-
-    @jax.jit
-    def gradients(params):
-        once = lambda params: jnp.mean(LAW.log_probs(experience.read_again(problem, params, experience.opened(problem, params, tokens, 2), said))[..., 1])
-        times = lambda params: jnp.mean(LAW.log_probs(experience.read_again(problem, params, experience.opened(problem, params, each(tokens), 2), apart))[..., 1])
-        return jax.grad(once)(params), jax.grad(times)(params)
-
-    for mine, theirs in zip(*map(jax.tree.leaves, gradients(params)), strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=2e-6)
-
-
 def test_cut_ends_behind_the_first_marker():
     tokens = jnp.array([[[4, 9, 5, 9, 6], [4, 4, 4, 4, 9], [9, 3, 1, 1, 1], [1, 2, 3, 4, 5]]], jnp.int32)
     said = experience.cut(tokens, jnp.full(tokens.shape, -0.5), marker=9)
