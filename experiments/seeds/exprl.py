@@ -19,7 +19,7 @@ from sleepnet.study import spec
 START = "runs/exprl_base"
 # which → (prompts a step, steps of stage I, of stage II, test problems, chains of each, passes N)
 SIZES = {"screen": (16, 60, 0, 256, 64, 1), "full": (16, 300, 500, 1024, 128, 1)}
-SMALL = dict(places=4, things=4, limit=20, length=(20, 66), fillers="alike", window=66, answer_alone=True, chain_of_thought=True)
+SMALL = dict(places=8, things=8, limit=20, length=(20, 66), fillers="alike", window=66, answer_alone=True, chain_of_thought=True)
 NOISE = {level: rewards.noise_of(share) for level, share in rewards.MISPLACED.items()}
 
 SPARSE = {"reward": "exact", "clip_high": 0.26}
@@ -28,7 +28,7 @@ ARMS = {
     "grpo_sparse": ("right answers alone", SPARSE),
     "exprl_outcome": ("milestones, a chain at a time", {}),
     "exprl_process": ("milestones, a step at a time, each against the one before", {"advantage": "process", "clip_high": 0.26}),
-    "process+outcome": ("both of these (ours)", {"advantage": "process+outcome"}),
+    "both": ("both of these (ours)", {"advantage": "process+outcome"}),
     "wrong_reference": ("another problem's milestones and answer", {"control": "wrong_reference"}),
     "random_reward": ("the batch's scores, dealt anew", {"control": "random_reward"}),
     "noisy": ("milestones, .178 of the judgements misplaced", {"noise": NOISE["reference"]}),
@@ -38,7 +38,7 @@ ARMS = {
     "group_norm": ("milestones, each step against the group", {"advantage": "centred"}),
     "sft_native": ("shown the right chains, as much compute: an upper bound", None),
 }
-SCREENED = ("grpo_sparse", "exprl_outcome", "process+outcome", "wrong_reference", "random_reward")
+SCREENED = ("grpo_sparse", "exprl_outcome", "both", "wrong_reference", "random_reward")
 
 
 def get_config(which: str = "full") -> ml_collections.ConfigDict:
@@ -74,9 +74,9 @@ def get_config(which: str = "full") -> ml_collections.ConfigDict:
 
 
 def _base() -> ml_collections.ConfigDict:
-    config = presets.cpu_size("gsm", {**SMALL, "ops": (0, 1), "ops_rise": (150 * 64,)}, steps=600, batch_size=64)
+    config = presets.cpu_size("gsm", {**SMALL, "ops": (0, 1), "ops_rise": (100 * 64,)}, steps=400, batch_size=64)
     config.model.sleep.passes = 1
-    config.train.update(save_every=200, eval_every=200, eval_examples=256)
+    config.train.update(save_every=200, eval_every=0)
     config.eval.examples = 1024
     config.seed, config.phase = 100, "base"
     return config
