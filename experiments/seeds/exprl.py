@@ -18,7 +18,7 @@ from sleepnet.study import spec
 
 START = "runs/exprl_base"
 # which → (prompts a step, steps of stage I, of stage II, test problems, chains of each, passes N)
-SIZES = {"screen": (16, 60, 0, 256, 64, 1), "full": (16, 300, 500, 1024, 128, 1)}
+SIZES = {"screen": (16, 60, 0, 128, 64, 1), "full": (16, 300, 500, 1024, 128, 1)}
 SMALL = dict(places=8, things=8, limit=20, length=(20, 66), fillers="alike", window=66, answer_alone=True, chain_of_thought=True)
 NOISE = {level: rewards.noise_of(share) for level, share in rewards.MISPLACED.items()}
 
