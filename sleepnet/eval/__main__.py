@@ -39,6 +39,8 @@ flags.DEFINE_float(
 )
 flags.DEFINE_bool("own_chain", False, "of a task with a chain of thought: grade also what follows the model's own", flag_values=FLAGS)
 flags.DEFINE_integer("blocks", None, "of a model with memory blocks: K; its own by default", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("chains", 0, "of a task with a chain of thought and all else asleep (gsm): chains drawn of each example, for pass@1, 4, 16, 64; 0: none", lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_float("temperature", 1.0, "of what --chains draws from", flag_values=FLAGS)
 flags.DEFINE_integer("examples", 2048, "examples to read", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 64, "examples read at a time; changes memory and speed alone", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "of the examples", lower_bound=0, upper_bound=seeds.MOST, flag_values=FLAGS)
@@ -60,8 +62,11 @@ def main(argv: list[str]) -> None:
     # After the flags are checked: JAX takes seconds to start
     from rich.console import Console
 
+    from sleepnet.decode import Law
     from sleepnet.eval import plots, report, runner
     from sleepnet.tasks.base import Task
+
+    law = Law(FLAGS.temperature)
 
     console = Console(highlight=False)
     model, task, source = _load()
@@ -88,6 +93,8 @@ def main(argv: list[str]) -> None:
             halt=FLAGS.halt,
             own_chain=FLAGS.own_chain,
             blocks=FLAGS.blocks,
+            chains=FLAGS.chains,
+            law=law,
             progress=lambda done, total: bar.update(line, completed=done, total=total),
         )
     written = out / f"{FLAGS.split}.jsonl"

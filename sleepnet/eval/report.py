@@ -39,6 +39,8 @@ def show(rows: Sequence[Mapping[str, Any]], config: ModelConfig, console: Consol
     console.print(shown)
     if "exact_by_block" in rows[0]:
         console.print(block_table(bins.pool(rows, bins.spans(rows))))
+    if "pass_at" in rows[0]:
+        console.print(chain_table(rows))
     console.print("± is half of Wilson's 95 % interval; answers of one example are not independent, its tokens still less.")
     for row in rows:
         if row["axis"] == "all" and row["nonfinite_answers"]:
@@ -86,6 +88,17 @@ def block_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in sorted(rows, key=lambda row: row["axis"] == "all"):
         label = "all" if row["axis"] == "all" else f"{row['axis']} = {row['value']}"
         out.add_row(label, str(row["passes"]), *(f"{share:.3f}" for share in (*row["exact_by_block"], row["any_block"])))
+    return out
+
+
+def chain_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Difficulty values down, k across: pass@k of the chains that were drawn, and the share of examples with a right one."""
+    out = Table(box=box.SIMPLE_HEAD, title=f"pass@k of {rows[0]['chains']} chains of each example, {rows[0]['split']} split")
+    for header in ("difficulty", "N", *(f"k = {k}" for k in rows[0]["pass_at"]), "any"):
+        out.add_column(header, justify="right")
+    for row in sorted(rows, key=lambda row: row["axis"] == "all"):
+        label = "all" if row["axis"] == "all" else f"{row['axis']} = {row['value']}"
+        out.add_row(label, str(row["passes"]), *(f"{share:.3f}" for share in (*row["pass_at"].values(), row["coverage"])))
     return out
 
 

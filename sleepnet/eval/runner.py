@@ -14,10 +14,12 @@ import optax
 from flax import nnx
 
 from sleepnet import losses
+from sleepnet.decode import Law
 from sleepnet.errors import UsageError
-from sleepnet.eval import by_block, own_chain as own, paired, recalled
+from sleepnet.eval import by_block, own_chain as own, paired, pass_at_k, recalled
 from sleepnet.eval.intervals import wilson
 from sleepnet.mesh import constrain
+from sleepnet.methods import experience
 from sleepnet.models import flops
 from sleepnet.tasks.base import PAD, Task
 
@@ -38,6 +40,8 @@ def evaluate(
     keep_answers: bool = False,
     recall: bool = False,
     blocks: int | None = None,
+    chains: int = 0,
+    law: Law = Law(),
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
     """Reads examples 0 … E − 1 of a split with every N of `passes`, by Algorithm 1, and grades them.
@@ -62,6 +66,7 @@ def evaluate(
       own_chain_leading_unsure, own_chain_exact_unsure    of these, and of tokens of answers that are right as a whole, those with p < ½
       blocks, flops_blocks             of a model with memory blocks alone: K; FLOPs of reading them, of one sequence, before anything is asked;
       exact_by_block, any_block        exact accuracy of read-outs behind block 1, … K, and the share of answers that are right behind any of them
+      chains, pass_at, coverage        with `chains` alone: itself; {k: pass@k}, see `sleepnet.eval.pass_at_k`; share of examples with a right one
       right_answers                    with `keep_answers` alone: which of these answers were exact, in the test's order, as `paired.pack` writes it
     Rows of one axis split the same answers by that axis alone.
 
@@ -76,6 +81,8 @@ def evaluate(
       halt: a sequence's sleep ends once S changes by less than this share of itself, and N bounds it; 0: every sleep has N passes.
       own_chain: grade besides what follows the model's own chain of thought, see `sleepnet.eval.own_chain`; everywhere else it stands there right.
       blocks: K memory blocks that are read; the model's own if None.
+      chains: drawn of each example, of which pass@k is made; 0: none.
+      law: what these are drawn from.
       keep_answers: rows say which answers were right, so that two models can be compared answer by answer.
       recall: rows say what the answers cost and how far they are right; no part of it changes the rest.
       progress: called with (examples read, examples there are, all N together) after each batch.
@@ -86,17 +93,19 @@ def evaluate(
     """
     _check(model.config, task, passes, examples, batch_size, halt)
     if task.follows_passes:
-        told = dict(examples=examples, batch_size=batch_size, seed=seed, split=split, halt=halt, own_chain=own_chain, keep_answers=keep_answers, recall=recall, blocks=blocks)
+        told = dict(examples=examples, batch_size=batch_size, seed=seed, split=split, halt=halt, own_chain=own_chain, keep_answers=keep_answers, recall=recall, blocks=blocks, chains=chains, law=law)
         step = lambda i: progress and (lambda done, total: progress(i * total + done, len(passes) * total))
         return [row for i, count in enumerate(passes) for row in evaluate(model, task.at(count), passes=[count], **told, progress=step(i))]
     if own_chain:
         own.check(model.config, task)
+    if chains:
+        experience.check(task, model.config)
     config = by_block.chosen(model.config, task, blocks)
     blocks = config.memory_blocks.count
     graph, params = nnx.split(model, nnx.Param)
     graded = {count: [] for count in passes}
     known: dict[int, list] = {count: [] for count in passes}
-    difficulty, awake, behind = [], [], {count: [] for count in passes}
+    difficulty, awake, behind, drawn = [], [], {count: [] for count in passes}, {count: [] for count in passes}
     batch_size = min(batch_size, examples)
     for done, valid, batch in _batches(task, seed, split, examples, batch_size):
         arrays = tuple(batch[key] for key in ("tokens", "targets", "loss_mask", "answer"))
@@ -108,6 +117,10 @@ def evaluate(
             sleeps = dict(context=task.predicts.count(False) * task.window, answers=task.answers, blocks=blocks)
             for count in graded:
                 behind[count].append(by_block.grade(graph, params, arrays[0], arrays[1], arrays[3], passes=np.int32(count), **sleeps)[:valid])
+        if chains:
+            sampled = functools.partial(pass_at_k.right, graph, params, *arrays[:2], np.int32(done - valid), task=task, chains=chains, law=law)
+            for count in graded:
+                drawn[count].append(sampled(passes=count)[:valid])
         if own_chain:
             write = functools.partial(own.grade, graph, params, *arrays, marker=task.answer_marker, **told)
             pending = {count: (*values, *write(passes=np.int32(count))) for count, values in pending.items()}
@@ -132,7 +145,7 @@ def evaluate(
         told = {"halt": halt} if halt else {}
         means = ({"passes_used": used_E} if halt else {}) | ({"tokens_awake": np.concatenate(awake)} if own_chain else {})
         sums = {key: np.concatenate([part[key] for part in known[count]]) for key in known[count][0]} if recall else {}
-        graded_rows = _rows(counts, axes, baselines, means, keep_answers, sums, np.concatenate(jax.device_get(behind[count])) if blocks else None)
+        graded_rows = _rows(counts, axes, baselines, means, keep_answers, sums, np.concatenate(jax.device_get(behind[count])) if blocks else None, _sampled(drawn[count], chains))
         rows += [{"passes": count, "split": split} | told | row | cost for row in graded_rows]
     return rows
 
@@ -187,20 +200,27 @@ def _rows(
     keep_answers: bool = False,
     recall: Mapping[str, np.ndarray] = MappingProxyType({}),
     behind_ExKxA: np.ndarray | None = None,
+    sampled: Callable[[np.ndarray], Row] = lambda chosen_ExA: {},
 ) -> Iterator[Row]:
     """Rows of one N; `counts` as `_grade` and `own_chain.grade` return them, `axes` are [E, A], `means` [E] are told as means over the answers, `recall` is of `recalled.counts`."""
     asked_ExA = counts[1] > 0
     mean = lambda chosen_ExA: {key: float(np.average(values, weights=chosen_ExA.sum(axis=1))) for key, values in means.items()}
     blocks = lambda chosen_ExA: {} if behind_ExKxA is None else by_block.told(behind_ExKxA, chosen_ExA)
     known = recalled.told(recall, asked_ExA, int(counts[1].sum(dtype=np.int64)))
-    told = {**_row(counts, asked_ExA, keep_answers), **blocks(asked_ExA), **known, **mean(asked_ExA)}
+    told = {**_row(counts, asked_ExA, keep_answers), **blocks(asked_ExA), **sampled(asked_ExA), **known, **mean(asked_ExA)}
     yield {"axis": "all", "value": None, **told, "baselines": {name: _scores(b) for name, b in baselines.items()}}
     for axis, values_ExA in axes.items():
         for value in np.unique(values_ExA[asked_ExA]):
             by = {name: b["by"].get(axis, {}).get(int(value)) for name, b in baselines.items()}
             known = {name: _scores(scores) for name, scores in by.items() if scores is not None}
             chosen_ExA = asked_ExA & (values_ExA == value)
-            yield {"axis": axis, "value": int(value), **_row(counts, chosen_ExA, keep_answers), **blocks(chosen_ExA), **mean(chosen_ExA), "baselines": known}
+            yield {"axis": axis, "value": int(value), **_row(counts, chosen_ExA, keep_answers), **blocks(chosen_ExA), **sampled(chosen_ExA), **mean(chosen_ExA), "baselines": known}
+
+
+def _sampled(drawn: Sequence[jax.Array], chains: int) -> Callable[[np.ndarray], Row]:
+    """What rows say of chains that were drawn, by which answers they are of; nothing without chains."""
+    right_E = np.concatenate(jax.device_get(list(drawn))) if chains else None
+    return lambda chosen_ExA: pass_at_k.told(right_E[chosen_ExA.any(axis=1)], chains) if chains else {}
 
 
 def _scores(baseline: Mapping[str, Any]) -> dict[str, float]:

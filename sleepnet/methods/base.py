@@ -72,6 +72,7 @@ class Method(abc.ABC):
       name: what `sleepnet.methods.get` calls it.
       prepares: whether it has a `prepare` of its own; without one no key is made.
       tells: names of the numbers of a step that `tell` gives, beside loss, exact, answered and gradient_norm.
+      graded: chains of each test prompt that the outcome of a run in a study tells pass@k by; 0: none.
       references: arguments of it that name other weights of the same shapes, a teacher or a reference policy: a run's folder, a trained model of the zoo,
         "start" for what the run itself starts from, or "" for none. They are read when a run begins and goes on, must be the same then by digest, are never
         saved, and stand in `problem.references` of `prepare`, `loss` and `tell`.
@@ -83,12 +84,16 @@ class Method(abc.ABC):
     tells: ClassVar[tuple[str, ...]] = ()
     references: ClassVar[tuple[str, ...]] = ()
     any_source: ClassVar[bool] = False
+    graded: ClassVar[int] = 0
 
     def check(self, config: RunConfig, task: Task) -> None:
         """Raises UsageError, with the key and the fix, where the run is none that the method can train."""
 
     def check_start(self, config: RunConfig, task: Task, params: Any) -> None:
         """Raises UsageError where `params`, what may change as it is before the first step, is nothing that the run can go through with."""
+
+    def check_model(self, config: RunConfig, problem: Problem, params: Any) -> None:
+        """As `check_start`, of the whole model: raises UsageError where it is, before the first step, nothing that the method could learn from."""
 
     def every(self, config: RunConfig, task: Task) -> int:
         """Steps from one night to the next; 0: there is none."""

@@ -74,6 +74,7 @@ def work(folder: Path) -> None:
     from sleepnet.config import RunConfig, from_dict, to_dict
     from sleepnet.eval.runner import evaluate
     from sleepnet.files import write_json
+    from sleepnet.methods import experience
     from sleepnet.train import compiled
     from sleepnet.train.loop import train
 
@@ -84,7 +85,8 @@ def work(folder: Path) -> None:
     begun = dataclasses.replace(config, start=run.get("start", config.start))
     # one for all runs of the study: another seed, phase, or arm of the same shapes compiles nothing; outside of it stands what train would do alone
     with compiled.cached(config.compile_cache, study_of(folder)):
-        before = _before(begun, folder)
+        drawn = methods.of(config).graded
+        before = _before(begun, folder, drawn)
         result = train(begun, folder / "train", quiet=True)
         loaded = load_model(folder / "train")
         grade = lambda task, examples: evaluate(
@@ -96,6 +98,7 @@ def work(folder: Path) -> None:
             own_chain=task.thinks and config.model.sleep.predict_passes == 1 and not config.model.memory_blocks.count,
             keep_answers=True,
             recall=True,
+            chains=drawn if experience.can_write(task) else 0,
         )
         rows = grade(loaded.task, config.eval.examples)
         tests = {
@@ -120,7 +123,7 @@ def work(folder: Path) -> None:
     })
 
 
-def _before(config: Any, folder: Path) -> list[dict[str, Any]]:
+def _before(config: Any, folder: Path, chains: int) -> list[dict[str, Any]]:
     """How the run's test goes with the parameters that it starts from, kept in begun.json; [] of a run of fresh ones, and of one that has begun and whose start is gone."""
     from sleepnet import build, lineage, start
     from sleepnet.errors import UsageError
@@ -139,9 +142,10 @@ def _before(config: Any, folder: Path) -> list[dict[str, Any]]:
         if (folder / "train" / lineage.RECORD).exists():
             return []
         raise
-    rows = evaluate(model, task, passes=(config.model.sleep.passes,), examples=examples, batch_size=config.eval.batch_size, recall=True)
-    write_json(path, {"examples": examples, "rows": [row for row in rows if row["axis"] == "all"]})
-    return [row for row in rows if row["axis"] == "all"]
+    rows = evaluate(model, task, passes=(config.model.sleep.passes,), examples=examples, batch_size=config.eval.batch_size, recall=True, chains=chains)
+    rows = [row for row in rows if row["axis"] == "all" or chains]
+    write_json(path, {"examples": examples, "rows": rows})
+    return rows
 
 
 def _run(argv: list[str] | None) -> None:

@@ -24,6 +24,15 @@ _LEGEND = "reading → what must be predicted there; * marks what is graded; PAD
 _SURELY_ENOUGH = 10_000  # instances: a bucket of 1/64 of them is empty with probability 1e-68
 
 
+@dataclasses.dataclass(frozen=True)
+class Grammar:
+    """How a sentence of a chain of thought states a value, in tokens: `begins` NAME `equals` … `equals` VALUE `stop`."""
+
+    begins: int
+    equals: int
+    stop: int
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task(Source):
     """A benchmark: a pure function from (seed, split, index) to an example.
@@ -122,6 +131,31 @@ class Task(Source):
     def answer_marker(self) -> int | None:
         """The token that ends a chain of thought and has the answer for its label, wherever it stands; None: the answer has its own place."""
         return None
+
+    @property
+    def opening(self) -> int | None:
+        """The token with which what a model writes itself begins, where all that it is asked has slept before; None: part of the prompt stands in windows that predict."""
+        return None
+
+    @property
+    def grammar(self) -> Grammar | None:
+        """How a chain of thought states what it passes; None: no milestones of it are told."""
+        return None
+
+    def milestones(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The quantities that a right chain of thought passes, read from the tokens alone by the plain solver: a reference that can't be imitated word by word.
+
+        Args:
+          tokens: int32 [B, T] of examples.
+
+        Returns:
+          Names, int32 [B, M, W], as a sentence has them behind its first word, PAD behind each; values, int32 [B, M]; and what each follows from, bool
+          [B, M, M], which stands before it. A milestone of PADs alone is none.
+
+        Raises:
+          UsageError: the task as given does not tell them.
+        """
+        raise UsageError(f"task {self.title} tells no milestones of its solutions: gsm does, with chain_of_thought=True and direction='forward'")
 
     @property
     def chain_shape(self) -> tuple[int, int] | None:

@@ -163,6 +163,11 @@ def sentences(words: list[str]) -> Iterator[tuple[Name, int]]:
             start = at + 1
 
 
+def spelt(name: Name) -> str:
+    """Returns `number of jars in Ashford`."""
+    return f"number of {_written(name)}"
+
+
 def _written(name: Name) -> str:
     what, each, town = name
     return f"{what} in {f'each {each} in ' if each else ''}{town.capitalize()}"

@@ -24,12 +24,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sleepnet.tasks.base import PAD, Task
+from sleepnet.tasks.base import PAD, Grammar, Task
 from sleepnet.tasks.gsm.fillers import Filler
 from sleepnet.tasks.gsm.graph import LARGEST_CONSTANT, Die, die
 from sleepnet.tasks.gsm.guesses import guesses
 from sleepnet.tasks.gsm.problem import Names, Problem, draw_problem, fingerprint, name_all
-from sleepnet.tasks.gsm.reader import Name, Reading, sentences
+from sleepnet.tasks.gsm.reader import Name, Reading, sentences, spelt
 from sleepnet.tasks.gsm.text import Writer, longest_name, longest_problem, longest_solution, shortest_sentence
 from sleepnet.tasks.gsm.words import ANSWER, MOST_PARTS, MOST_PLACES, MOST_THINGS, SOLUTION, Vocabulary
 from sleepnet.tasks.machinery import philox
@@ -154,6 +154,31 @@ class Gsm(Task):
     @property
     def answer_marker(self) -> int:
         return self._vocabulary.tokens(ANSWER)[-1]
+
+    @property
+    def opening(self) -> int | None:
+        alone = self.chain_of_thought and self.answer_alone and self.question == "first"
+        return self._vocabulary.tokens(SOLUTION)[0] if alone else None
+
+    @property
+    def grammar(self) -> Grammar | None:
+        told = self.chain_of_thought and self.direction == "forward"
+        return Grammar(*(self._vocabulary.tokens(word)[0] for word in ("The", "=", "."))) if told else None
+
+    def milestones(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if self.grammar is None:
+            return super().milestones(tokens)
+        rows, most = len(tokens), self._range[1] + 1
+        names, values = np.full((rows, most, longest_name(self.depth) - 1), PAD, np.int32), np.full((rows, most), PAD, np.int32)
+        needs = np.zeros((rows, most, most), bool)
+        for row, reading in enumerate(map(self._read, tokens)):
+            core, known = reading.core(), {}
+            for at, name in enumerate(core):
+                words = self._vocabulary.tokens(spelt(name))
+                names[row, at, : len(words)] = words
+                values[row, at] = self._vocabulary.number + reading.value(name, 0, known)
+                needs[row, at, [core.index(other) for other in reading.needs(name)]] = True
+        return names, values, needs
 
     def example(self, seed: int, split: str, index: int) -> dict[str, Any]:
         key, index = self._key(seed, split), whole("index", index, 0, philox.MASK64)

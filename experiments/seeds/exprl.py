@@ -1,0 +1,82 @@
+"""ExpRL (arXiv 2606.17024) at small size: hidden references as judges, then sparse rewards; see exprl.md beside this file for what is asked and what was found.
+
+A base learns chained arithmetic with its chain of thought, up to one operation. Then each arm draws chains of its own on problems of one and two operations, of
+which it was never shown a solution: first with its own kind of reward, in stage II with that of the right answer alone. Prompts are slept over once.
+
+The base:   python -m sleepnet.train --config=experiments/seeds/exprl.py:base --workdir=runs/exprl_base
+A screen:   python -m sleepnet.study --config=experiments/seeds/exprl.py:screen --seeds=0
+All:        python -m sleepnet.study --config=experiments/seeds/exprl.py
+Hardware:   two CPU cores, a core an arm
+Score:      see exprl.md
+"""
+import ml_collections
+
+from sleepnet import presets
+from sleepnet.errors import UsageError
+from sleepnet.methods import rewards
+from sleepnet.study import spec
+
+START = "runs/exprl_base"
+# which → (prompts a step, steps of stage I, of stage II, test problems, chains of each, passes N)
+SIZES = {"screen": (16, 60, 0, 128, 64, 1), "full": (16, 300, 500, 1024, 128, 1)}
+SMALL = dict(places=8, things=8, limit=20, length=(20, 66), fillers="alike", window=66, answer_alone=True, chain_of_thought=True)
+NOISE = {level: rewards.noise_of(share) for level, share in rewards.MISPLACED.items()}
+
+SPARSE = {"reward": "exact", "clip_high": 0.26}
+# name → (what it is, the method's arguments in stage I; None: plain cross entropy on right chains)
+ARMS = {
+    "grpo_sparse": ("right answers alone", SPARSE),
+    "exprl_outcome": ("milestones, a chain at a time", {}),
+    "exprl_process": ("milestones, a step at a time, each against the one before", {"advantage": "process", "clip_high": 0.26}),
+    "both": ("both of these (ours)", {"advantage": "process+outcome"}),
+    "wrong_reference": ("another problem's milestones and answer", {"control": "wrong_reference"}),
+    "random_reward": ("the batch's scores, dealt anew", {"control": "random_reward"}),
+    "noisy": ("milestones, .178 of the judgements misplaced", {"noise": NOISE["reference"]}),
+    "very_noisy": ("milestones, .392 of the judgements misplaced", {"noise": NOISE["none"]}),
+    "exprl_step": ("milestones, a step judged alone (the authors' code)", {"advantage": "process", "judged": "step", "clip_high": 0.26}),
+    "end_norm": ("milestones, each step against the last", {"advantage": "end"}),
+    "group_norm": ("milestones, each step against the group", {"advantage": "centred"}),
+    "sft_native": ("shown the right chains, as much compute: an upper bound", None),
+}
+SCREENED = ("grpo_sparse", "exprl_outcome", "both", "wrong_reference", "random_reward")
+
+
+def get_config(which: str = "full") -> ml_collections.ConfigDict:
+    """The study `which`, screen or full; or the run that is the base of both."""
+    if which == "base":
+        return _base()
+    if which not in SIZES:
+        raise UsageError(f"exprl.py:{which} is not one of base, {', '.join(SIZES)}")
+    size, first, second, examples, chains, passes = SIZES[which]
+    task = {**SMALL, "ops": (1, 2)}
+    told = {
+        "task.arguments": task, "train.batch_size": size, "train.log_every": 10, "train.save_every": 1000, "train.eval_every": 0, "eval.examples": examples,
+        "eval.batch_size": 64, "model.sleep.passes": passes, "optim.learning_rate": 2e-3, "optim.adam_rate": 3e-4, "optim.warmup": 10, "optim.decay": 0.0,
+    }  # fmt: skip
+    rewarded = lambda steps, arguments: {**told, "train.steps": steps, "method.name": "exprl", "method.arguments": {"graded": chains, **arguments}}
+
+    def arm(name: str) -> dict:
+        label, arguments = ARMS[name]
+        begun = {**told, "train.steps": first} if arguments is None else rewarded(first, arguments)
+        phases = [dict(name="stage1", overrides=begun, start=START)]
+        if second:
+            phases.append(dict(name="stage2", overrides=rewarded(second, SPARSE)))
+        return dict(name=name, label=label, phases=phases)
+
+    config = spec.default()
+    config.title = "ExpRL: hidden references as rewards"
+    config.question = "Do milestones that only a judge knows teach more than the right answer alone, at equal chains?"
+    config.base = _base()
+    config.base.seed, config.base.phase = 0, ""
+    config.arms = [arm(name) for name in (SCREENED if which == "screen" else ARMS)]
+    config.reference, config.seeds = "grpo_sparse", (0, 1, 2)
+    return config
+
+
+def _base() -> ml_collections.ConfigDict:
+    config = presets.cpu_size("gsm", {**SMALL, "ops": (0, 1), "ops_rise": (100 * 64,)}, steps=400, batch_size=64)
+    config.model.sleep.passes = 1
+    config.train.update(save_every=200, eval_every=0)
+    config.eval.examples = 1024
+    config.seed, config.phase = 100, "base"
+    return config

@@ -1,0 +1,118 @@
+"""Unlearning: which chains count, the objective's gradient by hand, strength 0, a part that may move alone; what is refused."""
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sleepnet import adapters, build, methods
+from sleepnet.config import RunConfig, from_dict
+from sleepnet.errors import UsageError
+from sleepnet.methods import experience, policy
+from sleepnet.train.step import REFERENCES, draw, learning_of, make_step
+
+THINGS = ("jars", "bags")
+VALUES = {
+    "task": {"name": "gsm", "arguments": {"ops": 0, "length": (8, 28), "places": 4, "things": 4, "limit": 10, "window": 28, "answer_alone": True, "chain_of_thought": True}},
+    "method": {"name": "unlearn", "arguments": {"forget": THINGS, "retain": ("crates", "baskets"), "retain_weight": 0.5, "group": 3}},
+    "model": {"pattern": "AG", "width": 8, "heads": 1, "head_dim": 8, "mlp_width": 8}, "train": {"batch_size": 4, "steps": 4}, "start": "runs/rl",
+    "adapters": {"kind": "named", "names": r"blocks\.0\.mixer\.(q|v)\.kernel"}, "optim": {"weight_decay": 0.1, "warmup": 1},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made():
+    config = from_dict(RunConfig, VALUES)
+    task = build.task_of(config)
+    learning = learning_of(config, task)
+    params = nnx.to_pure_dict(jax.jit(lambda: nnx.split(build.model_of(config, task), nnx.Param)[1])())
+    batch = task.batch(0, "train", 0, 4)
+    ready = {key: jnp.asarray(value) for key, value in batch.items() if key != "difficulty"}
+    return config, learning, params, ready | {key: jnp.asarray(value) for key, value in learning.method.draw(task, config, batch).items()}
+
+
+def test_what_is_asked_for_says_what_is_forgotten(made):
+    _, learning, _, batch = made
+    task = learning.problem.task
+    for row, tokens in enumerate(np.asarray(batch["tokens"])):
+        question = [task.token(int(token)) for token in tokens if token]
+        thing = question[question.index("of") + 1]
+        assert bool(batch["forget"][row]) == (thing in THINGS) and bool(batch["retain"][row]) == (thing in ("crates", "baskets"))
+    assert batch["forget"].any() and batch["retain"].any()
+
+
+@pytest.mark.parametrize("objective", ["ascent", "npo", "simnpo"])
+def test_the_loss_is_the_objective_s_over_right_chains(made, objective):
+    _, learning, params, batch = made
+    method = dataclasses.replace(learning.method, objective=objective)
+    rows, steps = 4, 6
+    rng = np.random.default_rng(0)
+    said = jnp.asarray(rng.integers(1, 9, (rows, 3, steps)), jnp.int32)
+    valid = jnp.asarray(np.arange(steps) < rng.integers(2, steps + 1, (rows, 3, 1)))
+    right = jnp.asarray(rng.random((rows, 3)) < 0.6)
+    forgotten, kept = right & batch["forget"][:, None], right & batch["retain"][:, None]
+    old = jnp.asarray(-rng.random((rows, 3, steps)), jnp.float32)
+    total = lambda where: jnp.full((rows,), jnp.sum(where.astype(jnp.float32)))
+    ready = {
+        **batch, "said": said, "said_logps": old, "valid": valid, "ended": right, "answers": said[..., 0], "forgotten": forgotten, "kept": kept, "anchor_logps": old,
+        "forgotten_in_all": total(forgotten), "kept_tokens_in_all": total(valid & kept[..., None]),
+    }  # fmt: skip
+    loss, seen = jax.jit(lambda params: method.loss(learning.problem, params, ready, 1, jnp.ones(())))(params)
+    logps = np.where(valid, seen["logps"], 0)
+    whole = {"ascent": logps.sum(-1), "npo": policy.npo(seen["logps"], old, valid, 0.1), "simnpo": policy.simnpo(seen["logps"], valid, 0.1)}[objective]
+    by_hand = np.asarray(whole)[np.asarray(forgotten)].mean() - 0.5 * logps[np.asarray(kept)].sum() / np.asarray(valid)[np.asarray(kept)].sum()
+    assert float(loss) == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_a_batch_without_right_chains_moves_nothing(made):
+    method = made[1].method
+    chains = lambda *right: {"forgotten": jnp.asarray(right), "kept": jnp.zeros((2,), bool)}
+    assert not bool(method.moves(chains(False, False))) and bool(method.moves(chains(False, True)))
+
+
+@pytest.mark.slow
+def test_what_was_not_chosen_keeps_its_bytes(made):
+    config, learning, params, batch = made
+    trainable, frozen = adapters.split(config.adapters, params, 0)
+    held = frozen | {REFERENCES: {"anchor": params}}
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax's Muon
+        none = {**batch, "targets": jnp.full_like(batch["targets"], -5)}
+        step = make_step(learning)
+        copy = lambda: learning.begin(jax.tree.map(jnp.array, trainable), 4)
+        stood, numbers = step(copy(), held, none, draw(0, "", 0), 1)
+        assert float(numbers["chains_used"]) == 0 and all((a == b).all() for a, b in zip(jax.tree.leaves(stood.params), jax.tree.leaves(trainable)))
+        said = jax.jit(lambda: experience.drawn(learning.problem, params, experience.opened(learning.problem, params, batch["tokens"], 1), _key(), group=3, steps=experience.room(learning.problem.task)))()
+        right = {**batch, "targets": batch["targets"].at[:, -1].set(jnp.where(said.ended.any(1), jnp.max(said.answers, axis=1), -5))}
+        moved, numbers = step(copy(), held, right, draw(0, "", 0), 1)
+    if float(numbers["chains_used"]):
+        assert any((a != b).any() for a, b in zip(jax.tree.leaves(moved.params), jax.tree.leaves(trainable)))
+    whole = learning.whole(moved.params, frozen)
+    for name, leaf in _named(whole).items():
+        same = leaf.tobytes() == _named(params)[name].tobytes()
+        assert same or name in ("blocks.0.mixer.q.kernel", "blocks.0.mixer.v.kernel"), name
+
+
+def _named(tree):
+    from sleepnet.origin import named
+    return {name: np.asarray(leaf) for name, leaf in named(tree).items()}
+
+
+def _key():
+    from sleepnet.train.step import _key as key
+    return key(jnp.asarray(draw(0, "", 0)))
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"forget": ()}, "names nothing to forget"),
+    ({"forget": ("bags",), "retain": ("crates", "bags"), "retain_weight": 1.0}, "both have bags"),
+    ({"forget": ("bags",), "retain": ("crates",)}, "retain_weight=0.0 must be positive"),
+    ({"forget": ("bags",), "objective": "nop"}, "did you mean"),
+])  # fmt: skip
+def test_what_is_refused(made, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        methods.get("unlearn", **arguments)
+    config, learning, _, _ = made
+    with pytest.raises(UsageError, match="no word 'bag'"):
+        dataclasses.replace(learning.method, forget=("bag",)).check(config, learning.problem.task)
