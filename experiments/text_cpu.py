@@ -24,7 +24,7 @@ def get_config(arm: str = "sleep"):
     if arm not in ARMS:
         raise UsageError(f"experiments/text_cpu.py:{arm}: there is {', '.join(ARMS)}")
     steps, model = ARMS[arm]
-    config = presets.cpu_size("text", dict(window=64, windows=8), steps=steps, batch_size=BATCH)
+    config = presets.cpu_size("text", dict(tokens="", window=64, windows=8), steps=steps, batch_size=BATCH)
     config.model.pad_id = -1
     config.model.sleep.after_predicting = True
     config.model.sleep.passes = 4

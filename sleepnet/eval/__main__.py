@@ -5,7 +5,7 @@ Examples:
   python -m sleepnet.eval --model=depo8_sleep4 --passes=16 --halt=0.05 --examples=512
   python -m sleepnet.eval --workdir=runs/depo --passes=1,4,16 --examples=10000
   python -m sleepnet.eval --workdir=runs/rule110_thought --own_chain
-  python -m sleepnet.eval --workdir=runs/text/sleep --beside=runs/text/once,runs/text/full --passes=1,2,4
+  python -m sleepnet.eval --workdir=runs/text/once --beside=runs/text/sleep,runs/text/full
 
 --model is one that comes with the package, see `python -m sleepnet.models list`. --workdir is a run's folder, of which the newest checkpoint is
 graded; `python -m sleepnet.train --help` makes these two. With --halt each sequence sleeps until its S has settled, at most N passes. With
@@ -41,7 +41,7 @@ flags.DEFINE_bool("own_chain", False, "of a task with a chain of thought: grade 
 flags.DEFINE_integer("blocks", None, "of a model with memory blocks: K; its own by default", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("chains", 0, "of a task with a chain of thought and all else asleep (gsm): chains drawn of each example, for pass@1, 4, 16, 64; 0: none", lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_float("temperature", 1.0, "of what --chains draws from", flag_values=FLAGS)
-flags.DEFINE_integer("examples", 2048, "examples to read", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("examples", 2048, "examples to read; of a text documents", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 64, "examples read at a time; changes memory and speed alone", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "of the examples", lower_bound=0, upper_bound=seeds.MOST, flag_values=FLAGS)
 flags.DEFINE_enum("split", "test", ["test", "validation", "train"], "which examples; no two splits share one, but of what is to be known by heart", flag_values=FLAGS)

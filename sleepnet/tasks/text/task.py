@@ -62,6 +62,7 @@ class Text(Source):
         if self.short == "refuse":
             self._refuse_short()
         self._set(vocab_size=int(held["vocab_size"]), seq_len=self.window * self.windows, predicts=(True,) * self.windows)
+        self._stretches  # a split without a document is told now, not at the first look at it
 
     def _refuse_short(self) -> None:
         lengths = np.diff(self.corpus.starts)
