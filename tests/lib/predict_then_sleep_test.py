@@ -18,10 +18,11 @@ from sleepnet.sleep import run_passes
 ALL = (True,) * -(-LENGTH // L)
 CASES = {
     "AG": (SMALL, {"passes": 3}),
+    "AG_rewrite": (SMALL, {"passes": 3, "rewrite": True}),
     # blocks before and behind the loop, entries that outlive a window, keys that turn behind every pass
     "AGAG_sliding_middle": ({**SMALL, "pattern": "AGAG", "turn_keys": "passes"}, {"passes": 2, "eviction": "sliding", "loop_start": 1, "loop_stop": 3}),
 }
-both = pytest.mark.parametrize("case", [pytest.param("AG", marks=pytest.mark.slow), "AGAG_sliding_middle"])
+both = pytest.mark.parametrize("case", [*(pytest.param(case, marks=pytest.mark.slow) for case in ("AG", "AG_rewrite")), "AGAG_sliding_middle"])
 
 
 @functools.cache
