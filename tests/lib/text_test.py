@@ -22,6 +22,7 @@ from sleepnet.tasks.machinery.shuffle import shuffled
 from sleepnet.tasks.machinery.splits import SPLITS
 from sleepnet.tasks.registry import task_class
 from sleepnet.tasks.source import Source
+from sleepnet.tasks.text import token_file
 from sleepnet.train.step import learning_of
 
 L, W = 4, 3
@@ -165,6 +166,14 @@ def test_readers_find_the_same_documents(folder, text, tmp_path):
     assert (found.sizes == 0).all() and (held.sizes == np.diff(held.starts)).all()
 
 
+def test_of_a_folder_some_files(tmp_path):
+    for name in ("a.py", "b.bin", ".hidden/c.py", "d/e.py"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"\xff" if name == "b.bin" else name.encode())
+    assert main(["tokenize", "--from", str(tmp_path / "in"), "--suffix", ".py", "--out", str(tmp_path / "out")]) == 0
+    assert token_file.load(tmp_path / "out").names() == ("a.py", "d/e.py")
+
+
 def test_parquet_through_pyarrow(tmp_path, monkeypatch, capsys):
     """A stand-in where it is not installed: what is asked of it is what pyarrow has; without it, one line says how to get it."""
     rows = ["first row", "and the second"]
@@ -186,7 +195,7 @@ def test_parquet_through_pyarrow(tmp_path, monkeypatch, capsys):
     parquet = types.SimpleNamespace(ParquetFile=ParquetFile)
     monkeypatch.setitem(sys.modules, "pyarrow", types.SimpleNamespace(parquet=parquet, ArrowException=Exception))
     assert main(["tokenize", "--from", str(tmp_path / "rows.parquet"), "--out", str(tmp_path / "out")]) == 0
-    corpus = tasks.get("text", tokens=str(tmp_path / "out")).corpus
+    corpus = token_file.load(tmp_path / "out")
     assert bytes(corpus.tokens) == "".join(rows).encode() and corpus.names() == ("rows.parquet:1", "rows.parquet:2")
     assert main(["tokenize", "--from", str(tmp_path / "rows.parquet"), "--field", "body", "--out", str(tmp_path / "no")]) == 2
     assert "has no column 'body', but n, text" in capsys.readouterr().err
@@ -211,7 +220,7 @@ def test_a_data_set_of_tfds_that_is_on_disk(tmp_path, capsys):
 
     Lines(data_dir=tmp_path / "sets", file_format="array_record").download_and_prepare()
     assert main(["tokenize", "--tfds", "lines", "--data_dir", str(tmp_path / "sets"), "--out", str(tmp_path / "out")]) == 0
-    corpus = tasks.get("text", tokens=str(tmp_path / "out")).corpus
+    corpus = token_file.load(tmp_path / "out")
     assert bytes(corpus.tokens) == "first linenaïve".encode() and "TFDS lines" in corpus.about["source"]
     assert main(["tokenize", "--tfds", "lines", "--split", "test", "--data_dir", str(tmp_path / "sets"), "--out", str(tmp_path / "no")]) == 2
     assert main(["tokenize", "--tfds", "unknown_set", "--data_dir", str(tmp_path / "sets"), "--out", str(tmp_path / "no")]) == 2
@@ -255,7 +264,7 @@ def test_a_full_disk_leaves_nothing(folder, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("arguments, words", [
     (dict(short="refuse"), "documents are shorter than task.arguments.window=4 tokens, a/0.txt has 2"), (dict(tokens="/nowhere/at/all"), "there is no such folder"),
-    (dict(short="drop"), "unknown short='drop'"), (dict(held_out=2), "held_out=2 must be a whole number of at least 3"),
+    (dict(short="drop"), "unknown short='drop'"), (dict(held_out=10**9), "split .* has no document: give more of them"), (dict(held_out=2), "held_out=2 must be a whole number of at least 3"),
 ])
 def test_impossible_requests_name_the_fix(folder, arguments, words):
     with pytest.raises(UsageError, match=words):
