@@ -111,7 +111,7 @@ def _text(model, task, name, passes, out, console) -> None:
     from sleepnet.eval import report, text, text_report
     from sleepnet.files import read_json
 
-    for flag in ("own_chain", "halt", "blocks"):
+    for flag in ("own_chain", "halt", "blocks", "chains"):
         if FLAGS[flag].value:
             raise UsageError(f"--{flag} is of answers, and a text has none: leave it out")
     models, folders = {name: (model, passes)}, {name: FLAGS.workdir} if FLAGS.workdir else {}
