@@ -5,7 +5,7 @@ Examples:
   python -m sleepnet.eval --model=depo8_sleep4 --passes=16 --halt=0.05 --examples=512
   python -m sleepnet.eval --workdir=runs/depo --passes=1,4,16 --examples=10000
   python -m sleepnet.eval --workdir=runs/rule110_thought --own_chain
-  python -m sleepnet.eval --workdir=runs/text/sleep --beside=runs/text/once,runs/text/full --passes=1,2,4
+  python -m sleepnet.eval --workdir=runs/text/once --beside=runs/text/sleep,runs/text/full
 
 --model is one that comes with the package, see `python -m sleepnet.models list`. --workdir is a run's folder, of which the newest checkpoint is
 graded; `python -m sleepnet.train --help` makes these two. With --halt each sequence sleeps until its S has settled, at most N passes. With
@@ -41,12 +41,12 @@ flags.DEFINE_bool("own_chain", False, "of a task with a chain of thought: grade 
 flags.DEFINE_integer("blocks", None, "of a model with memory blocks: K; its own by default", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("chains", 0, "of a task with a chain of thought and all else asleep (gsm): chains drawn of each example, for pass@1, 4, 16, 64; 0: none", lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_float("temperature", 1.0, "of what --chains draws from", flag_values=FLAGS)
-flags.DEFINE_integer("examples", 2048, "examples to read", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("examples", 2048, "examples to read; of a text documents", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 64, "examples read at a time; changes memory and speed alone", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "of the examples", lower_bound=0, upper_bound=seeds.MOST, flag_values=FLAGS)
 flags.DEFINE_enum("split", "test", ["test", "validation", "train"], "which examples; no two splits share one, but of what is to be known by heart", flag_values=FLAGS)
 flags.DEFINE_list("beside", [], "of a text: folders of other runs, which read the same documents with their own N", flag_values=FLAGS)
-flags.DEFINE_integer("windows", None, "of a text: windows of each document, twice those of training by default", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("windows", None, "of a text: windows of each document, those of training by default", lower_bound=1, flag_values=FLAGS)
 cli.trust_flag(FLAGS)
 flags.DEFINE_string("out", None, "folder for the results. By default WORKDIR/eval, or runs/eval/NAME with --model", flag_values=FLAGS)
 
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
         passes = sorted({model.config.sleep.passes, *((1, 2, 4, 8) if FLAGS.model else ())})
     print(f"{FLAGS.model or FLAGS.workdir}: {report.size(model.config)}; {_history(task, source)}")
     if not isinstance(task, Task):
-        _text(model, task, source, name, passes, out, console)
+        _text(model, task, name, passes, out, console)
         return
     if FLAGS.beside or FLAGS.windows:
         raise UsageError(f"--{'beside' if FLAGS.beside else 'windows'} is of a text, which task {task.name} is not: leave it out")
@@ -105,29 +105,32 @@ def main(argv: list[str]) -> None:
         print(f"wrote {paths.shown(path)}")
 
 
-def _text(model, task, source, name, passes, out, console) -> None:
+def _text(model, task, name, passes, out, console) -> None:
     """`main` for a run on text."""
     from sleepnet.checkpoint import load_model
     from sleepnet.eval import report, text, text_report
+    from sleepnet.files import read_json
 
-    for flag in ("own_chain", "halt", "blocks"):
+    for flag in ("own_chain", "halt", "blocks", "chains"):
         if FLAGS[flag].value:
             raise UsageError(f"--{flag} is of answers, and a text has none: leave it out")
-    models = {name: (model, passes)}
+    models, folders = {name: (model, passes)}, {name: FLAGS.workdir} if FLAGS.workdir else {}
     for folder in FLAGS.beside:
         other = load_model(folder)
         if other.task.spec().get("corpus") != task.spec()["corpus"]:
             raise UsageError(f"--beside={folder} was trained on another text than {name}: {other.task.title}, not {task.title}")
         called = paths.plain(folder).resolve().name
-        models[called if called not in models else folder] = (other.model, [other.model.config.sleep.passes])
-    windows = FLAGS.windows or 2 * task.windows
+        called = called if called not in models else folder
+        models[called], folders[called] = (other.model, [other.model.config.sleep.passes]), folder
+    windows = FLAGS.windows or task.windows
     with _bar() as (bar, line):
         rows = text.evaluate(
             models, task, documents=FLAGS.examples, windows=windows, batch_size=FLAGS.batch_size, split=FLAGS.split,
             progress=lambda done, total: bar.update(line, completed=done, total=total),
         )
     written = out / f"{FLAGS.split}.jsonl"
-    report.write_rows(written, rows, **source, task=task.spec(), windows=windows)
+    results = {called: read_json(path, "train to the end") for called, folder in folders.items() if (path := paths.plain(folder) / "result.json").exists()}
+    report.write_rows(written, [{"task": task.spec(), "windows": windows, "models": results}, *rows])
     text_report.show(rows, console)
     print(f"wrote {paths.shown(written)}")
 

@@ -45,16 +45,16 @@ def evaluate(
     models: Mapping[str, tuple[nnx.Module, Sequence[int]]], source: Text, *, documents: int, windows: int, batch_size: int, split: str = "test",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
-    """Reads the beginnings of documents with each model and each of its N, and with the first model's windows each alone: all on the same text.
+    """Reads the beginnings of documents with each model and each of its N, and with its windows each alone: all on the same text.
 
     One row for each way of reading and bin:
-      way, passes, split       the model's name with its N, or ALONE: no window knows what stood before it
+      way, passes, split       the model's name, and its N or ALONE: no window knows what stood before it
       axis, first, last        of the bin: `all`; `behind`, all windows but the first, where memory can tell; `distance`, tokens since the boundary that are in
                                sight, this one among them; `place`, windows of the document, from 1
       labels, documents        it has
       nats, interval           a label, all documents' together, and 95 % by resampling documents: [low, high]
       bits_per_byte            nats · tokens / (bytes · ln 2) over these documents; None where nobody knows their bytes
-      saved, saved_interval    nats a label less than ALONE on the same labels, resampled in pairs
+      saved, saved_interval    nats a label less than the same model's ALONE on the same labels, resampled in pairs
       nonfinite                labels whose cost is no number; such a row's nats are None
 
     Args:
@@ -76,22 +76,21 @@ def evaluate(
             raise UsageError(f"{name} has window {model.config.window} and {model.config.vocab_size} tokens, the text {source.window} and {source.vocab_size}: not its text")
     long = type(source)(**{**source.arguments, "windows": windows})
     batch, chosen = long.beginnings(split, documents)
-    first = next(iter(models))
-    ways = {ALONE: (models[first][0], 1)} | {f"{name}, N = {count}": (model, count) for name, (model, passes) in models.items() for count in passes}
+    ways = {(name, count): model for name, (model, passes) in models.items() for count in (0, *passes)}  # 0: each window alone
     found = {}
-    for number, (way, (model, count)) in enumerate(ways.items()):
-        cut = source.window if way == ALONE else long.seq_len
-        found[way] = _read(model, {key: value.reshape(-1, cut) for key, value in batch.items()}, count, batch_size * (long.seq_len // cut)).reshape(len(chosen), long.seq_len)
+    for number, ((name, count), model) in enumerate(ways.items()):
+        cut = long.seq_len if count else source.window
+        found[name, count] = _read(model, {key: value.reshape(-1, cut) for key, value in batch.items()}, max(count, 1), batch_size * (long.seq_len // cut)).reshape(len(chosen), long.seq_len)
         if progress:
             progress((number + 1) * len(chosen), len(ways) * len(chosen))
     rate = source.bytes_per_token(chosen)
     rows = []
-    for way, cost in found.items():
+    for (name, count), cost in found.items():
         for axis, start, stop, member in _bins(source.window, windows):
             counted = batch["loss_mask"] & member
             if counted.any():
-                told = {"way": way, "passes": ways[way][1], "split": split, "axis": axis, "first": start, "last": stop}
-                rows.append(told | _row(cost, found[ALONE], counted, rate))
+                told = {"way": f"{name}, {f'N = {count}' if count else ALONE}", "passes": max(count, 1), "split": split, "axis": axis, "first": start, "last": stop}
+                rows.append(told | _row(cost, found[name, 0], counted, rate))
     return rows
 
 

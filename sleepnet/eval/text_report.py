@@ -8,7 +8,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 _TITLES = {
-    "all": "nats a token, bits a byte, and nats less than each window alone (95 % by resampling documents); behind: all windows but the first",
+    "all": "nats a token and bits a byte; behind the first window: nats, and how much less than with each window alone (95 %, documents resampled)",
     "distance": "nats a token by tokens since the boundary, windows behind the first",
     "place": "nats a token by window of the document",
 }
@@ -17,7 +17,7 @@ _TITLES = {
 def show(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Prints the tables of `rows`, as `sleepnet.eval.text.evaluate` returns them, as wide as they need."""
     for table in tables(rows):
-        console.width = max(console.width, Measurement.get(console, console.options.update(max_width=1000), table).maximum)
+        console.width = max(console.width, len(str(table.title)), Measurement.get(console, console.options.update(max_width=1000), table).maximum)
         console.print(table)
 
 
@@ -26,7 +26,7 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
     ways = list(dict.fromkeys(row["way"] for row in rows))
     find = {(row["way"], row["axis"], row["first"]): row for row in rows}
     behind = [key[1:] for key in find if key[0] == ways[0] and key[1] in ("all", "behind")]
-    yield _table(_TITLES["all"], ("way", "nats", "bits a byte", *(("behind", "less than alone") if len(behind) > 1 else ())), (_sums(find, way, behind) for way in ways))
+    yield _table(_TITLES["all"], ("way", "nats", "bits a byte", *(("behind the first", "less than alone") if len(behind) > 1 else ())), (_sums(find, way, behind) for way in ways))
     for axis in ("distance", "place"):
         bins = sorted({(row["first"], row["last"]) for row in rows if row["axis"] == axis})
         heads = [str(first) if first == last else f"{first} … {last}" for first, last in bins]
@@ -48,7 +48,7 @@ def _number(value):
 
 
 def _table(title, heads, lines):
-    out = Table(*heads[:1], box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    out = Table(*heads[:1], box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="")
     for head in heads[1:]:
         out.add_column(head, justify="right")
     for cells in lines:

@@ -24,7 +24,7 @@ _EXAMPLES = """examples:
   python -m sleepnet.tasks stats depo --arguments nodes=10 hops=4
   python -m sleepnet.tasks export depo --format array_record --split train -n 100000 --out data/depo --arguments nodes=10
   python -m sleepnet.tasks tokenize --from notes/ book.txt pages.jsonl --field body --out data/mine
-  python -m sleepnet.tasks describe text --arguments tokens=data/mine window=256
+  python -m sleepnet.tasks describe text --arguments window=256
 
 An example is a pure function of (task and its arguments, seed, split, index). Splits: train, validation, test; no two share an
 instance, but of what is to be known by heart all do. `describe` shows every argument with its value. `check` compares fresh examples with a solver that reads the tokens

@@ -4,6 +4,10 @@ Examples:
   python -m sleepnet.train --config=experiments/depo_cpu.py --workdir=runs/depo
   python -m sleepnet.train --config=experiments/depo_cpu.py --workdir=runs/narrow --config.model.width=32 --config.train.steps=300
   python -m sleepnet.train --config=experiments/rule110_thought_cpu.py --workdir=runs/rule110_thought
+  python -m sleepnet.train --config=experiments/text_cpu.py:once --workdir=runs/text/once
+
+--config.task.name=text reads text: the standard library of this Python, or with --config.task.arguments.tokens=FOLDER what
+`python -m sleepnet.tasks tokenize` made of yours.
 
 --config.task.folder=FOLDER reads the examples from a folder that `python -m sleepnet.tasks export` wrote; it must hold train.steps ·
 train.batch_size of the run's task, arguments and seed, split train.

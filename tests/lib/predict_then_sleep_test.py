@@ -6,20 +6,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sleep_test as toy
 from hybrid_by_hand import by_hand
 from hybrid_test import LENGTH, SMALL, TOKENS, Runner, L
 
 from sleepnet.config import ModelConfig, SleepConfig
 from sleepnet.errors import UsageError
 from sleepnet.models import flops
+from sleepnet.sleep import run_passes
 
 ALL = (True,) * -(-LENGTH // L)
 CASES = {
     "AG": (SMALL, {"passes": 3}),
+    "AG_rewrite": (SMALL, {"passes": 3, "rewrite": True}),
     # blocks before and behind the loop, entries that outlive a window, keys that turn behind every pass
     "AGAG_sliding_middle": ({**SMALL, "pattern": "AGAG", "turn_keys": "passes"}, {"passes": 2, "eviction": "sliding", "loop_start": 1, "loop_stop": 3}),
 }
-both = pytest.mark.parametrize("case", CASES)
+both = pytest.mark.parametrize("case", [*(pytest.param(case, marks=pytest.mark.slow) for case in ("AG", "AG_rewrite")), "AGAG_sliding_middle"])
 
 
 @functools.cache
@@ -57,27 +60,48 @@ def test_streamed_token_by_token_with_sleeps_of_n_it_is_forward(case):
 
 
 def test_a_value_of_n_does_for_every_n_and_one_pass_is_todays():
-    of = runner("AGAG_sliding_middle")
-    model, sleep = CASES["AGAG_sliding_middle"]
+    of = runner("AG")
+    model, sleep = CASES["AG"]
     today = Runner(model, {**sleep, "passes": 1})
     by_value = jax.jit(lambda params, tokens, passes: of.apply(params, tokens, passes, ALL))
-    for passes in (1, 2):
+    for passes in (1, 3):
         np.testing.assert_allclose(by_value(of.params, TOKENS, np.int32(passes)), of.forward(TOKENS, passes, ALL), atol=2e-5)
     assert by_value._cache_size() == 1
     np.testing.assert_allclose(of.forward(TOKENS, 1, ALL), today.forward(TOKENS, 1, ALL), atol=2e-5)
 
 
 def test_later_tokens_of_a_window_get_exactly_no_gradient():
-    """Of the four windows the sleep over each has read the whole of it, and tells later windows alone."""
-    of = runner("AGAG_sliding_middle")
+    """The sleep over a window has read the whole of it, and tells later windows alone."""
+    of = runner("AG")
     tokens = jnp.asarray([[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]], jnp.int32)  # every token once: a row of the embedding is a place
     weights = jax.random.normal(jax.random.key(0), (SMALL["vocab_size"],))
     read = lambda embedding: of.apply({**of.params, "embedding": embedding}, tokens, 2, (True, True))[0] @ weights
     jacobian = np.abs(jax.jit(jax.jacrev(read))(of.params["embedding"])).sum(axis=-1)[:, 1:]
     for t in range(2 * L):
-        assert not jacobian[t, t + 1:].any() and (jacobian[t, max(0, t - L + 1) : t + 1] > 0).all()
+        assert not jacobian[t, t + 1:].any() and (jacobian[t, :t + 1] > 0).all()
 
 
+@pytest.mark.parametrize("config", [SleepConfig(), SleepConfig(gradient="last"), SleepConfig(gradient="last", gradient_passes=2, carry="hidden")], ids=["full", "last", "last_two"])
+def test_the_first_pass_is_told_and_has_its_gradient_whatever_the_others_have(config):
+    """What is asked of it adds the gradient of one pass to that of the passes without it; on the toy pass of the tests of sleep."""
+    told = jax.random.normal(jax.random.key(1), toy.SHAPES[0].shape)
+    opened = lambda *given: run_passes(toy.block_pass, *given, passes=4, config=config, opening=True)
+    out = opened(*toy.ARGUMENTS)
+    toy.assert_close(out[:3], toy.plain(config, 4, *toy.ARGUMENTS))
+    toy.assert_close(out[3], toy.block_pass(*toy.ARGUMENTS[:3])[0])
+    counted = run_passes(toy.block_pass, *toy.ARGUMENTS, passes=jnp.int32(4), config=config, opening=True)
+    toy.assert_close(counted, out)
+    both = jax.jit(jax.grad(lambda *given: toy_score(opened(*given)[:3]) + jnp.sum(told * opened(*given)[3]), argnums=(0, 1, 2)))(*toy.ARGUMENTS)
+    asleep = toy.graded(lambda *given: toy.ours(config, 4, *given))
+    first = jax.jit(jax.grad(lambda *given: jnp.sum(told * toy.block_pass(*given)[0]), argnums=(0, 1, 2)))(*toy.ARGUMENTS[:3])
+    toy.assert_close(both, jax.tree.map(jnp.add, tuple(asleep[name] for name in ("weights", "embedding", "start")), first))
+
+
+def toy_score(out):
+    return sum(jnp.sum(a * b) for a, b in zip(jax.tree.leaves(out), jax.tree.leaves(toy.PROBE)))
+
+
+@pytest.mark.slow  # its fast twin is the toy's above
 def test_the_last_gradient_reaches_what_is_said_and_stops_before_what_is_slept():
     """Of the first window's logits it is the full one, though their pass is a constant to the sleep; of the second's that behind a window that sleeps."""
     model, sleep = CASES["AG"]

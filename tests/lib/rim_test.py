@@ -18,6 +18,7 @@ from sleepnet.methods.base import Problem
 from sleepnet.models import flops
 from sleepnet.models.hybrid import Hybrid
 from sleepnet.models.visible import positions, segments, visible
+from sleepnet.tasks.base import FIELDS
 
 TASK = tasks.get("group", group="Z60", length=(2, 4))
 L, C = TASK.window, 4
@@ -193,7 +194,7 @@ def test_a_batch_of_the_run_holds_what_the_method_asks():
     source = data.BatchSource(TASK, seed=0, batch_size=4, steps=2, rows=np.array([1, 3]), more=lambda batch: methods.of(config).draw(TASK, config, batch))
     whole = TASK.chain(TASK.batch(0, "train", 4, 4)["tokens"])
     np.testing.assert_array_equal(source[1]["chain_targets"], whole[1][[1, 3]])
-    assert source[1].keys() == {*data.KEYS, "chain_tokens", "chain_targets"}
+    assert source[1].keys() == {*FIELDS, "chain_tokens", "chain_targets"}
 
 
 def test_flops_count_every_token_as_often_as_it_is_computed():

@@ -15,6 +15,7 @@ from sleepnet.eval.runner import evaluate
 from sleepnet.methods import taught
 from sleepnet.models.turn import turned
 from sleepnet.state import FastWeights
+from sleepnet.tasks.base import FIELDS
 from sleepnet.train.step import learning_of, make_step
 
 STEPPED = {
@@ -178,7 +179,7 @@ def test_microbatches_add_up():
     task = build.task_of(config)
     learning = dataclasses.replace(learning_of(config, task), optimizer=optax.sgd(lambda count: 0.1))
     batch = task.batch(0, "train", 0, 4)
-    batch = {key: jnp.asarray(batch[key]) for key in data.KEYS} | {"steps": jnp.asarray(task.steps_of(batch, 1))}
+    batch = {key: jnp.asarray(batch[key]) for key in FIELDS} | {"steps": jnp.asarray(task.steps_of(batch, 1))}
     params = nnx.to_pure_dict(nnx.split(build.model_of(config, task), nnx.Param)[1])
     told = []
     for accumulate in (1, 2):

@@ -24,6 +24,7 @@ from sleepnet import build, checkpoint, cli, data, optim
 from sleepnet.config import RunConfig, from_dict, to_dict
 from sleepnet.costs import passes_at
 from sleepnet.errors import UsageError
+from sleepnet.tasks.base import FIELDS
 from sleepnet.train import __main__ as command
 from sleepnet.train import loop, metrics
 from sleepnet.train.loop import train
@@ -312,7 +313,7 @@ def test_batches_are_the_tasks_by_index():
         for index in range(start, 9):
             assert iterator.get_state()["next_index"] == index
             batch, wanted = next(iterator), TASK.batch(3, "train", 4 * index, 4)
-            for key in data.KEYS:
+            for key in FIELDS:
                 np.testing.assert_array_equal(batch[key], wanted[key], err_msg=key)
         with pytest.raises(StopIteration):
             next(iterator)

@@ -24,7 +24,7 @@ class Read(NamedTuple):
     content: str | np.ndarray
 
 
-def files(given: Iterable[str], *, field: str = "text", ids: str = "uint16") -> Iterator[Read]:
+def files(given: Iterable[str], *, field: str = "text", ids: str = "uint16", suffixes: tuple[str, ...] = ()) -> Iterator[Read]:
     """The documents of files and folders, in order of their names: a text file is one, a line of .jsonl, a row of .parquet and a record of .array_record each another.
 
     A document that is a file belongs to a split by the file's name, below the folder that was given; all others by their content, so that none is in two.
@@ -32,6 +32,7 @@ def files(given: Iterable[str], *, field: str = "text", ids: str = "uint16") -> 
     Args:
       given: files and folders; of a folder all files below it, but for hidden ones.
       field: of JSON lines and parquet, where the text stands.
+      suffixes: of a folder, the files whose names end so; all if there are none.
       ids: of ArrayRecord, the type of an id; a record is a document's ids, one behind the other, little-endian.
 
     Raises:
@@ -41,6 +42,7 @@ def files(given: Iterable[str], *, field: str = "text", ids: str = "uint16") -> 
         path = paths.plain(text, "from")
         require(path.exists(), f"--from={text}: there is no such file or folder")
         inside = [one for one in sorted(path.rglob("*")) if one.is_file() and not any(part.startswith(".") for part in one.relative_to(path).parts)]
+        inside = [one for one in inside if not suffixes or one.name.endswith(suffixes)]
         for one in inside if path.is_dir() else [path]:
             yield from _file(one, one.relative_to(path).as_posix() if path.is_dir() else one.name, field, ids)
 

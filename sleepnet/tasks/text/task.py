@@ -62,6 +62,7 @@ class Text(Source):
         if self.short == "refuse":
             self._refuse_short()
         self._set(vocab_size=int(held["vocab_size"]), seq_len=self.window * self.windows, predicts=(True,) * self.windows)
+        self._stretches  # a split without a document is told now, not at the first look at it
 
     def _refuse_short(self) -> None:
         lengths = np.diff(self.corpus.starts)
@@ -80,7 +81,7 @@ class Text(Source):
         found = {}
         for split in SPLITS:
             members = self.corpus.members(split, self.held_out, self.window if self.short == "skip" else 1)
-            require(len(members) > 0, f"split {split!r} of {self.corpus.about['source']} has no document: give more documents, or another held_out than {self.held_out}")
+            require(len(members) > 0, f"split {split!r} of {self.corpus.about['source']} has no document: give more of them (a book can be cut into chapters), or another held_out than {self.held_out}")
             labels = np.diff(self.corpus.starts)[members] - 1
             found[split] = members, np.cumsum(-(-labels // self.seq_len))
         return found

@@ -16,6 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--tfds", metavar="NAME", help="a TFDS data set that is on disk; with --split and --data_dir")
     parser.add_argument("--out", required=True, metavar="DIR", help="a folder, new or empty")
     parser.add_argument("--tokenizer", default="bytes", metavar="FILE", help="a tokenizer.json, or its folder (default bytes, which need nothing)")
+    parser.add_argument("--suffix", nargs="+", default=[], metavar=".py", help="of a folder, only files whose names end so (default all)")
     parser.add_argument("--field", default="text", help="where the text stands in JSON lines, parquet and TFDS (default text)")
     parser.add_argument("--ids", default="uint16", help="of .array_record: uint16, int32, uint32 or int64 (default uint16)")
     parser.add_argument("--split", default="train", help="of a TFDS data set (default train)")
@@ -25,7 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Writes the token file that the flags ask for."""
     tokenizer = tokenizers.get(options.tokenizer)
-    found = readers.files(options.given, field=options.field, ids=options.ids) if options.given else readers.data_set(
+    found = readers.files(options.given, field=options.field, ids=options.ids, suffixes=tuple(options.suffix)) if options.given else readers.data_set(
         options.tfds, split=options.split, data_dir=options.data_dir, field=options.field
     )
     held = {"name": tokenizer.name, "sha256": tokenizer.sha256, "vocab_size": tokenizer.vocab_size}
