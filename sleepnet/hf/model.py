@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from sleepnet import seeds, sharding
 from sleepnet.config import ModelConfig
 from sleepnet.errors import UsageError
-from sleepnet.hf import plan as plans, workdir
+from sleepnet.hf import plan as plans, sources, workdir
 from sleepnet.hf.folder import Folder
 from sleepnet.hf.tokens import tokenizer_of
 from sleepnet.models.hybrid import Hybrid
@@ -52,7 +52,7 @@ def load(
     Nothing is fetched, unpickled or run. Beyond `window` tokens the model sleeps: what it has to remember then is S, and attention alone has none.
 
     Args:
-      folder: config.json and safetensors.
+      folder: config.json and safetensors; or a GGUF file, or a name of `sources.PACKAGED`.
       dtype: of projections and embeddings, float32 or bfloat16; convolutions, decays and norms stay float32. Float32, or as imported, if None.
       activations: likewise. In bfloat16 answers of small models change.
       window: L; 512, or what was imported, if None.
@@ -71,7 +71,7 @@ def load(
     if workdir.is_one(folder):
         config, values = workdir.read(folder, changes)
     else:
-        held = Folder(folder).headers()
+        held = sources.opened(folder).headers()
         plan = plans.make(held, changes, tied)
         config, values = plan.config, parameters(held, plan)
     return built(config, values, mesh), tokenizer_of(folder, config.vocab_size)

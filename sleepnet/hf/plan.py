@@ -79,11 +79,11 @@ def family_of(folder: Folder) -> tuple[str, Family]:
     kind = folder.config.get("model_type")
     known = names()
     if not isinstance(kind, str):
-        raise UsageError(f"{folder.path / 'config.json'}: model_type is missing; known: {', '.join(sorted(known))}")
+        raise UsageError(f"{folder.described}: model_type is missing; known: {', '.join(sorted(known))}")
     if kind in known:
         return kind, known[kind]
     needs = next((f"; it needs {what}, which are not built here" for part, what in _LACKING.items() if part in kind), nearest(kind, known))
-    raise UsageError(f"{folder.path / 'config.json'}: model_type={kind!r} is not supported{needs}; supported: {', '.join(sorted(known))}")
+    raise UsageError(f"{folder.described}: model_type={kind!r} is not supported{needs}; supported: {', '.join(sorted(known))}")
 
 
 def config_of(folder: Folder, family: Family, changes: Mapping[str, Any], tied: bool | None = None) -> ModelConfig:
@@ -92,7 +92,7 @@ def config_of(folder: Folder, family: Family, changes: Mapping[str, Any], tied: 
     Raises:
       UsageError: a key that is missing, or that asks for what is not built here.
     """
-    where, top = str(folder.path / "config.json"), folder.config
+    where, top = str(folder.described), folder.config
     section = top.get(family.section, top) if family.section else top
     if not isinstance(section, dict):
         raise UsageError(f"{where}: {family.section} must be a section")

@@ -24,7 +24,8 @@ from sleepnet.hf.folder import ALONG, INDEX, WHOLE, Folder
 RECORD, VERSION = "imported.json", 1
 _SHARD = 2 << 30  # bytes of a file, about
 _FIX = "the folder is damaged: import it again"
-_STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# dtypes of tensors read → of those written: what was quantised comes back as the numbers it meant
+_STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "Q4_1": "float32", "Q8_0": "float32"}
 
 
 def is_one(folder: str | Path) -> bool:
@@ -77,7 +78,7 @@ def write(out: str | Path, source: Folder, plan: plans.Plan, values: Iterable[tu
     """
     with filling(out) as part:
         files = shards(part, "weights", values)
-        along(source.path, part)
+        along(source, part)
         write_json(part / RECORD, {
             "version": VERSION, "family": plan.kind, "model": to_dict(plan.config), "files": files, "source": str(source.path), "origin": source.origin(),
             "tensors": {name: {"dtype": source.dtypes[name], "shape": source.shapes[name]} for item in plan.items for name in item.theirs}, "left_out": sorted({what for _, what in plan.left_out}),
@@ -96,7 +97,7 @@ def export(folder: str | Path, out: str | Path) -> list[str]:
     known, path = record(folder), paths.plain(folder, "folder")
     config, family = from_dict(ModelConfig, known["model"], "model."), plans.names()[known["family"]]
     with filling(out) as part:
-        along(path, part)
+        along(Folder(path), part)
         save(part, theirs(family, config, _parameters(path, known, plans.shapes_of(config)), known["tensors"]))
     return [f"{what} was not imported, and is not in {out}" for what in known.get("left_out", ()) if "once more" not in what and "follow from" not in what]
 
@@ -151,11 +152,11 @@ def shards(folder: Path, stem: str, values: Iterable[tuple[str, np.ndarray]]) ->
     return files
 
 
-def along(source: Path, part: Path) -> None:
+def along(source: Folder, part: Path) -> None:
     """What goes along with the weights."""
     for name in ALONG:
-        if (source / name).is_file():
-            write_bytes(part / name, (source / name).read_bytes())
+        if (held := source.beside(name)) is not None:
+            write_bytes(part / name, held)
 
 
 @contextlib.contextmanager
