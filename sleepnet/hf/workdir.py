@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save as in_bytes
 
-from sleepnet import paths
+from sleepnet import paths, released
 from sleepnet.config import ModelConfig, from_dict, to_dict
 from sleepnet.errors import UsageError
 from sleepnet.files import named, read_json, write_bytes, write_json
-from sleepnet.hf import plan as plans
+from sleepnet.hf import insertion, plan as plans
 from sleepnet.hf.folder import ALONG, INDEX, WHOLE, Folder
 
-RECORD, VERSION = "imported.json", 1
+RECORD, VERSION = released.RECORD, 1
 _SHARD = 2 << 30  # bytes of a file, about
 _FIX = "the folder is damaged: import it again"
 # dtypes of tensors read → of those written: what was quantised comes back as the numbers it meant
@@ -30,7 +30,7 @@ _STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 
 def is_one(folder: str | Path) -> bool:
     """Whether `import` has written this folder."""
-    return (paths.plain(folder, "folder") / RECORD).is_file()
+    return released.is_one(paths.plain(folder, "folder"))
 
 
 def record(folder: str | Path) -> dict[str, Any]:
@@ -99,7 +99,11 @@ def export(folder: str | Path, out: str | Path) -> list[str]:
     with filling(out) as part:
         along(Folder(path), part)
         save(part, theirs(family, config, _parameters(path, known, plans.shapes_of(config)), known["tensors"]))
-    return [f"{what} was not imported, and is not in {out}" for what in known.get("left_out", ()) if "once more" not in what and "follow from" not in what]
+        ours = {name: shape for name, shape in plans.shapes_of(config).items() if insertion.within(config, name)}
+        if put_in := {f"{insertion.PREFIX}{name}": value for name, value in _parameters(path, known, ours)}:
+            write_bytes(part / insertion.FILE, in_bytes(put_in))
+    told = [f"{what} was not imported, and is not in {out}" for what in known.get("left_out", ()) if "once more" not in what and "follow from" not in what]
+    return told + ([f"blocks {', '.join(map(str, config.no_mlp))} were put in: they are in {insertion.FILE}, and what transformers opens is the model without them"] if put_in else [])
 
 
 def theirs(family, config: ModelConfig, values: Iterable[tuple[str, np.ndarray]], tensors: Mapping[str, Any] | None) -> Iterator[tuple[str, np.ndarray]]:
