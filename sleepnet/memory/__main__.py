@@ -7,13 +7,12 @@ from sleepnet.errors import UsageError
 from sleepnet.memory import asking, file, models, reading
 
 _EXAMPLES = """examples:
-  python -m sleepnet.hf tiny runs/tiny
   python -m sleepnet.memory read runs/tiny --text=README.md --out=runs/mem.safetensors
   python -m sleepnet.memory show --memory=runs/mem.safetensors
   python -m sleepnet.memory ask runs/tiny --memory=runs/mem.safetensors "People sleep because"
   python -m sleepnet.memory fork runs/tiny --memory=runs/mem.safetensors --text=setup.py --out=runs/more.safetensors
 
-MODEL is what `python -m sleepnet.hf import` has written, or opens; a run's folder; or a model that comes trained. Where it has no tokenizer a text is its tokens as numbers.
+MODEL is what `python -m sleepnet.hf` opens or has imported (`… tiny runs/tiny` makes one to try), a run's folder, or a model that comes trained. Where it has no tokenizer a text is its tokens as numbers.
 
 exit status: 0; 2 for a request that can't be met, told in one line."""
 
@@ -38,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         "fork": "read on from a memory into a new one; the first stays as it is", "show": "what a memory is of, and how large it is",
     }.items()}
     for name, command in made.items():
-        command.add_argument("model", metavar="MODEL", **({"nargs": "?", "help": "whose memory it must be"} if name == "show" else {"help": "see below"}))
+        command.add_argument("source", metavar="MODEL", **({"nargs": "?", "help": "whose memory it must be"} if name == "show" else {"help": "see below"}))
         command.add_argument("--trust", type=trust.listed, default=(), help=trust.HELP)
         if name != "read":
             command.add_argument("--memory", required=True, metavar="FILE", help="what it remembers")
@@ -55,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _read(options: argparse.Namespace) -> None:
     file.free(options.out)
-    model = models.open_model(options.model)
+    model = models.open_model(options.source)
     on = file.load(options.memory, model) if options.command == "fork" else None
     with cli.bar("bytes read") as update:
         found = reading.read(model, options.text, on=on, passes=options.passes, progress=lambda done, total, windows: update(done, total))
@@ -66,7 +65,7 @@ def _read(options: argparse.Namespace) -> None:
 
 def _ask(options: argparse.Namespace) -> None:
     law = talk.law(options)
-    model = models.open_model(options.model)
+    model = models.open_model(options.source)
     held = file.load(options.memory, model)
     how = {"count": options.count, "law": law, "chat": options.chat, "stop": options.stop, "samples": options.samples, "seed": options.seed}
     for text, answer in asking.ask(model, held, options.text, **how):
@@ -75,8 +74,8 @@ def _ask(options: argparse.Namespace) -> None:
 
 def _show(options: argparse.Namespace) -> None:
     told, arrays = file.contents(options.memory)
-    if options.model:
-        file.load(options.memory, models.open_model(options.model))
+    if options.source:
+        file.load(options.memory, models.open_model(options.source))
     size = sum(value.nbytes for value in arrays.values())
     print(f"{'model':14} {told['name']}, sha256 {told['model'][:12]}, blocks {told['pattern']}, windows of {told['window']}")
     for text in told["texts"]:
