@@ -22,5 +22,7 @@ def ask(
       UsageError: as `sleepnet.talk.follow`; or there is no template.
     """
     prompt = model.tokenizer.encode(model.chat(text) if chat else text)
-    answers = talk.follow(model.model, prompt, count, state=memory.state, law=law, stop=(*model.stop, *stop), samples=samples, seed=seed)
+    sleep = model.model.config.sleep
+    how = {"state": memory.state, "law": law, "stop": (*model.stop, *stop), "passes": sleep.passes if sleep.after_predicting else 1, "samples": samples, "seed": seed}
+    answers = talk.follow(model.model, prompt, count, **how)
     return [(model.tokenizer.decode(answer.tokens), answer) for answer in answers]

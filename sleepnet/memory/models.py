@@ -7,11 +7,12 @@ from typing import Any
 
 from flax import nnx
 
-from sleepnet import checkpoint, hf, lineage, paths, released, talk
+from sleepnet import checkpoint, hf, lineage, paths, released, talk, tokenizers
 from sleepnet.errors import UsageError
 from sleepnet.hf import say, tokens
 from sleepnet.models import zoo
 from sleepnet.models.hybrid import Hybrid
+from sleepnet.tokenizers import Bytes
 
 
 class Ids:
@@ -79,7 +80,10 @@ def open_model(given: str | Path) -> Model:
 
 
 def _of_run(name: str, path: Path) -> Model:
-    model = checkpoint.load_model(path).model
+    loaded = checkpoint.load_model(path)
+    model, learnt = loaded.model, getattr(loaded.task, "corpus", None)  # of a run on text, with the tokenizer that its tokens are of
+    if learnt is not None and (known := getattr(loaded.task, "tokenizer", "") or learnt.tokenizer["name"]) and (known == Bytes.name or Path(known).exists()):
+        return Model(name, model, tokenizers.get(known), (), _no_chat(name))
     before = next((Path(link["folder"]) for link in lineage.read(path).get("chain", ()) if link.get("folder")), None)
     if before is None or not released.is_one(before):
         return Model(name, model, Ids(), (), _no_chat(name))

@@ -36,7 +36,7 @@ MAY = {
     "sleepnet.tasks": ("sleepnet.cli", "sleepnet.config_files", "sleepnet.errors", "sleepnet.files", "sleepnet.lock", "sleepnet.paths", "sleepnet.registry", "sleepnet.scalars", "sleepnet.seeds", "sleepnet.tokenizers"),
     "sleepnet.tokenizers": ("sleepnet.errors", "sleepnet.paths"),
     "sleepnet.config_files": ("sleepnet.errors",),
-    "sleepnet.hf": ("sleepnet.cli", "sleepnet.config", "sleepnet.errors", "sleepnet.files", MODELS, "sleepnet.paths", "sleepnet.registry", "sleepnet.released", "sleepnet.seeds", "sleepnet.sharding", "sleepnet.talk", "sleepnet.tokenizers"),
+    "sleepnet.hf": ("sleepnet.cli", "sleepnet.config", "sleepnet.errors", "sleepnet.files", MODELS, "sleepnet.paths", "sleepnet.registry", "sleepnet.released", "sleepnet.seeds", "sleepnet.sharding", "sleepnet.state", "sleepnet.talk", "sleepnet.tokenizers"),
     "sleepnet.decode": ("sleepnet.errors", "sleepnet.mesh", MODELS, "sleepnet.state"),
     "sleepnet.data": ("sleepnet.errors", "sleepnet.tasks"),
     "sleepnet.mesh": ("sleepnet.config", "sleepnet.errors"),
@@ -55,7 +55,7 @@ MAY = {
     ),
     "sleepnet.memory": (
         "sleepnet.checkpoint", "sleepnet.cli", "sleepnet.decode", "sleepnet.errors", "sleepnet.files", "sleepnet.hf", "sleepnet.lineage", MODELS, f"{MODELS}.zoo", "sleepnet.paths",
-        "sleepnet.released", "sleepnet.state", "sleepnet.talk", "sleepnet.trust",
+        "sleepnet.released", "sleepnet.state", "sleepnet.talk", "sleepnet.tokenizers", "sleepnet.trust",
     ),
     "sleepnet.sharding": ("sleepnet.adapters", "sleepnet.build", "sleepnet.cli", "sleepnet.config", "sleepnet.errors", "sleepnet.mesh"),
     "sleepnet.origin": ("sleepnet.config", "sleepnet.errors", "sleepnet.files", "sleepnet.optim", "sleepnet.step_folders", "sleepnet.tasks"),

@@ -16,7 +16,7 @@ from sleepnet.config import ModelConfig, SleepConfig
 from sleepnet.errors import UsageError
 from sleepnet.hf import check
 from sleepnet.hf.__main__ import main as hf_main
-from sleepnet.hf.tokens import Bytes
+from sleepnet.tokenizers import Bytes
 from sleepnet.memory import models, reading
 from sleepnet.memory.__main__ import main
 from sleepnet.models.hybrid import Hybrid
