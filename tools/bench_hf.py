@@ -32,9 +32,8 @@ import numpy as np
 from absl import flags
 from flax import nnx
 
-from sleepnet import cli, decode, hf, paths
+from sleepnet import cli, decode, files, hf, paths
 from sleepnet.errors import UsageError
-from sleepnet.files import write_json
 from sleepnet.hf import check, tiny
 
 PARTS = ("prefill", "decode", "import", "read")
@@ -153,7 +152,7 @@ def read_memory(scratch: Path) -> dict[str, float]:
     made, found = tiny.make(scratch / "read", "gated_deltanet"), {}
     for size in (1_000, 1_000_000):
         text = scratch / f"{size}.txt"
-        text.write_text("all work and no sleep makes a model dull\n" * (size // 41))
+        files.write_text(text, "all work and no sleep makes a model dull\n" * (size // 41))
         found[f"{size:,} bytes"] = peak("sleepnet.memory.__main__", "read", made, f"--text={text}", f"--out={scratch / f'{size}.safetensors'}")
     return found
 
@@ -181,7 +180,7 @@ def main(argv: list[str]) -> int:
             ratio = other / one if part == "read" else one / other
             print(f"{part:10} {shown[0]:>14} {shown[1]:>14} {ratio:7.2f}   {' / '.join(reversed(found[part]) if part == 'read' else found[part])}")
     if out:
-        write_json(out, {"folder": str(folder), "clock": FLAGS.clock, "tokens": FLAGS.tokens, "write": FLAGS.write, "seconds and bytes": found})
+        files.write_json(out, {"folder": str(folder), "clock": FLAGS.clock, "tokens": FLAGS.tokens, "write": FLAGS.write, "seconds and bytes": found})
     return 0
 
 

@@ -22,7 +22,7 @@ from sleepnet.hf import insertion, plan as plans
 from sleepnet.hf.folder import ALONG, INDEX, WHOLE, Folder
 
 RECORD, VERSION = released.RECORD, 1
-_SHARD = 2 << 30  # bytes of a file, about
+_SHARD, _OURS = 2 << 30, 128 << 20  # bytes of a file, about, of those exported and those imported; so many are held twice while one is written
 _FIX = "the folder is damaged: import it again"
 # dtypes of tensors read → of those written: what was quantised comes back as the numbers it meant
 _STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "Q4_1": "float32", "Q8_0": "float32"}
@@ -77,7 +77,7 @@ def write(out: str | Path, source: Folder, plan: plans.Plan, values: Iterable[tu
       UsageError: `out` is not empty.
     """
     with filling(out) as part:
-        files = shards(part, "weights", values)
+        files = shards(part, "weights", values, _OURS)
         along(source, part)
         write_json(part / RECORD, {
             "version": VERSION, "family": plan.kind, "model": to_dict(plan.config), "files": files, "source": str(source.path), "origin": source.origin(),
@@ -125,7 +125,7 @@ def theirs(family, config: ModelConfig, values: Iterable[tuple[str, np.ndarray]]
 
 def save(folder: Path, values: Iterable[tuple[str, np.ndarray]]) -> None:
     """model.safetensors, or several with their index."""
-    files = shards(folder, "model", values)
+    files = shards(folder, "model", values, _SHARD)
     made = sorted(set(files.values()))
     if len(made) == 1:
         os.rename(folder / made[0], folder / WHOLE)
@@ -136,8 +136,8 @@ def save(folder: Path, values: Iterable[tuple[str, np.ndarray]]) -> None:
     write_json(folder / INDEX, {"metadata": {"total_size": sum((folder / file).stat().st_size for file in set(total.values()))}, "weight_map": total})
 
 
-def shards(folder: Path, stem: str, values: Iterable[tuple[str, np.ndarray]]) -> dict[str, str]:
-    """Writes tensors as they come, a file whenever enough have; name → file."""
+def shards(folder: Path, stem: str, values: Iterable[tuple[str, np.ndarray]], most: int) -> dict[str, str]:
+    """Writes tensors as they come, a file whenever `most` bytes have; name → file."""
     files, held, size = {}, {}, 0
 
     def put():
@@ -146,7 +146,7 @@ def shards(folder: Path, stem: str, values: Iterable[tuple[str, np.ndarray]]) ->
         files.update(dict.fromkeys(held, name))
 
     for name, value in values:
-        if held and size + value.nbytes > _SHARD:
+        if held and size + value.nbytes > most:
             put()
             held, size = {}, 0
         held[name] = np.ascontiguousarray(value)
