@@ -6,7 +6,7 @@ import inspect
 import os
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from absl import flags, logging
@@ -163,6 +163,18 @@ def device_fault() -> str:
         why = f" ({str(error).splitlines()[0]})" if str(error) else ""
         return f"{name}={os.environ[name]}: JAX finds no such device here{why}; unset it, or set {name}=cpu" if name else f"JAX finds no device{why}"
     return ""
+
+
+@contextlib.contextmanager
+def bar(words: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr with the time left, gone when it is done; on a terminal only. What it gives takes (done, total)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        line = shown.add_task(words, total=None)
+        yield lambda done, total: shown.update(line, completed=done, total=total)
 
 
 def docstring(thing: Any) -> str:

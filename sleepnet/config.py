@@ -10,7 +10,7 @@ from typing import Any
 
 import ml_collections
 
-from sleepnet import refusals, rules, scalars, trust
+from sleepnet import refusals, released, rules, scalars, trust
 from sleepnet.errors import UsageError, nearest
 
 
@@ -82,6 +82,7 @@ class ModelConfig:
     key_dim: int = 0  # K; 0: head_dim
     value_dim: int = 0  # V; 0: head_dim
     mlp_width: int = 128  # of the gated MLP; 0: none
+    no_mlp: tuple[int, ...] = ()  # blocks, from 0, that are a mixer alone: those put into a model that was trained without them
     conv_width: int = 4  # W of the short convolution in a fast-weight block
     conv: str = "fixed"  # its taps: fixed (over q, k and v), or dynamic (each token makes its own, over v alone; Jet)
     rule: str = "gated_delta"  # fast-weight rule, one of sleepnet.rules or your own as "module:NAME"
@@ -119,7 +120,11 @@ class ModelConfig:
     @property
     def expert_blocks(self) -> tuple[int, ...]:
         """The blocks that have experts."""
-        return (self.experts.blocks or tuple(range(len(self.pattern)))) if self.experts.count else ()
+        return (self.experts.blocks or tuple(index for index in range(len(self.pattern)) if self.has_mlp(index))) if self.experts.count else ()
+
+    def has_mlp(self, index: int) -> bool:
+        """Whether a block has one."""
+        return bool(self.mlp_width) and index not in self.no_mlp
 
     @property
     def loop(self) -> tuple[int, int]:
@@ -341,8 +346,9 @@ def section(values: Mapping[str, Any]) -> Section:
 
 
 def default() -> ml_collections.ConfigDict:
-    """A run with every key at its default: what a config file starts from."""
-    return section(dataclasses.asdict(RunConfig()))
+    """A run with every key at its default, and an empty model.pretrained (see `sleepnet.released`): what a config file starts from."""
+    values = dataclasses.asdict(RunConfig())
+    return section({**values, "model": {**values["model"], "pretrained": ""}})
 
 
 def from_dict(cls: type, values: Any, prefix: str = "") -> Any:
@@ -408,5 +414,8 @@ def _plain(value: Any) -> Any:
 
 
 def parse(config: ml_collections.ConfigDict | Mapping[str, Any], prefix: str = "") -> RunConfig:
-    """A person's configuration, a config file's result or a mapping, as a `RunConfig`: the modules that it names are theirs. See `from_dict` for what is refused."""
-    return _made(RunConfig, config.to_dict() if hasattr(config, "to_dict") else config, prefix, _built)
+    """A person's configuration, a config file's result or a mapping, as a `RunConfig`: the modules that it names are theirs, and of a released model in
+    model.pretrained it takes what it does not say itself. See `from_dict` for what is refused."""
+    values = config.to_dict() if hasattr(config, "to_dict") else config
+    model = lambda known: to_dict(from_dict(ModelConfig, known, "model."))
+    return _made(RunConfig, released.taken(values, to_dict(ModelConfig()), model) if hasattr(values, "items") else values, prefix, _built)

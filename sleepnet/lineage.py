@@ -2,7 +2,7 @@
 
     start.json            of a run that starts from another's end, changes a part of its model alone, or learns from other weights:
                             start       what `config.start` said; "": fresh parameters
-                            kind        run, zoo or fresh
+                            kind        run, zoo, released or fresh
                             digest      of the parameters that it started with
                             frozen      digest of what it does not change; "": it changes all
                             flops, tokens   of all runs before it; null where one does not tell

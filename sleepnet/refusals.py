@@ -112,6 +112,10 @@ def model(config: Any) -> None:
     _blocks(config)
     if config.experts.count and not config.mlp_width:
         raise UsageError(f"model.experts.count={config.experts.count} stand beside MLPs, of which model.mlp_width=0 has none: set it, or count to 0")
+    if len(set(config.no_mlp)) < len(config.no_mlp) or not all(0 <= index < len(config.pattern) for index in config.no_mlp):
+        raise UsageError(f"model.no_mlp={config.no_mlp} must be different blocks of model.pattern={config.pattern!r}, 0 to {len(config.pattern) - 1}")
+    if both := sorted(set(config.no_mlp) & set(config.expert_blocks)):
+        raise UsageError(f"model.experts of block {both[0]} would stand beside an MLP, and model.no_mlp says that it has none: leave it out of one of the two")
     if config.experts.blocks and not 0 <= min(config.experts.blocks) <= max(config.experts.blocks) < len(config.pattern):
         raise UsageError(f"model.experts.blocks={config.experts.blocks} are not all among the {len(config.pattern)} blocks of model.pattern={config.pattern!r}, 0 to {len(config.pattern) - 1}")
     start, stop = config.loop

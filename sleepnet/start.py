@@ -1,4 +1,4 @@
-"""Where a run starts: from fresh parameters, another run's newest checkpoint, or a model of the zoo; see `sleepnet.lineage` for what is written down."""
+"""Where a run starts: from fresh parameters, another run's newest checkpoint, a released model that was imported, or a model of the zoo; see `sleepnet.lineage` for what is written down."""
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from sleepnet import adapters, build, checkpoint, costs, lineage, methods, origin, paths, step_folders
+from sleepnet import adapters, build, checkpoint, costs, hf, lineage, methods, origin, paths, released, step_folders
 from sleepnet.config import RunConfig
 from sleepnet.errors import UsageError, nearest
 from sleepnet.models import zoo
@@ -106,6 +106,10 @@ def _same(config: RunConfig, workdir: Path, record: dict[str, Any]) -> dict[str,
 def _elsewhere(key: str, where: str) -> tuple[Any, dict[str, Any]]:
     """Whole parameters of the run or model that the configuration's `key` names, and a record without their digest."""
     folder = paths.plain(where, key)
+    if released.is_one(folder):
+        params = nnx.to_pure_dict(nnx.split(hf.load(folder, dtype="float32")[0], nnx.Param)[1])
+        link = {"name": folder.name, "folder": str(folder), "task": "", "method": "released", "steps": None, "flops": None, "tokens": None, "digest": lineage.digest(params)}
+        return params, {"start": where, "kind": "released", "flops": None, "tokens": None, "chain": [link]}
     if (folder / "config.json").exists():
         loaded = checkpoint.load_model(folder)
         past, values = lineage.read(folder), loaded.config
@@ -124,7 +128,7 @@ def _elsewhere(key: str, where: str) -> tuple[Any, dict[str, Any]]:
         link = {"name": where, "task": task.name, "method": "answers", "steps": None, "flops": None, "tokens": None, "digest": lineage.digest(params)}
         return params, {"start": where, "kind": "zoo", "flops": None, "tokens": None, "chain": [link]}
     trained = [name for name in zoo.names() if zoo.has_checkpoint(name)]
-    raise UsageError(f"{key}={where!r} is neither the folder of a run nor a model that comes trained ({', '.join(trained)}){nearest(where, trained)}")
+    raise UsageError(f"{key}={where!r} is neither the folder of a run nor a model that comes trained ({', '.join(trained)}), nor what `python -m sleepnet.hf import` has written{nearest(where, trained)}")
 
 
 def _fitting(key: str, where: str, params: Any, found: Any, make: Callable[[], Any]) -> Any:

@@ -26,22 +26,23 @@ class Bytes:
 
 
 class Json:
-    """tokenizer.json, as Hugging Face's `tokenizers` reads it.
+    """tokenizer.json, as Hugging Face's `tokenizers` reads it; `content`, if given, in place of what is at `path`.
 
     Raises:
       UsageError: the package is not installed, or the file is not one of its.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, content: bytes | None = None):
         try:
             import tokenizers
         except ImportError as error:
             raise UsageError(f"{path} needs the package tokenizers: pip install 'sleepnet[hf]'") from error
         try:
-            self._held = tokenizers.Tokenizer.from_file(str(path))
+            self._content = path.read_bytes() if content is None else content
+            self._held = tokenizers.Tokenizer.from_buffer(self._content)
         except Exception as error:  # of the package's own kind, which has no name
             raise UsageError(f"{path} can't be read ({str(error).splitlines()[0]}): fetch it again") from error
-        self.name, self._path = path.name, path
+        self.name = path.name
 
     @functools.cached_property
     def vocab_size(self) -> int:
@@ -51,7 +52,7 @@ class Json:
     @functools.cached_property
     def sha256(self) -> str:
         """Of the file, in hex."""
-        return hashlib.sha256(self._path.read_bytes()).hexdigest()
+        return hashlib.sha256(self._content).hexdigest()
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, with what the tokenizer itself puts around it."""

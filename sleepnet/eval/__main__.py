@@ -20,7 +20,6 @@ take neighbours together.
 A run on text has no answers: what it is graded by is nats a token and bits a byte on the beginnings of held-out documents, by distance from the last
 boundary and by place in the document, for each N, beside each window alone; --beside names other runs that read the same text.
 """
-import contextlib
 from pathlib import Path
 
 from absl import flags
@@ -81,7 +80,7 @@ def main(argv: list[str]) -> None:
         return
     if FLAGS.beside or FLAGS.windows:
         raise UsageError(f"--{'beside' if FLAGS.beside else 'windows'} is of a text, which task {task.name} is not: leave it out")
-    with _bar() as (bar, line):
+    with cli.bar("examples, all N") as update:
         rows = runner.evaluate(
             model,
             task,
@@ -95,7 +94,7 @@ def main(argv: list[str]) -> None:
             blocks=FLAGS.blocks,
             chains=FLAGS.chains,
             law=law,
-            progress=lambda done, total: bar.update(line, completed=done, total=total),
+            progress=update,
         )
     written = out / f"{FLAGS.split}.jsonl"
     report.write_rows(written, rows, **source, task=task.spec(), seed=FLAGS.seed, examples=FLAGS.examples)
@@ -123,10 +122,10 @@ def _text(model, task, name, passes, out, console) -> None:
         called = called if called not in models else folder
         models[called], folders[called] = (other.model, [other.model.config.sleep.passes]), folder
     windows = FLAGS.windows or task.windows
-    with _bar() as (bar, line):
+    with cli.bar("examples, all N") as update:
         rows = text.evaluate(
             models, task, documents=FLAGS.examples, windows=windows, batch_size=FLAGS.batch_size, split=FLAGS.split,
-            progress=lambda done, total: bar.update(line, completed=done, total=total),
+            progress=update,
         )
     written = out / f"{FLAGS.split}.jsonl"
     results = {called: read_json(path, "train to the end") for called, folder in folders.items() if (path := paths.plain(folder) / "result.json").exists()}
@@ -171,17 +170,6 @@ def _history(task, source) -> str:
 
         return zoo.about(FLAGS.model)
     return f"trained for {source['step']:,} steps on {task.title}"
-
-
-@contextlib.contextmanager
-def _bar():
-    """A progress bar on stderr with the time left, gone when it is done; on a terminal only."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield bar, bar.add_task("examples, all N", total=None)
 
 
 if __name__ == "__main__":

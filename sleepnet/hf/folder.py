@@ -27,6 +27,7 @@ class Folder:
 
     Attributes:
       path: of the folder.
+      described: the file that config.json is, or stands in.
       config: config.json.
       shapes, dtypes: of every tensor, by name, from the files' headers; dtypes as safetensors calls them.
 
@@ -41,6 +42,7 @@ class Folder:
         if not (self.path / "config.json").is_file():
             raise UsageError(f"{given} has no config.json: give the folder of a model as the Hugging Face hub has it")
         self.config = read_json(self.path / "config.json", "fetch it again")
+        self.described = self.path / "config.json"
         self._file_of: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, str] = {}
@@ -73,9 +75,17 @@ class Folder:
         """
         with self._opened(self._file_of[name]) as held:
             value = held.get_tensor(name)
+        return self.finite(name, value, self._file_of[name])
+
+    def finite(self, name: str, value: np.ndarray, path: Path) -> np.ndarray:
+        """`value`, a tensor of the file; raises UsageError where it holds numbers that are not finite."""
         if not np.isfinite(value.astype(np.float32) if value.dtype.itemsize == 2 else value).all():
-            raise UsageError(f"{self._file_of[name]}: tensor {name} holds numbers that are not finite; the file is damaged, or was made so: fetch it again")
+            raise UsageError(f"{path}: tensor {name} holds numbers that are not finite; the file is damaged, or was made so: fetch it again")
         return value
+
+    def beside(self, name: str) -> bytes | None:
+        """A file of the folder; None where it has none of that name."""
+        return (self.path / name).read_bytes() if (self.path / name).is_file() else None
 
     def files(self) -> list[Path]:
         """The safetensors, by name."""

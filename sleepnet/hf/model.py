@@ -12,14 +12,14 @@ from jax.sharding import Mesh, NamedSharding
 from sleepnet import seeds, sharding
 from sleepnet.config import ModelConfig
 from sleepnet.errors import UsageError
-from sleepnet.hf import plan as plans, workdir
+from sleepnet.hf import insertion, plan as plans, sources, workdir
 from sleepnet.hf.folder import Folder
 from sleepnet.hf.tokens import tokenizer_of
 from sleepnet.models.hybrid import Hybrid
 
 
 def parameters(folder: Folder, plan: plans.Plan) -> Iterator[tuple[str, np.ndarray]]:
-    """(our name, value) of every parameter that the folder holds, in the dtype that the model keeps it in.
+    """(our name, value) of every parameter that the folder holds, or that was put in, in the dtype that the model keeps it in.
 
     Raises:
       UsageError: a tensor that is not finite, or a head that is said to be the embedding and is another.
@@ -30,6 +30,8 @@ def parameters(folder: Folder, plan: plans.Plan) -> Iterator[tuple[str, np.ndarr
             raise UsageError(f"{folder.path}: lm_head.weight is not the embedding, though config.json says so: give --untied")
         for name, value in zip(item.ours, item.row.layout.ours(plan.config, arrays), strict=True):
             yield name, np.ascontiguousarray(value).astype(plan.shapes[name].dtype, copy=False)
+    for name, value in insertion.first_values(plan.config):
+        yield name, value.astype(plan.shapes[name].dtype, copy=False)
 
 
 def built(config: ModelConfig, values: Iterator[tuple[str, np.ndarray]], mesh: Mesh | None = None) -> Hybrid:
@@ -45,19 +47,20 @@ def built(config: ModelConfig, values: Iterator[tuple[str, np.ndarray]], mesh: M
 
 def load(
     folder: str | Path, *, dtype: str | None = None, activations: str = "float32", window: int | None = None, sleep: Mapping[str, Any] | None = None,
-    tied: bool | None = None, mesh: Mesh | None = None,
+    tied: bool | None = None, insert: str = "", mesh: Mesh | None = None,
 ) -> tuple[Hybrid, Any]:
     """A released model from a local folder, as the Hugging Face hub has it or as `python -m sleepnet.hf import` has written it.
 
     Nothing is fetched, unpickled or run. Beyond `window` tokens the model sleeps: what it has to remember then is S, and attention alone has none.
 
     Args:
-      folder: config.json and safetensors.
+      folder: config.json and safetensors; or a GGUF file, or a name of `sources.PACKAGED`.
       dtype: of projections and embeddings, float32 or bfloat16; convolutions, decays and norms stay float32. Float32, or as imported, if None.
       activations: likewise. In bfloat16 answers of small models change.
       window: L; 512, or what was imported, if None.
       sleep: keys of SleepConfig that shall be others.
       tied: whether the head is the embedding; as config.json says if None.
+      insert: fast-weight blocks to put in, such as "G:4,8,12", see `sleepnet.hf.insertion`; not into what was imported, which has its own.
       mesh: each parameter is put where `sleepnet.sharding` says.
 
     Returns:
@@ -69,10 +72,12 @@ def load(
     asked = {"weights_dtype": dtype, "dtype": activations, "window": window, "sleep": sleep}
     changes = {key: value for key, value in asked.items() if value is not None}
     if workdir.is_one(folder):
+        if insert:
+            raise UsageError(f"insert={insert!r}: {folder} was imported, and its blocks are settled; import it again with --insert={insert}")
         config, values = workdir.read(folder, changes)
     else:
-        held = Folder(folder).headers()
-        plan = plans.make(held, changes, tied)
+        held = sources.opened(folder).headers()
+        plan = plans.make(held, changes, tied, insert)
         config, values = plan.config, parameters(held, plan)
     return built(config, values, mesh), tokenizer_of(folder, config.vocab_size)
 

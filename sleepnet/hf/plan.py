@@ -12,7 +12,7 @@ from flax import nnx
 from sleepnet import registry
 from sleepnet.config import ModelConfig, from_dict
 from sleepnet.errors import UsageError, nearest
-from sleepnet.hf import families
+from sleepnet.hf import families, insertion
 from sleepnet.hf.folder import Folder
 from sleepnet.hf.rows import TRANSPOSED, Family, Row
 from sleepnet.hf.values import Values
@@ -79,20 +79,20 @@ def family_of(folder: Folder) -> tuple[str, Family]:
     kind = folder.config.get("model_type")
     known = names()
     if not isinstance(kind, str):
-        raise UsageError(f"{folder.path / 'config.json'}: model_type is missing; known: {', '.join(sorted(known))}")
+        raise UsageError(f"{folder.described}: model_type is missing; known: {', '.join(sorted(known))}")
     if kind in known:
         return kind, known[kind]
     needs = next((f"; it needs {what}, which are not built here" for part, what in _LACKING.items() if part in kind), nearest(kind, known))
-    raise UsageError(f"{folder.path / 'config.json'}: model_type={kind!r} is not supported{needs}; supported: {', '.join(sorted(known))}")
+    raise UsageError(f"{folder.described}: model_type={kind!r} is not supported{needs}; supported: {', '.join(sorted(known))}")
 
 
-def config_of(folder: Folder, family: Family, changes: Mapping[str, Any], tied: bool | None = None) -> ModelConfig:
-    """The model that a folder's config.json describes, with some keys changed; `tied` overrules what it says of the head.
+def config_of(folder: Folder, family: Family, changes: Mapping[str, Any], tied: bool | None = None, insert: str = "") -> ModelConfig:
+    """The model that a folder's config.json describes, with some keys changed and blocks put in; `tied` overrules what it says of the head.
 
     Raises:
       UsageError: a key that is missing, or that asks for what is not built here.
     """
-    where, top = str(folder.path / "config.json"), folder.config
+    where, top = str(folder.described), folder.config
     section = top.get(family.section, top) if family.section else top
     if not isinstance(section, dict):
         raise UsageError(f"{where}: {family.section} must be a section")
@@ -101,6 +101,7 @@ def config_of(folder: Folder, family: Family, changes: Mapping[str, Any], tied: 
         raise UsageError(f"{where}: tie_word_embeddings is True on one level and False on the other: say which with --tied or --untied")
     section = {**section, "tie_word_embeddings": tied if tied is not None else True in said}
     values = {"window": WINDOW, **family.model(Values(section, where))}
+    values = insertion.inserted(values, insert) if insert else values
     for key, value in changes.items():
         values[key] = {**values.get(key, {}), **value} if isinstance(value, Mapping) else value
     return from_dict(ModelConfig, values, "model.")
@@ -124,7 +125,8 @@ def spelled(
     """
     ours, there = shapes.keys(), {} if theirs is None else theirs
     prefix = next((each for each in family.prefixes if any(name.startswith(each) for name in there)), family.prefixes[0])
-    blocks = [(f"layers.{i}.", f"blocks.{i}.", family.blocks[kind]) for i, kind in enumerate(config.pattern)]
+    theirs_at = [index for index in range(len(config.pattern)) if index not in config.no_mlp]  # blocks that were put in are ours alone
+    blocks = [(f"layers.{i}.", f"blocks.{index}.", family.blocks[config.pattern[index]]) for i, index in enumerate(theirs_at)]
     head = (Item(Row("lm_head.weight", "head.kernel", TRANSPOSED), ("lm_head.weight",), ("head.kernel",)),)
     items = []
     for before, here, rows in (("", "", family.ends), *blocks):
@@ -150,19 +152,20 @@ def _tied_twice(folder: Folder, config: ModelConfig, left: list[str]) -> list[tu
     return [("lm_head.weight", "the embedding once more")] if config.tied and "lm_head.weight" in left else []
 
 
-def make(folder: Folder, changes: Mapping[str, Any] | None = None, tied: bool | None = None) -> Plan:
+def make(folder: Folder, changes: Mapping[str, Any] | None = None, tied: bool | None = None, insert: str = "") -> Plan:
     """How this folder becomes a model.
 
     Args:
       folder: with its headers read.
       changes: keys of ModelConfig that shall be others, `sleep` as a mapping.
       tied: whether the head is the embedding; None: as config.json says.
+      insert: blocks to put in, see `sleepnet.hf.insertion`.
 
     Raises:
       UsageError: the family is not built here, the configuration asks for what is not, or a tensor is missing, left over or of another shape: names it.
     """
     kind, family = family_of(folder)
-    config = config_of(folder, family, changes or {}, tied)
+    config = config_of(folder, family, changes or {}, tied, insert)
     shapes = shapes_of(config)
     items = spelled(family, config, shapes, folder.shapes)
     for item in items:
@@ -179,8 +182,8 @@ def make(folder: Folder, changes: Mapping[str, Any] | None = None, tied: bool | 
         told += [] if what is None else [(name, what)]
     filled = [name for item in items for name in item.ours]
     own = tuple(sorted(shapes.keys() - set(filled)))
-    if set(own) - _OWN:
-        raise UsageError(f"{folder.path}: the configuration asks for {min(set(own) - _OWN)}, which a {kind} model does not have: drop what was changed in model.*")
+    if foreign := {name for name in own if name not in _OWN and not insertion.within(config, name)}:
+        raise UsageError(f"{folder.path}: the configuration asks for {min(foreign)}, which a {kind} model does not have: drop what was changed in model.*")
     _check_shapes(folder, config, shapes, items)
     return Plan(kind, family, config, shapes, items, tuple(told), own)
 

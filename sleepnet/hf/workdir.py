@@ -14,22 +14,23 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save as in_bytes
 
-from sleepnet import paths
+from sleepnet import paths, released
 from sleepnet.config import ModelConfig, from_dict, to_dict
 from sleepnet.errors import UsageError
 from sleepnet.files import named, read_json, write_bytes, write_json
-from sleepnet.hf import plan as plans
+from sleepnet.hf import insertion, plan as plans
 from sleepnet.hf.folder import ALONG, INDEX, WHOLE, Folder
 
-RECORD, VERSION = "imported.json", 1
-_SHARD = 2 << 30  # bytes of a file, about
+RECORD, VERSION = released.RECORD, 1
+_SHARD, _OURS = 2 << 30, 128 << 20  # bytes of a file, about, of those exported and those imported; so many are held twice while one is written
 _FIX = "the folder is damaged: import it again"
-_STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# dtypes of tensors read → of those written: what was quantised comes back as the numbers it meant
+_STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "Q4_1": "float32", "Q8_0": "float32"}
 
 
 def is_one(folder: str | Path) -> bool:
     """Whether `import` has written this folder."""
-    return (paths.plain(folder, "folder") / RECORD).is_file()
+    return released.is_one(paths.plain(folder, "folder"))
 
 
 def record(folder: str | Path) -> dict[str, Any]:
@@ -76,8 +77,8 @@ def write(out: str | Path, source: Folder, plan: plans.Plan, values: Iterable[tu
       UsageError: `out` is not empty.
     """
     with filling(out) as part:
-        files = shards(part, "weights", values)
-        along(source.path, part)
+        files = shards(part, "weights", values, _OURS)
+        along(source, part)
         write_json(part / RECORD, {
             "version": VERSION, "family": plan.kind, "model": to_dict(plan.config), "files": files, "source": str(source.path), "origin": source.origin(),
             "tensors": {name: {"dtype": source.dtypes[name], "shape": source.shapes[name]} for item in plan.items for name in item.theirs}, "left_out": sorted({what for _, what in plan.left_out}),
@@ -96,9 +97,13 @@ def export(folder: str | Path, out: str | Path) -> list[str]:
     known, path = record(folder), paths.plain(folder, "folder")
     config, family = from_dict(ModelConfig, known["model"], "model."), plans.names()[known["family"]]
     with filling(out) as part:
-        along(path, part)
+        along(Folder(path), part)
         save(part, theirs(family, config, _parameters(path, known, plans.shapes_of(config)), known["tensors"]))
-    return [f"{what} was not imported, and is not in {out}" for what in known.get("left_out", ()) if "once more" not in what and "follow from" not in what]
+        ours = {name: shape for name, shape in plans.shapes_of(config).items() if insertion.within(config, name)}
+        if put_in := {f"{insertion.PREFIX}{name}": value for name, value in _parameters(path, known, ours)}:
+            write_bytes(part / insertion.FILE, in_bytes(put_in))
+    told = [f"{what} was not imported, and is not in {out}" for what in known.get("left_out", ()) if "once more" not in what and "follow from" not in what]
+    return told + ([f"blocks {', '.join(map(str, config.no_mlp))} were put in: they are in {insertion.FILE}, and what transformers opens is the model without them"] if put_in else [])
 
 
 def theirs(family, config: ModelConfig, values: Iterable[tuple[str, np.ndarray]], tensors: Mapping[str, Any] | None) -> Iterator[tuple[str, np.ndarray]]:
@@ -120,7 +125,7 @@ def theirs(family, config: ModelConfig, values: Iterable[tuple[str, np.ndarray]]
 
 def save(folder: Path, values: Iterable[tuple[str, np.ndarray]]) -> None:
     """model.safetensors, or several with their index."""
-    files = shards(folder, "model", values)
+    files = shards(folder, "model", values, _SHARD)
     made = sorted(set(files.values()))
     if len(made) == 1:
         os.rename(folder / made[0], folder / WHOLE)
@@ -131,8 +136,8 @@ def save(folder: Path, values: Iterable[tuple[str, np.ndarray]]) -> None:
     write_json(folder / INDEX, {"metadata": {"total_size": sum((folder / file).stat().st_size for file in set(total.values()))}, "weight_map": total})
 
 
-def shards(folder: Path, stem: str, values: Iterable[tuple[str, np.ndarray]]) -> dict[str, str]:
-    """Writes tensors as they come, a file whenever enough have; name → file."""
+def shards(folder: Path, stem: str, values: Iterable[tuple[str, np.ndarray]], most: int) -> dict[str, str]:
+    """Writes tensors as they come, a file whenever `most` bytes have; name → file."""
     files, held, size = {}, {}, 0
 
     def put():
@@ -141,7 +146,7 @@ def shards(folder: Path, stem: str, values: Iterable[tuple[str, np.ndarray]]) ->
         files.update(dict.fromkeys(held, name))
 
     for name, value in values:
-        if held and size + value.nbytes > _SHARD:
+        if held and size + value.nbytes > most:
             put()
             held, size = {}, 0
         held[name] = np.ascontiguousarray(value)
@@ -151,11 +156,11 @@ def shards(folder: Path, stem: str, values: Iterable[tuple[str, np.ndarray]]) ->
     return files
 
 
-def along(source: Path, part: Path) -> None:
+def along(source: Folder, part: Path) -> None:
     """What goes along with the weights."""
     for name in ALONG:
-        if (source / name).is_file():
-            write_bytes(part / name, (source / name).read_bytes())
+        if (held := source.beside(name)) is not None:
+            write_bytes(part / name, held)
 
 
 @contextlib.contextmanager

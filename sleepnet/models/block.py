@@ -13,20 +13,20 @@ from sleepnet.models.norms import RMSNorm
 class Block(nnx.Module):
     """`x + mixer(norm(x))`, then `x + mlp(norm(x))`, or `x + mlp(norm(x)) + experts(norm(x))`; with `norm_place` post `x + norm(mixer(x))`, with sandwich both norms."""
 
-    def __init__(self, kind: str, config: ModelConfig, rngs: nnx.Rngs):
+    def __init__(self, kind: str, config: ModelConfig, rngs: nnx.Rngs, has_mlp: bool = True):
         self.before, self.behind = config.norms_of(kind)
         if self.before:
             self.mixer_norm = RMSNorm(config.width, config)
         self.mixer = Attention(config, rngs) if kind == "A" else FastWeightMixer(config, rngs)
         if self.behind:
             self.mixer_post_norm = RMSNorm(config.width, config)
-        if config.mlp_width:
+        self.has_mlp, self.has_experts = bool(config.mlp_width) and has_mlp, False
+        if self.has_mlp:
             if self.before:
                 self.mlp_norm = RMSNorm(config.width, config)
             self.mlp = GatedMlp(config, rngs)
             if self.behind:
                 self.mlp_post_norm = RMSNorm(config.width, config)
-        self.has_mlp, self.has_experts = bool(config.mlp_width), False
 
     def add_experts(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
         """Puts experts beside the MLP."""

@@ -26,7 +26,7 @@ def draw(config: ModelConfig) -> str:
 def _block(config: ModelConfig, index: int, kind: str) -> str:
     (groups, key_dim), (values, value_dim) = config.key_shape, config.value_shape
     H, D, shared = config.heads, config.head_dim, config.entry_shape[0]
-    mlp = f" + MLP {config.mlp_width}" if config.mlp_width else ""
+    mlp = f" + MLP {config.mlp_width}" if config.has_mlp(index) else ""
     mlp += f" + {config.experts.count} experts of rank {config.experts.rank}" if index in config.expert_blocks else ""
     if kind == "A":
         kept = _EVICTIONS[config.sleep.eviction].format(kept=config.survivors, window=config.window)

@@ -60,7 +60,7 @@ def pass_flops(config: ModelConfig, tokens: int, *, context: int | None = None, 
 
 def _block_flops(config: ModelConfig, index: int, tokens: int, context: int, rewrites: bool) -> int:
     kind = config.pattern[index]
-    mlp, projections = 2 * 3 * config.width * config.mlp_width, 2 * _projections(config, kind)
+    mlp, projections = 2 * 3 * config.width * (config.mlp_width if config.has_mlp(index) else 0), 2 * _projections(config, kind)
     if index in config.expert_blocks:  # all that are allocated, asleep or not, as the code computes them
         mlp += 2 * config.experts.count * config.width * (2 * config.experts.rank + 1)
     if kind == "A":
@@ -231,10 +231,10 @@ def parameters(config: ModelConfig) -> int:
         "A": _projections(config, "A") + {"none": 0, "head": 2 * config.head_dim, "all": I + J}[config.qk_norm] + (I + 2 * J if config.qkv_bias else 0),
         "G": _projections(config, "G") + sum(_gates(config)) + _taps(config) + config.value_shape[1],  # … gates, convolution, norm
     }
-    norms = {kind: D * sum(config.norms_of(kind)) * (2 if config.mlp_width else 1) for kind in "AG"}
-    mlp = 3 * D * config.mlp_width
+    norms = {kind: D * sum(config.norms_of(kind)) for kind in "AG"}
+    mlp = lambda index, kind: 3 * D * config.mlp_width + norms[kind] if config.has_mlp(index) else 0
     experts = len(config.expert_blocks) * config.experts.count * (2 * D * config.experts.rank + D + 2)
     positions = config.window * D if config.window_positions else 0
     blocks = 3 * D if config.memory_blocks.count else 0
     ends = (1 if config.tied else 2) * config.vocab_size * D + (1 if config.sleep.carry == "normed" else 2) * D  # tables; final norm, gain of the loop
-    return ends + positions + blocks + experts + sum(norms[kind] + block[kind] + mlp for kind in config.pattern)
+    return ends + positions + blocks + experts + sum(norms[kind] + block[kind] + mlp(index, kind) for index, kind in enumerate(config.pattern))

@@ -34,7 +34,7 @@ class WindowReader(nnx.Module):
         self.embedding = nnx.Param(jax.random.normal(rngs.params(), (config.vocab_size, config.width), jnp.float32))
         if config.window_positions:
             self.positions = nnx.Param(jax.random.normal(rngs.params(), (config.window, config.width), jnp.float32) * 0.5)
-        self.blocks = nnx.List([Block(kind, config, rngs) for kind in config.pattern])
+        self.blocks = nnx.List([Block(kind, config, rngs, config.has_mlp(index)) for index, kind in enumerate(config.pattern)])
         if config.sleep.carry != "normed":
             self.loop_gain = nnx.Param(jnp.full((config.width,), config.loop_gain, jnp.float32))
         self.final_norm = RMSNorm(config.width, config)

