@@ -76,6 +76,7 @@ def get_config(which: str = "full") -> ml_collections.ConfigDict:
 def _base() -> ml_collections.ConfigDict:
     config = presets.cpu_size("gsm", {**SMALL, "ops": (0, 1), "ops_rise": (100 * 64,)}, steps=400, batch_size=64)
     config.model.sleep.passes = 1
+    config.model.window_positions = False  # chains are shown so that they end with their window, and written from its beginning
     config.train.update(save_every=200, eval_every=0)
     config.eval.examples = 1024
     config.seed, config.phase = 100, "base"

@@ -20,7 +20,7 @@ ROWS, GROUP = 2, 3
 GSM = {"ops": 0, "length": (8, 28), "places": 4, "things": 4, "limit": 10, "window": 28, "answer_alone": True, "chain_of_thought": True}
 VALUES = {
     "task": {"name": "gsm", "arguments": GSM},
-    "model": {"pattern": "AG", "width": 8, "heads": 1, "head_dim": 8, "mlp_width": 8, "sleep": {"passes": 2}},
+    "model": {"pattern": "AG", "width": 8, "heads": 1, "head_dim": 8, "mlp_width": 8, "window_positions": False, "sleep": {"passes": 2}},
 }  # fmt: skip
 LAW = decode.Law(0.8)
 
@@ -100,5 +100,7 @@ def test_a_task_whose_prompt_does_not_sleep_is_refused(made):
     awake = build.task_of(from_dict(RunConfig, {**VALUES, "task": {"name": "gsm", "arguments": {**GSM, "answer_alone": False}}}))
     with pytest.raises(UsageError, match="answer_alone=True"):
         experience.check(awake, model)
+    with pytest.raises(UsageError, match="window_positions=True"):
+        experience.check(problem.task, dataclasses.replace(model, window_positions=True))
     with pytest.raises(UsageError, match="predict_passes=2"):
         experience.check(problem.task, dataclasses.replace(model, sleep=dataclasses.replace(model.sleep, predict_passes=2)))

@@ -88,7 +88,7 @@ def test_controls_know_nothing_of_the_chain_they_grade(read):
 GSM = {"ops": 0, "length": (8, 28), "places": 4, "things": 4, "limit": 10, "window": 28, "answer_alone": True, "chain_of_thought": True}
 VALUES = {
     "task": {"name": "gsm", "arguments": GSM}, "method": {"name": "exprl", "arguments": {"group": 3, "tried": 0, "advantage": "process+outcome", "kl_weight": 0.5}},
-    "model": {"pattern": "AG", "width": 8, "heads": 1, "head_dim": 8, "mlp_width": 8}, "train": {"batch_size": 2, "steps": 4}, "start": "runs/base",
+    "model": {"pattern": "AG", "width": 8, "heads": 1, "head_dim": 8, "mlp_width": 8, "window_positions": False}, "train": {"batch_size": 2, "steps": 4}, "start": "runs/base",
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ THINGS = ("jars", "bags")
 VALUES = {
     "task": {"name": "gsm", "arguments": {"ops": 0, "length": (8, 28), "places": 4, "things": 4, "limit": 10, "window": 28, "answer_alone": True, "chain_of_thought": True}},
     "method": {"name": "unlearn", "arguments": {"forget": THINGS, "retain": ("crates", "baskets"), "retain_weight": 0.5, "group": 3}},
-    "model": {"pattern": "AG", "width": 8, "heads": 1, "head_dim": 8, "mlp_width": 8}, "train": {"batch_size": 4, "steps": 4}, "start": "runs/rl",
+    "model": {"pattern": "AG", "width": 8, "heads": 1, "head_dim": 8, "mlp_width": 8, "window_positions": False}, "train": {"batch_size": 4, "steps": 4}, "start": "runs/rl",
     "adapters": {"kind": "named", "names": r"blocks\.0\.mixer\.(q|v)\.kernel"}, "optim": {"weight_decay": 0.1, "warmup": 1},
 }  # fmt: skip
 
