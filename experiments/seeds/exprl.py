@@ -53,7 +53,7 @@ def get_config(which: str = "full") -> ml_collections.ConfigDict:
         "task.arguments": task, "train.batch_size": size, "train.log_every": 10, "train.save_every": 1000, "train.eval_every": 0, "eval.examples": examples,
         "eval.batch_size": 64, "model.sleep.passes": passes, "optim.learning_rate": 2e-3, "optim.adam_rate": 3e-4, "optim.warmup": 10, "optim.decay": 0.0,
     }  # fmt: skip
-    rewarded = lambda steps, arguments: {**told, "train.steps": steps, "method.name": "exprl", "method.arguments": {"graded": chains, **arguments}}
+    rewarded = lambda steps, arguments: {**told, "train.steps": steps, "method.name": "exprl", "method.arguments": {"graded": chains, **({} if second else {"tried": 0}), **arguments}}
 
     def arm(name: str) -> dict:
         label, arguments = ARMS[name]
@@ -74,9 +74,10 @@ def get_config(which: str = "full") -> ml_collections.ConfigDict:
 
 
 def _base() -> ml_collections.ConfigDict:
-    config = presets.cpu_size("gsm", {**SMALL, "ops": (0, 1), "ops_rise": (100 * 64,)}, steps=400, batch_size=64)
+    config = presets.cpu_size("gsm", {**SMALL, "ops": (0, 1), "ops_rise": (100 * 64,)}, steps=200, batch_size=64)
     config.model.sleep.passes = 1
     config.model.window_positions = False  # chains are shown so that they end with their window, and written from its beginning
+    config.optim.decay = 0.0
     config.train.update(save_every=200, eval_every=0)
     config.eval.examples = 1024
     config.seed, config.phase = 100, "base"
