@@ -58,6 +58,8 @@ def check(task: Task, model: ModelConfig) -> None:
         raise UsageError(f"task {task.title} has no chain of thought and answer that are all that stands in its last window: gsm has, with task.arguments.chain_of_thought=True and answer_alone=True")
     if model.sleep.predict_passes != 1:
         raise UsageError(f"model.sleep.predict_passes={model.sleep.predict_passes}: a model that writes reads token by token, in one pass; set it to 1")
+    if model.window_positions:
+        raise UsageError("model.window_positions=True: chains are shown so that they end with their window and written from its beginning, where such a model knows none; set it to False")
     if model.memory_blocks.count:
         raise UsageError(f"model.memory_blocks.count={model.memory_blocks.count}: blocks are read by forward alone, so that such a model can't write; set it to 0")
 

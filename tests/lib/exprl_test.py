@@ -9,10 +9,11 @@ import pytest
 from flax import nnx
 from rewards_test import ROWS, problems, spoilt_chains
 
-from sleepnet import build, methods
+from sleepnet import build, decode, methods
 from sleepnet.config import RunConfig, from_dict
 from sleepnet.errors import UsageError
 from sleepnet.eval import pass_at_k
+from sleepnet.eval.runner import evaluate
 from sleepnet.methods import advantages, experience
 from sleepnet.train.step import REFERENCES, draw, gradients, learning_of, prepared
 
@@ -88,7 +89,7 @@ def test_controls_know_nothing_of_the_chain_they_grade(read):
 GSM = {"ops": 0, "length": (8, 28), "places": 4, "things": 4, "limit": 10, "window": 28, "answer_alone": True, "chain_of_thought": True}
 VALUES = {
     "task": {"name": "gsm", "arguments": GSM}, "method": {"name": "exprl", "arguments": {"group": 3, "tried": 0, "advantage": "process+outcome", "kl_weight": 0.5}},
-    "model": {"pattern": "AG", "width": 8, "heads": 1, "head_dim": 8, "mlp_width": 8}, "train": {"batch_size": 2, "steps": 4}, "start": "runs/base",
+    "model": {"pattern": "AG", "width": 8, "heads": 1, "head_dim": 8, "mlp_width": 8, "window_positions": False}, "train": {"batch_size": 2, "steps": 4}, "start": "runs/base",
 }  # fmt: skip
 
 
@@ -132,6 +133,20 @@ def test_pass_at_k_is_that_of_all_choices():
     assert list(pass_at_k.told(np.array([1]), 20)["pass_at"]) == ["1", "4", "16"]
     with pytest.raises(ValueError, match="pass@4"):
         pass_at_k.estimate(2, 1, 4)
+
+
+@pytest.mark.slow  # three programs of a model; the formula alone is above
+def test_pass_at_k_of_a_model_does_not_hang_on_the_batch():
+    config = run_of()
+    task = build.task_of(config)
+    model = build.model_of(config, task)
+    rows = evaluate(model, task, passes=[1], examples=3, batch_size=2, chains=5)
+    graph, params = nnx.split(model, nnx.Param)
+    batch = task.batch(0, "test", 0, 3)
+    right = pass_at_k.right(graph, params, batch["tokens"], batch["targets"], np.int32(0), task=task, passes=1, chains=5, law=decode.Law())
+    assert rows[0]["chains"] == 5 and rows[0]["pass_at"] == pass_at_k.told(np.asarray(right), 5)["pass_at"] and list(rows[0]["pass_at"]) == ["1", "4"]
+    with pytest.raises(UsageError, match="answer_alone=True"):
+        evaluate(model, build.task_of(run_of(task={"arguments": {**GSM, "answer_alone": False}})), passes=[1], examples=1, batch_size=1, chains=5)
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -11,13 +11,14 @@ from sleepnet import adapters, build, methods
 from sleepnet.config import RunConfig, from_dict
 from sleepnet.errors import UsageError
 from sleepnet.methods import experience, policy
-from sleepnet.train.step import REFERENCES, draw, learning_of, make_step
+from sleepnet.origin import named
+from sleepnet.train.step import REFERENCES, _key, draw, learning_of, make_step
 
 THINGS = ("jars", "bags")
 VALUES = {
     "task": {"name": "gsm", "arguments": {"ops": 0, "length": (8, 28), "places": 4, "things": 4, "limit": 10, "window": 28, "answer_alone": True, "chain_of_thought": True}},
     "method": {"name": "unlearn", "arguments": {"forget": THINGS, "retain": ("crates", "baskets"), "retain_weight": 0.5, "group": 3}},
-    "model": {"pattern": "AG", "width": 8, "heads": 1, "head_dim": 8, "mlp_width": 8}, "train": {"batch_size": 4, "steps": 4}, "start": "runs/rl",
+    "model": {"pattern": "AG", "width": 8, "heads": 1, "head_dim": 8, "mlp_width": 8, "window_positions": False}, "train": {"batch_size": 4, "steps": 4}, "start": "runs/rl",
     "adapters": {"kind": "named", "names": r"blocks\.0\.mixer\.(q|v)\.kernel"}, "optim": {"weight_decay": 0.1, "warmup": 1},
 }  # fmt: skip
 
@@ -43,7 +44,7 @@ def test_what_is_asked_for_says_what_is_forgotten(made):
     assert batch["forget"].any() and batch["retain"].any()
 
 
-@pytest.mark.parametrize("objective", ["ascent", "npo", "simnpo"])
+@pytest.mark.parametrize("objective", ["npo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ascent", "simnpo"))])
 def test_the_loss_is_the_objective_s_over_right_chains(made, objective):
     _, learning, params, batch = made
     method = dataclasses.replace(learning.method, objective=objective)
@@ -83,7 +84,7 @@ def test_what_was_not_chosen_keeps_its_bytes(made):
         copy = lambda: learning.begin(jax.tree.map(jnp.array, trainable), 4)
         stood, numbers = step(copy(), held, none, draw(0, "", 0), 1)
         assert float(numbers["chains_used"]) == 0 and all((a == b).all() for a, b in zip(jax.tree.leaves(stood.params), jax.tree.leaves(trainable)))
-        said = jax.jit(lambda: experience.drawn(learning.problem, params, experience.opened(learning.problem, params, batch["tokens"], 1), _key(), group=3, steps=experience.room(learning.problem.task)))()
+        said = jax.jit(lambda: experience.drawn(learning.problem, params, experience.opened(learning.problem, params, batch["tokens"], 1), _key(jnp.asarray(draw(0, "", 0))), group=3, steps=experience.room(learning.problem.task)))()
         right = {**batch, "targets": batch["targets"].at[:, -1].set(jnp.where(said.ended.any(1), jnp.max(said.answers, axis=1), -5))}
         moved, numbers = step(copy(), held, right, draw(0, "", 0), 1)
     if float(numbers["chains_used"]):
@@ -95,13 +96,7 @@ def test_what_was_not_chosen_keeps_its_bytes(made):
 
 
 def _named(tree):
-    from sleepnet.origin import named
     return {name: np.asarray(leaf) for name, leaf in named(tree).items()}
-
-
-def _key():
-    from sleepnet.train.step import _key as key
-    return key(jnp.asarray(draw(0, "", 0)))
 
 
 @pytest.mark.parametrize("arguments, message", [
