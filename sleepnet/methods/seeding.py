@@ -4,7 +4,7 @@ The steps of a day's examples are its night. The teacher is the model before it,
 same with S = 0 and one expert more, which alone learns. There is no text for the student: the teacher asks itself what it knows, and these dreams are all data.
 
 That the sender is S is ours; in the paper it is a faster level of MLPs. Its mix of the teacher's and of the student's own samples, and that only a
-newborn expert learns, are the paper's; its learning to imitate, a reward over samples, is not here yet. Rehearsal, dreams of the model before the night with
+newborn expert learns, are the paper's, and so is learning to imitate, see `imitation`. Rehearsal, dreams of the model before the night with
 S = 0, which are of earlier days, is ours too (as generative replay: Shin et al., arXiv 1705.08690). Letters: B rows, n words of a dream, V vocabulary.
 """
 import dataclasses
@@ -15,7 +15,7 @@ from flax import nnx
 
 from sleepnet import decode
 from sleepnet.errors import UsageError
-from sleepnet.methods import dreams
+from sleepnet.methods import dreams, imitation
 from sleepnet.methods.divergence import generalised
 from sleepnet.methods.nights import ByNight, part_of, with_part
 from sleepnet.methods.registry import register
@@ -28,7 +28,7 @@ TEACHERS, PROMPTS = ("today", "another_day", "nothing"), ("dreams", "keys")
 @register
 @dataclasses.dataclass(frozen=True)
 class Seeding(ByNight):
-    """loss = mean over words of answers of D(teacher with S ‖ student with S = 0); see `divergence.generalised`.
+    """loss = (1 − imitate) · mean over words of answers of D(teacher with S ‖ student with S = 0) + imitate · loss of imitation; see `divergence.generalised`.
 
     Rows read the day's text, asleep with N passes, one for `dreams` of them; then each dreams: from the word that asks on, a key and a value, drawn from the teacher.
     Of a share `own` of the rows the student completes the dream's key itself; the teacher's law on what it says is then the target.
@@ -45,22 +45,29 @@ class Seeding(ByNight):
     prompts: str = "dreams"  # what is asked: the teacher's own dreams, or all true keys in turn
     rehearse: bool = False  # dreams of earlier days among today's
     rephrase: float = 0.0  # of the rows, those that the student and its teacher are asked in other words
+    imitate: float = 0.0  # 1 − α, how much learning to imitate counts; 0: none is drawn
+    completions: int = 8  # G, of each dream that is begun
+    gamma: float = 0.5  # γ, how much of the reward is for a completion that means the same
 
     name = "seeding"
     prepares = True
-    tells = ("dream_coverage", "dream_right")
 
     def __post_init__(self):
         for key, known in (("teacher", TEACHERS), ("prompts", PROMPTS), ("reader", ("before", "base"))):
             if getattr(self, key) not in known:
                 raise UsageError(f"method.arguments.{key}={getattr(self, key)!r} is not one of {', '.join(known)}")
-        for key in ("own", "beta", "rephrase"):
+        for key in ("own", "beta", "rephrase", "imitate", "gamma"):
             if not 0 <= getattr(self, key) <= 1:
                 raise UsageError(f"method.arguments.{key}={getattr(self, key)} must lie between 0 and 1")
-        if self.dreams < 1:
-            raise UsageError(f"method.arguments.dreams={self.dreams} must be at least 1")
+        for key, least in (("dreams", 1), ("completions", 2)):
+            if getattr(self, key) < least:
+                raise UsageError(f"method.arguments.{key}={getattr(self, key)} must be at least {least}")
         if not self.temperature > 0:
             raise UsageError(f"method.arguments.temperature={self.temperature} must be positive")
+
+    @property
+    def tells(self):
+        return ("dream_coverage", "dream_right", *["imitation_reward"] * bool(self.imitate))
 
     def check(self, config, task):
         super().check(config, task)
@@ -86,7 +93,8 @@ class Seeding(ByNight):
         reader = before if self.reader == "before" else experts.prune(params)
         of = lambda params: nnx.merge(problem.graph, params)
         keys = lambda stream: jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(key, stream), row))(jnp.arange(rows, dtype=jnp.uint32))
-        write = lambda params, state, stream, forced: dreams.write(problem, params, state, keys(stream), forced, decode.Law(self.temperature))
+        law = decode.Law(self.temperature)
+        write = lambda params, state, stream, forced: dreams.write(problem, params, state, keys(stream), forced, law)
         blank, text = of(params).init_state(rows), batch["tokens"][:: self.dreams, : task.first_asked]
         read = lambda text: fork(decode.read(problem.graph, reader, of(params).init_state(len(text)), text, at=0, passes=passes)[1], self.dreams)
         today = read(text)
@@ -107,6 +115,10 @@ class Seeding(ByNight):
             again = write(before, blank, 3, None)
             words, valid = (jnp.where(old_Bx1, old, new) for old, new in zip(again, (words, valid)))
             memory, counts = {**memory, "step": memory["step"] + 1}, jnp.ones((), bool)
+        share, more = jnp.full((rows,), 1 / rows, jnp.float32), {}
+        if self.imitate:
+            more, earned = imitation.completed(problem, params, jax.random.fold_in(key, 4), words, valid, self.completions, self.gamma, law)
+            more["imitation_reward"] = share * earned
         if self.own:
             mine = write(params, blank, 1, jnp.where(dreams.asked(task, words), words, decode.FREE))
             own_Bx1 = (jnp.arange(rows) < round(self.own * rows))[:, None]
@@ -114,16 +126,17 @@ class Seeding(ByNight):
         other_B = jnp.arange(rows) % max(self.dreams, 2) < round(self.rephrase * max(self.dreams, 2)) if self.rephrase else None
         sequence, learnt = dreams.put(task, words, valid, counts, other_B)
         sender = {"today": lambda: today, "another_day": lambda: read(task.another(text)), "nothing": lambda: blank}[self.teacher]()
-        law = jax.nn.log_softmax(decode.read(problem.graph, reader, sender, sequence, at=0)[0], axis=-1)
+        target = lambda params, state: jax.nn.log_softmax(decode.read(problem.graph, params, state, sequence, at=0)[0], axis=-1)
+        told = target(reader, sender)
         if self.rehearse:
-            law = jnp.where(old_Bx1[..., None], jax.nn.log_softmax(decode.read(problem.graph, before, blank, sequence, at=0)[0], axis=-1), law)
+            told = jnp.where(old_Bx1[..., None], target(before, blank), told)
         hit_BxF = jnp.all(dreamt[:, None] == facts_BxFxn, axis=-1)
-        share = jnp.full((rows,), 1 / rows, jnp.float32)
         return {
             **batch,
+            **more,
             "sequence": sequence,
             "answers": learnt,
-            "law": law,
+            "law": told,
             "dream_coverage": share * jnp.mean(jnp.any(hit_BxF, axis=0).astype(jnp.float32)),
             "dream_right": share * jnp.any(hit_BxF, axis=1).astype(jnp.float32),
         }, memory
@@ -135,7 +148,10 @@ class Seeding(ByNight):
         blank = nnx.merge(problem.graph, params).init_state(batch["sequence"].shape[0])
         logits = decode.read(problem.graph, params, blank, batch["sequence"], at=0)[0]
         apart = generalised(batch["law"], jax.nn.log_softmax(logits, axis=-1), self.beta)
-        return jnp.sum(jnp.where(batch["answers"], apart, 0.0)) / count, {"logits": logits}
+        loss = jnp.sum(jnp.where(batch["answers"], apart, 0.0)) / count
+        if self.imitate:
+            loss = (1 - self.imitate) * loss + self.imitate * imitation.loss(problem, params, batch)
+        return loss, {"logits": logits}
 
     def tell(self, problem, batch, seen, count):
         return {key: jnp.sum(batch[key]) for key in self.tells}
@@ -143,7 +159,7 @@ class Seeding(ByNight):
     def flops(self, model, task, passes):
         n, windows = task.question_tokens - 1, task.first_asked // model.window
         text = windows * (flops.pass_flops(model, model.window, context=model.window + model.survivors) + (flops.sleep_flops(model, passes) if passes > 1 else 0))
-        read = n + bool(self.rephrase)
-        once = flops.pass_flops(model, read, context=model.window + model.survivors) + flops.head_flops(model, read)
-        written = n * flops.wake_token_flops(model)
-        return text * (1 + (self.teacher == "another_day")) // self.dreams + written * (1 + bool(self.own) + self.rehearse) + once * (1 + self.rehearse) + 3 * once
+        scored = lambda words: flops.pass_flops(model, words, context=model.window + model.survivors) + flops.head_flops(model, words)
+        once, written = scored(n + bool(self.rephrase)), n * flops.wake_token_flops(model)
+        imitated = self.completions * (written + 3 * scored(n)) if self.imitate else 0
+        return text * (1 + (self.teacher == "another_day")) // self.dreams + written * (1 + bool(self.own) + self.rehearse) + once * (1 + self.rehearse) + 3 * once + imitated

@@ -14,7 +14,8 @@ from seeding_test import NIGHT, ROWS, STREAM, VALUES, batch_of, run_of
 from sleepnet import adapters, build, methods, tasks
 from sleepnet.config import RunConfig, from_dict
 from sleepnet.errors import UsageError
-from sleepnet.methods import dreams
+from sleepnet.methods import dreams, nights
+from sleepnet.models import experts
 from sleepnet.origin import named
 from sleepnet.train import loop
 from sleepnet.train.step import draw, learning_of, make_step
@@ -37,9 +38,9 @@ def test_a_dream_in_other_words_is_the_tasks_own_question(kind):
         assert np.flatnonzero(learnt[row]).tolist() == np.flatnonzero(batch["loss_mask"][row]).tolist()
 
 
-def learnt(method, arguments, *, task={}, experts=2, steps=2 * NIGHT):
+def learnt(method, arguments, *, count, steps=2 * NIGHT):
     """learning, frozen, the step, and params, optimiser's state and numbers after each step."""
-    config = run_of(method={"name": method, "arguments": arguments}, task={"arguments": {**STREAM, **task}}, model={"experts": {"count": experts, "rank": 2}})
+    config = run_of(method={"name": method, "arguments": arguments}, model={"experts": {"count": count, "rank": 2}})
     made = build.task_of(config)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax's Muon
         learning = learning_of(config, made)
@@ -54,32 +55,36 @@ def learnt(method, arguments, *, task={}, experts=2, steps=2 * NIGHT):
 
 
 def test_days_before_are_rehearsed_from_the_second_night_on():
-    """Of one expert for all nights, too: what it was at dusk is the teacher of all that night."""
-    learning, frozen, states = learnt("seeding", {"rehearse": True, "own": 0.0, "dreams": 2, "grow": False}, experts=1)
-    memories = [state.opt_state["memory"] for state in states]
-    assert [int(memory["step"]) for memory in memories] == list(range(2 * NIGHT + 1))
-    begun = [{name: leaf.tobytes() for name, leaf in named(memory["start"]).items()} for memory in memories]
-    now = [{name: leaf.tobytes() for name, leaf in named(state.params).items()} for state in states]
-    assert begun[1] == begun[2] != begun[3] == begun[4] == now[2] != now[3] and all(begun[1][name] == now[0][name] for name in now[0] if not name.endswith("born"))
-    method, task, problem = learning.method, learning.problem.task, learning.problem
+    """In night n by (n − 1) / n of the rows, whose teacher is what one expert for all nights was at dusk, with S = 0; words of keys count."""
+    config = run_of(method={"arguments": {"rehearse": True, "own": 0.0, "dreams": 2, "grow": False}})
+    task = build.task_of(config)
+    learning = learning_of(config, task)
+    method, problem = learning.method, learning.problem
+    params = nnx.to_pure_dict(jax.jit(lambda: nnx.split(build.model_of(config, task), nnx.Param)[1])())
+    fresh = lambda seed: jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(seed), leaf.shape), adapters.split(config.adapters, experts.grow(params), 0)[0])
+    born = lambda tree: {"blocks": {0: {"experts": {**tree["blocks"][0]["experts"], "born": jnp.asarray([1.0, 0.0])}}}}
+    now, dusk = (nights.with_part(params, born(fresh(seed))) for seed in (1, 2))
+    start = nights.part_of(method.memory(ROWS, born(fresh(1)))["start"], dusk)
 
     @jax.jit
-    def of(params, memory, at):
-        batch = batch_of(task, 0)
-        key = jax.random.fold_in(jax.random.key(3), at)
-        ready, _ = method.prepare(problem, learning.whole(params, frozen), memory, batch, key, 2)
-        blank = nnx.merge(problem.graph, params_of := learning.whole(params, frozen)).init_state(ROWS)
-        from_nothing = jax.nn.log_softmax(nnx.merge(problem.graph, params_of).wake(ready["sequence"], blank)[0], axis=-1)
-        return jnp.max(jnp.abs(from_nothing - ready["law"]), axis=(1, 2)) < 1e-5, jnp.all(ready["answers"][:, :2], axis=1)
+    def of(step, nth):
+        batch, key = batch_of(task, 0), jax.random.fold_in(jax.random.key(3), nth)
+        ready, memory = method.prepare(problem, now, {"step": step, "start": start}, batch, key, 2)
+        model = nnx.merge(problem.graph, dusk)
+        from_nothing = jax.nn.log_softmax(model.wake(ready["sequence"], model.init_state(ROWS))[0], axis=-1)
+        return jnp.max(jnp.abs(from_nothing - ready["law"]), axis=(1, 2)) < 1e-4, ready["answers"][:, 0], memory
 
-    first, second = ([of(states[at].params, {**states[at].opt_state["memory"]}, np.uint32(nth)) for nth in range(20)] for at in (0, 2))
-    share = lambda found: np.mean([np.asarray(rows) for rows, _ in found])
-    assert share(first) == 0 and 0.3 < share(second) < 0.7 and all(np.asarray(counted).all() for _, counted in (*first, *second))
+    first, second = ([of(np.int32(step), np.uint32(nth)) for nth in range(20)] for step in (1, NIGHT + 1))
+    share = lambda found: np.mean([np.asarray(rows) for rows, _, _ in found])
+    assert share(first) == 0 and 0.3 < share(second) < 0.7 and all(np.asarray(counted).all() for _, counted, _ in (*first, *second))
+    same = lambda memory, other: all(np.array_equal(leaf, named(nights.part_of(start, other))[name]) for name, leaf in named(memory["start"]).items())
+    dawn = of(np.int32(NIGHT), np.uint32(0))[2]  # a night begins: what the expert is now will be rehearsed in it
+    assert int(dawn["step"]) == NIGHT + 1 and same(dawn, now) and not same(dawn, dusk) and same(second[0][2], dusk)
 
 
 @functools.cache
 def anchored():
-    return learnt("fine_tuning", {"learns": "questions", "anchor": 3.0, "sampled": 2, "grow": False}, experts=1)
+    return learnt("fine_tuning", {"learns": "questions", "anchor": 3.0, "sampled": 2, "grow": False}, count=1)
 
 
 def test_an_anchor_holds_what_mattered():
