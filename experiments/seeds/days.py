@@ -4,7 +4,7 @@ A base learns from fresh days how a day is told and asked for. Then it lives thr
 days so far are asked for with no text at all. At `small` the base is one run for all seeds, which draw experts, dreams and orders.
 
 The base of `small`:  python -m sleepnet.train --config=experiments/seeds/days.py:base --workdir=runs/days_base
-Twelve small days:    python -m sleepnet.study --config=experiments/seeds/days.py:small
+Six small days:       python -m sleepnet.study --config=experiments/seeds/days.py:small
 The life:             python -m sleepnet.study --config=experiments/seeds/days.py
 Forty days:           python -m sleepnet.study --config=experiments/seeds/days.py:forty
 Hardware:             one CPU core for `small`; more for the others, whose bases cost 1.4e15 FLOPs
@@ -18,12 +18,12 @@ from sleepnet.study import spec
 
 KINDS = ("asked", "paraphrased", "reversed", "two_hop")
 # which → (days, steps of a night, its batch, rank of an expert, its rate)
-SIZES = {"small": (12, 40, 16, 8, 1e-2), "life": (12, 100, 32, 8, 1e-3), "forty": (40, 100, 32, 8, 1e-3)}
+SIZES = {"small": (6, 150, 32, 8, 1e-2), "life": (12, 100, 32, 8, 1e-3), "forty": (40, 100, 32, 8, 1e-3)}
 START = "runs/days_base"
 # what a day is like, and what may be asked
 SMALL = {"facts": 4, "names": 16, "digits": 2, "links": 0, "window": 32, "asks": ("asked", "paraphrased")}
 
-# name → (what it is, method, its arguments, of the task's, whether all nights share one expert of all nights' rank)
+# name → (what it is, method's arguments, whether all nights share one expert of all nights' rank)
 SEEDING = {
     "gkd": ("half the answers the student's own, forward KL", {}, False),
     "kd_off": ("all answers the teacher's", {"own": 0.0}, False),
@@ -35,13 +35,28 @@ SEEDING = {
     "wrong_reference": ("a teacher that read another day", {"teacher": "another_day"}, False),
     "no_state": ("a teacher with S = 0", {"teacher": "nothing"}, False),
 }
+# of `small`, each in one thing another than the first
+REHEARSING = {"reader": "base", "rehearse": True, "rephrase": 0.5, "own": 0.0}
+SMALL_SEEDING = {
+    "rehearse": ("dreams of days before among today's, a reader without experts", {}, False),
+    "no_rehearsal": ("today's dreams alone", {"rehearse": False}, False),
+    "reader_before": ("the reader has the experts of nights before", {"reader": "before"}, False),
+    "one_wording": ("asked in one wording alone", {"rephrase": 0.0}, False),
+    "own": ("half of the answers the student's own", {"own": 0.5}, False),
+    "imitate": ("and learns to imitate", {"imitate": 0.5}, False),
+    "fixed": ("one expert of all nights' rank, trained every night", {"grow": False}, True),
+    "real_keys": ("asked by the true keys, not by its own dreams", {"prompts": "keys"}, False),
+    "wrong_reference": ("a teacher that read another day", {"teacher": "another_day"}, False),
+    "no_state": ("a teacher with S = 0", {"teacher": "nothing"}, False),
+}
+# name → (what it is, method's arguments, the task's, whether all nights share one expert)
 TUNED = {
-    "ft_text": ("the day's text itself", {}, {}, False),
-    "ft_questions": ("the day's true questions and answers", {"learns": "questions"}, {}, False),
-    "ft_fixed": ("true questions and answers, one expert of all nights' rank", {"learns": "questions", "grow": False}, {}, True),
-    "replay_1": ("the same, 1 % of what is learnt from days before", {"learns": "questions", "grow": False}, {"replay": 1}, True),
+    "ft_text": ("fine-tuning on the day's text", {}, {}, False),
+    "ft_questions": ("fine-tuning on the day's true questions and answers", {"learns": "questions"}, {}, False),
+    "ft_fixed": ("the same, one expert of all nights' rank", {"learns": "questions", "grow": False}, {}, True),
+    "replay_1": ("the same, 1 % of it of days before", {"learns": "questions", "grow": False}, {"replay": 1}, True),
     "replay_10": ("the same, 10 %", {"learns": "questions", "grow": False}, {"replay": 10}, True),
-    "ewc": ("the same, anchored by what mattered before", {"learns": "questions", "grow": False, "anchor": 1.0}, {}, True),
+    "ewc": ("the same, held where it mattered before", {"learns": "questions", "grow": False, "anchor": 100.0}, {}, True),
     "joint": ("the same, all days taking turns", {"learns": "questions", "grow": False}, {"order": "mixed"}, True),
 }
 
@@ -76,7 +91,8 @@ def get_config(which: str = "life") -> ml_collections.ConfigDict:
         return dict(name="life", overrides=overrides, **({"start": START} if small else {}))
 
     before = [] if small else [dict(name="base", overrides={"task.arguments": fresh})]
-    arms = {name: (label, "seeding", arguments, {}, shared) for name, (label, arguments, shared) in SEEDING.items()}
+    seeding = {name: (label, {**REHEARSING, **more}, shared) for name, (label, more, shared) in SMALL_SEEDING.items()} if small else SEEDING
+    arms = {name: (label, "seeding", arguments, {}, shared) for name, (label, arguments, shared) in seeding.items()}
     arms |= {name: (label, "fine_tuning", arguments, task, shared) for name, (label, arguments, task, shared) in TUNED.items()}
     config.arms = [dict(name=name, label=label, phases=[*before, life(*how)]) for name, (label, *how) in arms.items()]
     full_cache = {"model.pattern": "A" * len(config.base.model.pattern), "model.sleep.eviction": "none", "model.sleep.passes": 1}
@@ -85,10 +101,10 @@ def get_config(which: str = "life") -> ml_collections.ConfigDict:
             dict(name="frozen", label="no night at all", phases=before),
             dict(name="context", label="a full cache of all that is told, no fast weights", phases=before, overrides=full_cache),
         ]
-    config.tests = [test("recall", each, stream("nothing")), test("today", each, stream("today")), test("skill", 512, fresh)]
+    config.tests = [test("recall", each, stream("nothing")), test("skill", 512, fresh)]
     if not small:
-        config.tests += [*(test(f"recall_{kind}", day["facts"] * days, stream("nothing", asks=(kind,))) for kind in kinds), test("all_told", 4 * days, stream("all"))]
-    config.reference, config.seeds = "gkd", (0, 1, 2)
+        config.tests += [test("today", each, stream("today")), *(test(f"recall_{kind}", day["facts"] * days, stream("nothing", asks=(kind,))) for kind in kinds), test("all_told", 4 * days, stream("all"))]
+    config.reference, config.seeds = next(iter(seeding)), (0, 1, 2)
     return config
 
 
