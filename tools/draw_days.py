@@ -17,7 +17,7 @@ from sleepnet.files import write_text
 from sleepnet.study import ledger, outcomes
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("results", str(ROOT / "experiments/results/days_small"), "folder of outcomes", flag_values=FLAGS)
+flags.DEFINE_string("results", str(ROOT / "experiments/results/days_tiny"), "folder of outcomes", flag_values=FLAGS)
 flags.DEFINE_list("arms", ["no_rehearsal", "rehearse", "wrong_reference", "ft_questions"], "arms, from left to right", flag_values=FLAGS)
 flags.DEFINE_string("out", str(ROOT / "tools/readme"), "folder for the pictures", flag_values=FLAGS)
 

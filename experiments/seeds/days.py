@@ -1,13 +1,13 @@
 """A life of days, each night of which moves what the fast weights hold into a new expert (after arXiv 2606.03979): see days.md beside this file.
 
 A base learns from fresh days how a day is told and asked for. Then it lives through a stream of its own: a day is read, the night carries it over, and all
-days so far are asked for with no text at all. At `small` the base is one run for all seeds, which draw experts, dreams and orders.
+days so far are asked for with no text at all. At `tiny` the base is one run for all seeds, which draw experts, dreams and orders.
 
-The base of `small`:  python -m sleepnet.train --config=experiments/seeds/days.py:base --workdir=runs/days_base
-Six small days:       python -m sleepnet.study --config=experiments/seeds/days.py:small
+The base of `tiny`:   python -m sleepnet.train --config=experiments/seeds/days.py:base --workdir=runs/days_base
+Six tiny days:        python -m sleepnet.study --config=experiments/seeds/days.py:tiny
 The life:             python -m sleepnet.study --config=experiments/seeds/days.py
 Forty days:           python -m sleepnet.study --config=experiments/seeds/days.py:forty
-Hardware:             one CPU core for `small`; more for the others, whose bases cost 1.4e15 FLOPs
+Hardware:             one CPU core for `tiny`; more for the others, whose bases cost 1.4e15 FLOPs
 Score:                see days.md
 """
 import ml_collections
@@ -18,10 +18,10 @@ from sleepnet.study import spec
 
 KINDS = ("asked", "paraphrased", "reversed", "two_hop")
 # which → (days, steps of a night, its batch, rank of an expert, its rate)
-SIZES = {"small": (6, 150, 32, 8, 1e-2), "life": (12, 100, 32, 8, 1e-3), "forty": (40, 100, 32, 8, 1e-3)}
+SIZES = {"tiny": (6, 150, 32, 32, 1e-2), "life": (12, 100, 32, 8, 1e-3), "forty": (40, 100, 32, 8, 1e-3)}
 START = "runs/days_base"
 # what a day is like, and what may be asked
-SMALL = {"facts": 4, "names": 16, "digits": 2, "links": 0, "window": 32, "asks": ("asked", "paraphrased")}
+TINY = {"facts": 4, "names": 16, "digits": 2, "links": 0, "window": 32, "asks": ("asked", "paraphrased")}
 
 # name → (what it is, method's arguments, whether all nights share one expert of all nights' rank)
 SEEDING = {
@@ -35,9 +35,9 @@ SEEDING = {
     "wrong_reference": ("a teacher that read another day", {"teacher": "another_day"}, False),
     "no_state": ("a teacher with S = 0", {"teacher": "nothing"}, False),
 }
-# of `small`, each in one thing another than the first
+# of `tiny`, each in one thing another than the first
 REHEARSING = {"reader": "base", "rehearse": True, "rephrase": 0.5, "own": 0.0}
-SMALL_SEEDING = {
+TINY_SEEDING = {
     "rehearse": ("dreams of days before among today's, a reader without experts", {}, False),
     "no_rehearsal": ("today's dreams alone", {"rehearse": False}, False),
     "reader_before": ("the reader has the experts of nights before", {"reader": "before"}, False),
@@ -62,23 +62,23 @@ TUNED = {
 
 
 def get_config(which: str = "life") -> ml_collections.ConfigDict:
-    """The study `which`: life, forty or small; or the run that is the base of `small`."""
+    """The study `which`: life, forty or tiny; or the run that is the base of `tiny`."""
     if which == "base":
-        return _base(SMALL)
+        return _base(TINY)
     if which not in SIZES:
         raise UsageError(f"days.py:{which} is not one of base, {', '.join(SIZES)}")
     days, steps, batch, rank, rate = SIZES[which]
-    small = which == "small"
-    day = SMALL if small else {"facts": 16}
-    kinds = SMALL["asks"] if small else KINDS
+    tiny = which == "tiny"
+    day = TINY if tiny else {"facts": 16}
+    kinds = TINY["asks"] if tiny else KINDS
     each = len(kinds) * day["facts"] * days
     stream = lambda told, **more: {"kind": "stream", "days": days, **day, "told": told, "per_day": steps * batch, **more}
-    fresh = {"days": 1, **day, "questions": 4} if small else {"days": 2, **day}
+    fresh = {"days": 1, **day, "questions": 4} if tiny else {"days": 2, **day}
     test = lambda name, count, task: dict(name=name, task={"arguments": task}, examples=count)
     config = spec.default()
     config.title = f"A life of {days} days"
     config.question = "Can a night carry what the fast weights hold of a day into slow ones, so that all days are known without text?"
-    config.base = _base(day) if small else _life()
+    config.base = _base(day) if tiny else _life()
 
     def life(method: str, arguments: dict, task: dict, shared: bool) -> dict:
         overrides = {
@@ -88,21 +88,21 @@ def get_config(which: str = "life") -> ml_collections.ConfigDict:
             "model.experts.count": 1 if shared else days, "model.experts.rank": rank * (days if shared else 1), "model.experts.alpha": float(rank * (days if shared else 1)),
             "optim.adam_rate": rate, "optim.warmup": 0, "optim.decay": 0.3,
         }  # fmt: skip
-        return dict(name="life", overrides=overrides, **({"start": START} if small else {}))
+        return dict(name="life", overrides=overrides, **({"start": START} if tiny else {}))
 
-    before = [] if small else [dict(name="base", overrides={"task.arguments": fresh})]
-    seeding = {name: (label, {**REHEARSING, **more}, shared) for name, (label, more, shared) in SMALL_SEEDING.items()} if small else SEEDING
+    before = [] if tiny else [dict(name="base", overrides={"task.arguments": fresh})]
+    seeding = {name: (label, {**REHEARSING, **more}, shared) for name, (label, more, shared) in TINY_SEEDING.items()} if tiny else SEEDING
     arms = {name: (label, "seeding", arguments, {}, shared) for name, (label, arguments, shared) in seeding.items()}
     arms |= {name: (label, "fine_tuning", arguments, task, shared) for name, (label, arguments, task, shared) in TUNED.items()}
     config.arms = [dict(name=name, label=label, phases=[*before, life(*how)]) for name, (label, *how) in arms.items()]
     full_cache = {"model.pattern": "A" * len(config.base.model.pattern), "model.sleep.eviction": "none", "model.sleep.passes": 1}
-    if not small:
+    if not tiny:
         config.arms += [
             dict(name="frozen", label="no night at all", phases=before),
             dict(name="context", label="a full cache of all that is told, no fast weights", phases=before, overrides=full_cache),
         ]
     config.tests = [test("recall", each, stream("nothing")), test("skill", 512, fresh)]
-    if not small:
+    if not tiny:
         config.tests += [test("today", each, stream("today")), *(test(f"recall_{kind}", day["facts"] * days, stream("nothing", asks=(kind,))) for kind in kinds), test("all_told", 4 * days, stream("all"))]
     config.reference, config.seeds = next(iter(seeding)), (0, 1, 2)
     return config
