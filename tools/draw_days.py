@@ -36,7 +36,7 @@ def matrix(found: list, arm: str) -> tuple[np.ndarray, int]:
     return np.mean([continual.of_curve(run.curve, run.config["train"]["eval_every"])[0] for run in runs], axis=0), len(runs)
 
 
-def panel(left: float, R: np.ndarray, label: str, theme: Theme) -> list[str]:
+def panel(left: float, R: np.ndarray, seeds: int, label: str, theme: Theme) -> list[str]:
     """A column a day, a row a night; what is darker is recalled more, in steps of a twentieth."""
     T = len(R)
     square = lambda i, j: f"M{left + j * CELL:.1f} {TOP + i * CELL:.1f}h{CELL - 1.5:g}v{CELL - 1.5:g}h-{CELL - 1.5:g}z"
@@ -45,19 +45,19 @@ def panel(left: float, R: np.ndarray, label: str, theme: Theme) -> list[str]:
         if cells := "".join(square(i, j) for i, j in np.argwhere(np.round(R * SHADES) == shade)):
             parts.append(f'<path d="{cells}" fill="{theme.asleep}" fill-opacity="{shade / SHADES:g}"/>')
     parts += [text(left + (j + 0.5) * CELL, TOP - 8, str(j + 1), theme.muted, 12, anchor="middle") for j in range(T)]
-    name, below = label, TOP + T * CELL
-    return [*parts, text(left, TOP - 26, name, theme.text, 12.5, weight=650), text(left, below + 20, f"mean after the last: {R[-1].mean():.2f}", theme.muted, 12)]
+    told = f"last: {R[-1].mean():.2f}, {seeds} seed{'s' * (seeds > 1)}"
+    return [*parts, text(left, TOP - 26, label, theme.text, 12.5, weight=650), text(left, TOP + T * CELL + 20, told, theme.muted, 12)]
 
 
-def picture(theme: Theme, found: list[tuple[str, np.ndarray]], seeds: int) -> str:
+def picture(theme: Theme, found: list[tuple[str, np.ndarray, int]]) -> str:
     """All panels, nights downward at the left."""
     T = len(found[0][1])
     wide = max(T * CELL, 160) + GAP
     parts = [text(20, 28, "What is known of each day, with no text, after each night", theme.text, 15, weight=650)]
-    parts.append(text(20, 48, f"facts recalled as a whole; columns are days, rows nights; mean of {seeds} seed{'s' * (seeds > 1)}", theme.muted, 12.5))
+    parts.append(text(20, 48, "whole answers right; columns are days, rows nights; below, the mean of all days after the last", theme.muted, 12.5))
     parts += [text(LEFT - 8, TOP + (i + 0.5) * CELL + 4, f"night {i + 1}", theme.muted, 12, anchor="end") for i in range(T)]
-    for at, (label, R) in enumerate(found):
-        parts += panel(LEFT + at * wide, R, label, theme)
+    for at, (label, R, seeds) in enumerate(found):
+        parts += panel(LEFT + at * wide, R, seeds, label, theme)
     return svg(int(LEFT + len(found) * wide - GAP + 20), TOP + T * CELL + 38, theme, "Recall of day d after night e, arms side by side", parts)
 
 
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
     every = outcomes.load(results, ledger.read_study(results)[0])
     made = [(LABELS.get(arm, arm), *matrix(every, arm)) for arm in FLAGS.arms]
     for name, theme in THEMES.items():
-        write_text(out / f"days-{name}.svg", picture(theme, [(label, R) for label, R, _ in made], min(count for *_, count in made)))
+        write_text(out / f"days-{name}.svg", picture(theme, made))
         print(f"wrote {paths.shown(out / f'days-{name}.svg')}")
 
 

@@ -131,7 +131,10 @@ def test_text_is_learnt_word_by_word():
     assert [task.token(int(word)) for word in words[0][mask[0]]] == lived[1:] and not words[~mask].any()
 
 
-@pytest.mark.parametrize("arguments", [{"own": 0.5, "dreams": 2}, {"own": 0.5, "dreams": 2, "rehearse": True, "grow": False, "rephrase": 0.5}])
+@pytest.mark.parametrize("arguments", [
+    {"own": 0.5, "dreams": 2, "rehearse": True, "grow": False, "rephrase": 0.5},
+    pytest.param({"own": 0.5, "dreams": 2}, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_killed_within_a_night_or_lengthened_it_ends_as_unbroken(compiled_once, arguments, tmp_path):  # noqa: F811
     """Whole runs: checkpoints of every step, the last two of a copy removed; and one that first ended within the second night, whatever rates fall by then."""
     config = run_of(method={"arguments": arguments}, model={"experts": {"count": 2, "rank": 2}})
