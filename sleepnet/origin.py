@@ -20,8 +20,8 @@ import orbax.checkpoint as ocp
 import tensorstore
 from jax.sharding import Mesh
 
-from sleepnet import optim
-from sleepnet.config import OptimConfig, RunConfig, completed, from_dict, to_dict
+from sleepnet import methods, optim, tasks
+from sleepnet.config import RunConfig, completed, from_dict, to_dict
 from sleepnet.errors import UsageError
 from sleepnet.files import json_object
 from sleepnet.step_folders import ITEMS, METADATA, steps
@@ -107,7 +107,12 @@ def difference(old: dict[str, Any], new: dict[str, Any], taken: int = 0) -> str:
     there, here = found.get("train.steps", (taken, taken))
     if here < taken:
         return f"train.steps is {there} there and {here} here, where {taken} are taken"
-    same = optim.alike(from_dict(OptimConfig, new.get("optim", {})), there, here) if there != here else taken
+    if there == here:
+        return ""
+    run = from_dict(RunConfig, new)
+    if methods.of(run).every(run, tasks.get(run.task.name, **run.task.arguments)):  # rates rise and fall with each night, whatever the number of nights
+        return ""
+    same = optim.alike(run.optim, there, here)
     if same < taken:
         why = f"since step {same} the learning rate would be another (optim.decay), so a checkpoint of that step at most can go on"
         why = why if same else "the warm-up would be another from the first on (optim.warmup)"

@@ -29,11 +29,13 @@ class Problem:
       task: what the batches are of.
       references: within a step, parameters that the method names and never changes, by the name of its argument (see `Method.references`); values of the
         compiled program, no constants of it.
+      memory: within `loss` and `tell`, what `prepare` gave for the method's arrays (see `Method.memory`).
     """
 
     graph: nnx.GraphDef
     task: Source
     references: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    memory: Any = dataclasses.field(default=(), compare=False, repr=False)
 
     def forward(self, params: Any, tokens: jax.Array, passes: int | jax.Array) -> jax.Array:
         """[B, T, V] logits of Algorithm 1 at the task's layout; zeros in windows that sleep."""
@@ -57,7 +59,7 @@ class Method(abc.ABC):
         batch         = a task's, with what `draw` adds
         batch, memory = prepare(problem, params, memory, batch, key, passes)        whole batch, no gradient: samples, rewards, a teacher's logits
         n             = count(batch)
-        loss          = Σ over devices and microbatches of  loss(…, part, passes, n)[0]
+        loss          = Σ over devices and microbatches of  loss(…, part, passes, n)[0]        problem.memory: what prepare gave
         numbers       = Σ over the same of  tell(problem, part, seen)
         the optimiser moves what `config.adapters` lets change; not at all where `moves(batch)` is False
 
@@ -107,8 +109,8 @@ class Method(abc.ABC):
         """What the looks at the validation split ask: a task of the same vocabulary and window."""
         return task
 
-    def memory(self, batch_size: int) -> Any:
-        """Arrays of its own that the method carries from step to step: a pytree, () for none. They are saved with the optimiser's."""
+    def memory(self, batch_size: int, params: Any) -> Any:
+        """Arrays of its own that the method carries from step to step: a pytree, () for none. They are saved with the optimiser's. `params`: what may change."""
         return ()
 
     def draw(self, task: Task, config: RunConfig, batch: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:

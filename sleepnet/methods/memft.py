@@ -55,7 +55,7 @@ class MemFT(base.Method):
         if self.weights == "sliding" and getattr(task, "kind", "") != "string":
             raise UsageError(f"method.arguments.weights='sliding' follows one string: it needs task.name='phonebook' with task.arguments.kind='string', not {task.title}")
 
-    def memory(self, batch_size):
+    def memory(self, batch_size, params):
         if self.weights != "sliding":
             return ()
         return {"first_wrong": jnp.full((), -1, jnp.int32), "stood": jnp.zeros((), jnp.int32), "growth": jnp.ones((), jnp.float32)}

@@ -82,7 +82,7 @@ class RiM(base.Method):
         asked, said = task.chain(batch["tokens"])
         return {"chain_tokens": asked, "chain_targets": said}
 
-    def memory(self, batch_size):
+    def memory(self, batch_size, params):
         return {"taken": jnp.zeros((), jnp.int32)} if self.stage == 1 and self.schedule != "constant" else ()
 
     def prepare(self, problem, params, memory, batch, key, passes):

@@ -4,7 +4,8 @@ The steps of a day's examples are its night. The teacher is the model before it,
 same with S = 0 and one expert more, which alone learns. There is no text for the student: the teacher asks itself what it knows, and these dreams are all data.
 
 That the sender is S is ours; in the paper it is a faster level of MLPs. Its mix of the teacher's and of the student's own samples, and that only a
-newborn expert learns, are the paper's; its learning to imitate, a reward over samples, is not here yet. Letters: B rows, n words of a dream, V vocabulary.
+newborn expert learns, are the paper's, and so is learning to imitate, see `imitation`. Rehearsal, dreams of the model before the night with
+S = 0, which are of earlier days, is ours too (as generative replay: Shin et al., arXiv 1705.08690). Letters: B rows, n words of a dream, V vocabulary.
 """
 import dataclasses
 
@@ -14,8 +15,9 @@ from flax import nnx
 
 from sleepnet import decode
 from sleepnet.errors import UsageError
-from sleepnet.methods import base
+from sleepnet.methods import dreams, imitation
 from sleepnet.methods.divergence import generalised
+from sleepnet.methods.nights import ByNight, part_of, with_part
 from sleepnet.methods.registry import register
 from sleepnet.models import experts, flops
 from sleepnet.state import fork
@@ -25,11 +27,13 @@ TEACHERS, PROMPTS = ("today", "another_day", "nothing"), ("dreams", "keys")
 
 @register
 @dataclasses.dataclass(frozen=True)
-class Seeding(base.Method):
-    """loss = mean over words of answers of D(teacher with S ‖ student with S = 0); see `divergence.generalised`.
+class Seeding(ByNight):
+    """loss = (1 − imitate) · mean over words of answers of D(teacher with S ‖ student with S = 0) + imitate · loss of imitation; see `divergence.generalised`.
 
     Rows read the day's text, asleep with N passes, one for `dreams` of them; then each dreams: from the word that asks on, a key and a value, drawn from the teacher.
     Of a share `own` of the rows the student completes the dream's key itself; the teacher's law on what it says is then the target.
+    With `rehearse`, in night n, a row is with probability (n − 1) / n a dream of the model before the night, S = 0, and that its teacher; words of keys then count,
+    too, so that the student learns what there is to be asked.
     """
 
     dreams: int = 8  # rows that go on from one reading of the day
@@ -37,28 +41,36 @@ class Seeding(base.Method):
     beta: float = 0.0  # of the divergence: 0 forward, 1 reverse, between Jensen–Shannon
     temperature: float = 1.0  # of what is drawn
     teacher: str = "today"  # whose S: today's; controls: another_day (the day's text with other names and digits), nothing (S = 0). Dreams are always today's
+    reader: str = "before"  # who the teacher is: the model before the night, or the model without experts, whose reading no night has changed ("base")
     prompts: str = "dreams"  # what is asked: the teacher's own dreams, or all true keys in turn
-    grow: bool = True  # a new expert each night; False: all nights go into one
+    rehearse: bool = False  # dreams of earlier days among today's
+    rephrase: float = 0.0  # of the rows, those that the student and its teacher are asked in other words
+    imitate: float = 0.0  # 1 − α, how much learning to imitate counts; 0: none is drawn
+    completions: int = 8  # G, of each dream that is begun
+    gamma: float = 0.5  # γ, how much of the reward is for a completion that means the same
 
     name = "seeding"
     prepares = True
-    tells = ("dream_coverage", "dream_right")
 
     def __post_init__(self):
-        for key, known in (("teacher", TEACHERS), ("prompts", PROMPTS)):
+        for key, known in (("teacher", TEACHERS), ("prompts", PROMPTS), ("reader", ("before", "base"))):
             if getattr(self, key) not in known:
                 raise UsageError(f"method.arguments.{key}={getattr(self, key)!r} is not one of {', '.join(known)}")
-        for key in ("own", "beta"):
+        for key in ("own", "beta", "rephrase", "imitate", "gamma"):
             if not 0 <= getattr(self, key) <= 1:
                 raise UsageError(f"method.arguments.{key}={getattr(self, key)} must lie between 0 and 1")
-        if self.dreams < 1:
-            raise UsageError(f"method.arguments.dreams={self.dreams} must be at least 1")
+        for key, least in (("dreams", 1), ("completions", 2)):
+            if getattr(self, key) < least:
+                raise UsageError(f"method.arguments.{key}={getattr(self, key)} must be at least {least}")
         if not self.temperature > 0:
             raise UsageError(f"method.arguments.temperature={self.temperature} must be positive")
 
+    @property
+    def tells(self):
+        return ("dream_coverage", "dream_right", *["imitation_reward"] * bool(self.imitate))
+
     def check(self, config, task):
-        if task.name != "days" or (task.kind, task.told) != ("stream", "today"):
-            raise UsageError("method.name='seeding' lives through days: it needs task.name='days' with task.arguments.kind='stream' and told='today'")
+        super().check(config, task)
         if task.order == "mixed" or task.replay:
             raise UsageError(f"a night is of one day: task.arguments.order={task.order!r} and replay={task.replay} must be 'given' or 'shuffled', and 0")
         if "G" not in config.model.pattern:
@@ -67,70 +79,64 @@ class Seeding(base.Method):
             raise UsageError("model.sleep.after_predicting=True: a model that dreams sleeps over what it was told alone; set it to False")
         if config.model.sleep.predict_passes != 1:
             raise UsageError(f"model.sleep.predict_passes={config.model.sleep.predict_passes}: a model that dreams reads word by word, in one pass; set it to 1")
-        if config.adapters.kind != "newest_expert":
-            raise UsageError(f"adapters.kind={config.adapters.kind!r} with method.name='seeding', which moves the newest expert alone: set it to 'newest_expert'")
-        size, first = config.train.batch_size, config.train.first_example
-        if task.per_day % size or first % task.per_day:
-            raise UsageError(f"task.arguments.per_day={task.per_day} must be a multiple of train.batch_size={size} and divide train.first_example={first}: a night is of one day")
-        if size % self.dreams:
-            raise UsageError(f"train.batch_size={size} must be a multiple of method.arguments.dreams={self.dreams}")
-        nights, most = -(-config.train.steps // self.every(config, task)) if self.grow else 1, config.model.experts.count
-        if nights > most:
-            raise UsageError(f"train.steps={config.train.steps} are {nights} nights, and model.experts.count={most} has no expert for each: set it to {nights} or more")
+        if config.train.batch_size % self.dreams:
+            raise UsageError(f"train.batch_size={config.train.batch_size} must be a multiple of method.arguments.dreams={self.dreams}")
 
-    def check_start(self, config, task, params):
-        nights, free = -(-config.train.steps // self.every(config, task)), experts.left(params)
-        if self.grow and nights > free:
-            raise UsageError(f"{nights} nights need as many experts, and of the {config.model.experts.count} in the model that this starts from {free} are still asleep: allocate more there, model.experts.count")
-
-    def every(self, config, task):
-        return task.per_day // config.train.batch_size
-
-    def night(self, params):
-        return experts.grow(params, only_first=not self.grow)
-
-    def draw(self, task, config, batch):
-        return {"day": batch["difficulty"]["day"]}
-
-    def examined(self, task):
-        return dataclasses.replace(task, told="nothing")
+    def memory(self, batch_size, params):
+        if not self.rehearse:
+            return ()
+        return {"step": jnp.zeros((), jnp.int32), **({} if self.grow else {"start": params})}  # one expert for all nights: what it was before this one
 
     def prepare(self, problem, params, memory, batch, key, passes):
-        task, teacher = problem.task, experts.without_newest(params)
+        task, rows = problem.task, batch["tokens"].shape[0]
+        before = experts.without_newest(params)
+        reader = before if self.reader == "before" else experts.prune(params)
         of = lambda params: nnx.merge(problem.graph, params)
-        rows, n = batch["tokens"].shape[0], task.question_tokens - 1
-        blank, text = of(params).init_state(rows), batch["tokens"][:: self.dreams, : task.first_asked]
-        read = lambda text: fork(decode.read(problem.graph, teacher, of(params).init_state(len(text)), text, at=0, passes=passes)[1], self.dreams)
-        law, asks = decode.Law(self.temperature), jnp.full((rows,), task.ask, jnp.int32)
         keys = lambda stream: jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(key, stream), row))(jnp.arange(rows, dtype=jnp.uint32))
-        write = lambda params, state, stream, forced: decode.write(
-            problem.graph, params, state, asks, keys(stream), at=0, steps=n, law=law, stop=(task.end,), forced_BxT=forced
-        )  # fmt: skip
+        law = decode.Law(self.temperature)
+        write = lambda params, state, stream, forced: dreams.write(problem, params, state, keys(stream), forced, law)
+        blank, text = of(params).init_state(rows), batch["tokens"][:: self.dreams, : task.first_asked]
+        read = lambda text: fork(decode.read(problem.graph, reader, of(params).init_state(len(text)), text, at=0, passes=passes)[1], self.dreams)
         today = read(text)
         facts_BxFxn = jnp.asarray(task.recalled)[batch["day"][:, 0] - 1]
-        place = jnp.arange(n, dtype=jnp.int32)[None]
-        asked = lambda words: place < task.key_length(words[:, :1])
         forced = None
         if self.prompts == "keys":
             fact = facts_BxFxn[jnp.arange(rows), jnp.arange(rows) % task.facts]
-            forced = jnp.where(asked(fact), fact, decode.FREE)
-        dream = write(teacher, today, 0, forced)
-        words, valid = jnp.maximum(dream.tokens, 0), dream.valid
+            forced = jnp.where(dreams.asked(task, fact), fact, decode.FREE)
+        words, valid = write(reader, today, 0, forced)
         dreamt = words
+        counts = jnp.zeros((), bool)
+        if self.rehearse:
+            night, at = (part.astype(jnp.float32) for part in jnp.divmod(memory["step"], task.per_day // rows))
+            if not self.grow:
+                start = jax.lax.cond(at == 0, lambda: part_of(memory["start"], params), lambda: memory["start"])
+                before, memory = with_part(params, start), {**memory, "start": start}
+            old_Bx1 = jax.vmap(lambda key: jax.random.uniform(key, (1,)))(keys(2)) * (night + 1) >= 1
+            again = write(before, blank, 3, None)
+            words, valid = (jnp.where(old_Bx1, old, new) for old, new in zip(again, (words, valid)))
+            memory, counts = {**memory, "step": memory["step"] + 1}, jnp.ones((), bool)
+        share, more = jnp.full((rows,), 1 / rows, jnp.float32), {}
+        if self.imitate:
+            more, earned = imitation.completed(problem, params, jax.random.fold_in(key, 4), words, valid, self.completions, self.gamma, law)
+            more["imitation_reward"] = share * earned
         if self.own:
-            mine = write(params, blank, 1, jnp.where(asked(words), words, decode.FREE))
+            mine = write(params, blank, 1, jnp.where(dreams.asked(task, words), words, decode.FREE))
             own_Bx1 = (jnp.arange(rows) < round(self.own * rows))[:, None]
-            words, valid = jnp.where(own_Bx1, jnp.maximum(mine.tokens, 0), words), jnp.where(own_Bx1, mine.valid, valid)
-        sequence = jnp.concatenate([asks[:, None], words[:, :-1]], axis=1)
+            words, valid = (jnp.where(own_Bx1, new, old) for new, old in zip(mine, (words, valid)))
+        other_B = jnp.arange(rows) % max(self.dreams, 2) < round(self.rephrase * max(self.dreams, 2)) if self.rephrase else None
+        sequence, learnt = dreams.put(task, words, valid, counts, other_B)
         sender = {"today": lambda: today, "another_day": lambda: read(task.another(text)), "nothing": lambda: blank}[self.teacher]()
-        logits = decode.read(problem.graph, teacher, sender, sequence, at=0)[0]
+        target = lambda params, state: jax.nn.log_softmax(decode.read(problem.graph, params, state, sequence, at=0)[0], axis=-1)
+        told = target(reader, sender)
+        if self.rehearse:
+            told = jnp.where(old_Bx1[..., None], target(before, blank), told)
         hit_BxF = jnp.all(dreamt[:, None] == facts_BxFxn, axis=-1)
-        share = jnp.full((rows,), 1 / rows, jnp.float32)
         return {
             **batch,
+            **more,
             "sequence": sequence,
-            "answers": valid & ~asked(words),
-            "law": jax.nn.log_softmax(logits, axis=-1),
+            "answers": learnt,
+            "law": told,
             "dream_coverage": share * jnp.mean(jnp.any(hit_BxF, axis=0).astype(jnp.float32)),
             "dream_right": share * jnp.any(hit_BxF, axis=1).astype(jnp.float32),
         }, memory
@@ -142,7 +148,10 @@ class Seeding(base.Method):
         blank = nnx.merge(problem.graph, params).init_state(batch["sequence"].shape[0])
         logits = decode.read(problem.graph, params, blank, batch["sequence"], at=0)[0]
         apart = generalised(batch["law"], jax.nn.log_softmax(logits, axis=-1), self.beta)
-        return jnp.sum(jnp.where(batch["answers"], apart, 0.0)) / count, {"logits": logits}
+        loss = jnp.sum(jnp.where(batch["answers"], apart, 0.0)) / count
+        if self.imitate:
+            loss = (1 - self.imitate) * loss + self.imitate * imitation.loss(problem, params, batch)
+        return loss, {"logits": logits}
 
     def tell(self, problem, batch, seen, count):
         return {key: jnp.sum(batch[key]) for key in self.tells}
@@ -150,7 +159,7 @@ class Seeding(base.Method):
     def flops(self, model, task, passes):
         n, windows = task.question_tokens - 1, task.first_asked // model.window
         text = windows * (flops.pass_flops(model, model.window, context=model.window + model.survivors) + (flops.sleep_flops(model, passes) if passes > 1 else 0))
-        once = flops.pass_flops(model, n, context=model.window + model.survivors) + flops.head_flops(model, n)
-        written = n * flops.wake_token_flops(model)
-        return text * (1 + (self.teacher == "another_day")) // self.dreams + written * (1 + bool(self.own)) + once + 3 * once
-
+        scored = lambda words: flops.pass_flops(model, words, context=model.window + model.survivors) + flops.head_flops(model, words)
+        once, written = scored(n + bool(self.rephrase)), n * flops.wake_token_flops(model)
+        imitated = self.completions * (written + 3 * scored(n)) if self.imitate else 0
+        return text * (1 + (self.teacher == "another_day")) // self.dreams + written * (1 + bool(self.own) + self.rehearse) + once * (1 + self.rehearse) + 3 * once + imitated

@@ -69,7 +69,7 @@ class Taught(base.Method):
         if sleep.gradient == "implicit" or sleep.gradient == "last" and sleep.gradient_passes != 1:
             raise UsageError(f"model.sleep.gradient={sleep.gradient!r} with a loss at every pass must be 'full', or 'last' with model.sleep.gradient_passes=1")
 
-    def memory(self, batch_size):
+    def memory(self, batch_size, params):
         return {"step": jnp.zeros((), jnp.int32)} if self.fade_until else ()
 
     def draw(self, task, config, batch):

@@ -64,7 +64,7 @@ class Learning:
 
     def begin(self, params: Any, batch_size: int) -> TrainState:
         """The state before the first step; `params` as `TrainState` has them."""
-        opt_state, memory = self.optimizer.init(params), self.method.memory(batch_size)
+        opt_state, memory = self.optimizer.init(params), self.method.memory(batch_size, params)
         return TrainState(params, _kept(opt_state, memory), jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
 
     def evening(self, state: TrainState) -> TrainState:
@@ -82,9 +82,9 @@ class Learning:
         """The model's parameters."""
         return adapters.whole(self.adapters, params, {name: tree for name, tree in frozen.items() if name != REFERENCES})
 
-    def within(self, frozen: Any) -> Problem:
-        """The problem as a step sees it: with the method's references."""
-        return dataclasses.replace(self.problem, references=frozen[REFERENCES]) if REFERENCES in frozen else self.problem
+    def within(self, frozen: Any, memory: Any = ()) -> Problem:
+        """The problem as a step sees it: with the method's references and arrays."""
+        return dataclasses.replace(self.problem, references=frozen.get(REFERENCES, {}), memory=memory)
 
 
 def learning_of(config: RunConfig, task: Source) -> Learning:
@@ -138,25 +138,25 @@ def prepared(learning: Learning, state: TrainState, frozen: Any, batch: Batch, w
     return learning.method.prepare(learning.within(frozen), params, memory, batch, _key(words), passes)
 
 
-def gradients(learning: Learning, params: Any, frozen: Any, batch: Batch, passes: int) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
+def gradients(learning: Learning, params: Any, frozen: Any, batch: Batch, passes: int, memory: Any = ()) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
     """Loss, gradient and the method's numbers of a prepared batch, computed in `accumulate` parts; equal to one part up to rounding."""
     method = learning.method
 
-    def of(both, batch, count):
-        params, frozen = both
-        problem = learning.within(frozen)
+    def of(held, batch, count):
+        params, frozen, memory = held
+        problem = learning.within(frozen, memory)
         value_and_grad = jax.value_and_grad(lambda params: method.loss(problem, learning.whole(params, frozen), batch, passes, count), has_aux=True)
         (loss, seen), grads = value_and_grad(params)
         return loss, grads, method.tell(problem, batch, seen, count)
 
-    def share(both, batch, count):
+    def share(held, batch, count):
         if learning.accumulate == 1:
-            return of(both, batch, count)
+            return of(held, batch, count)
         parts = split(batch, learning.accumulate)
-        zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(of, both, jax.tree.map(lambda x: x[0], parts), count))
-        return jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, of(both, part, count)), None), zeros, parts)[0]
+        zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(of, held, jax.tree.map(lambda x: x[0], parts), count))
+        return jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, of(held, part, count)), None), zeros, parts)[0]
 
-    loss, grads, numbers = over_data(share, (params, frozen), batch, method.count(batch))
+    loss, grads, numbers = over_data(share, (params, frozen, memory), batch, method.count(batch))
     whole = {key: numbers[key].astype(jnp.int32) for key in ("exact", "answered") if key in numbers}
     return loss, grads, numbers | whole
 
@@ -171,7 +171,7 @@ def make_step(learning: Learning) -> Callable[[TrainState, Any, Batch, jax.Array
     def step(state: TrainState, frozen: Any, batch: Batch, words: jax.Array | None, passes: int):
         dusk, state = state, learning.evening(state)
         batch, memory = prepared(learning, state, frozen, batch, words, passes)
-        loss, grads, numbers = gradients(learning, state.params, frozen, batch, passes)
+        loss, grads, numbers = gradients(learning, state.params, frozen, batch, passes, memory)
         norm = optax.global_norm(grads)
         before = _parts(state.opt_state)[0]
         updates, opt_state = learning.optimizer.update(grads, before, state.params)
@@ -192,9 +192,9 @@ def first_bad_tensor(learning: Learning, state: TrainState, frozen: Any, batch: 
     @jax.jit
     def compute(state, frozen):
         state = learning.evening(state)
-        ready, _ = prepared(learning, state, frozen, batch, words, passes)
+        ready, memory = prepared(learning, state, frozen, batch, words, passes)
         count = learning.method.count(ready)
-        value_and_grad = jax.value_and_grad(lambda p: learning.method.loss(learning.within(frozen), learning.whole(p, frozen), ready, passes, count), has_aux=True)
+        value_and_grad = jax.value_and_grad(lambda p: learning.method.loss(learning.within(frozen, memory), learning.whole(p, frozen), ready, passes, count), has_aux=True)
         (loss, seen), grads = value_and_grad(state.params)
         updates, _ = learning.optimizer.update(grads, _parts(state.opt_state)[0], state.params)
         return {name: value for name, value in ready.items() if name not in batch}, seen, loss, grads, optax.apply_updates(state.params, updates)

@@ -58,7 +58,7 @@ MAY = {
         "sleepnet.released", "sleepnet.state", "sleepnet.talk", "sleepnet.tokenizers", "sleepnet.trust",
     ),
     "sleepnet.sharding": ("sleepnet.adapters", "sleepnet.build", "sleepnet.cli", "sleepnet.config", "sleepnet.errors", "sleepnet.mesh"),
-    "sleepnet.origin": ("sleepnet.config", "sleepnet.errors", "sleepnet.files", "sleepnet.optim", "sleepnet.step_folders", "sleepnet.tasks"),
+    "sleepnet.origin": ("sleepnet.config", "sleepnet.errors", "sleepnet.files", "sleepnet.methods", "sleepnet.optim", "sleepnet.step_folders", "sleepnet.tasks"),
     "sleepnet.checkpoint": ("sleepnet.adapters", "sleepnet.lineage", "sleepnet.build", "sleepnet.config", "sleepnet.errors", "sleepnet.files", "sleepnet.lock", MODELS, "sleepnet.orbax_log", "sleepnet.origin", "sleepnet.paths", "sleepnet.step_folders", "sleepnet.tasks", "sleepnet.trust"),
 }
 # everything but these

@@ -19,11 +19,17 @@ from sleepnet.train.step import Learning, TrainState, _key, draw, make_step
 V, T = 5, 6
 
 
+@dataclasses.dataclass(frozen=True)
 class Table:
     """A model of one table of logits, so that a step costs nothing: the problem of every test here."""
 
-    def __init__(self, answers=1):
-        self.task = type("Task", (), {"answers": answers, "predicts": (True,)})()
+    answers: int = 1
+    references: dict = dataclasses.field(default_factory=dict)
+    memory: object = ()
+
+    @property
+    def task(self):
+        return type("Task", (), {"answers": self.answers, "predicts": (True,)})()
 
     def forward(self, params, tokens, passes):
         return params["table"][tokens]
@@ -146,7 +152,7 @@ def test_the_controls_take_what_they_say():
 
 def test_the_sliding_window_by_hand():
     """One row: b without an error; from the first wrong digit on decayed, behind the window a hundredth; x grows where a stands, and falls back."""
-    n, memory = 120, memft.MemFT(weights="sliding").memory(1)
+    n, memory = 120, memft.MemFT(weights="sliding").memory(1, {})
     mask, known = jnp.ones((1, n), bool), jnp.asarray(np.random.default_rng(0).uniform(0.2, 2, (1, n)), jnp.float32)
     b = 1 / (1 + np.exp(-10 * (np.asarray(known[0], np.float64) - math.log(2))))
     wrong = lambda at: jnp.zeros((1, n), bool).at[0, jnp.asarray(at, jnp.int32)].set(True)
@@ -182,7 +188,7 @@ def test_microbatches_add_up_to_the_batch(kind):
     batch, words = batch_of(rows=8), draw(3, "heart", 5)
     run = lambda parts: make_step(learning_of(memft.MemFT(weights=kind), parts))(learning_of(memft.MemFT(weights=kind)).begin(params_of(), 8), {}, batch, words, 1)
     (one, told), (four, again) = run(1), run(4)
-    ready, _ = memft.MemFT(weights=kind).prepare(Table(), params_of(), memft.MemFT(weights=kind).memory(8), batch, _key(jnp.asarray(words)), 1)
+    ready, _ = memft.MemFT(weights=kind).prepare(Table(), params_of(), memft.MemFT(weights=kind).memory(8, {}), batch, _key(jnp.asarray(words)), 1)
     weights = np.asarray(ready["weights"], np.float64)
     assert float(told["loss"]) == pytest.approx((weights * losses_of(params_of(), batch)).sum() / weights.sum(), rel=1e-5)
     np.testing.assert_allclose(one.params["table"], four.params["table"], atol=1e-6)

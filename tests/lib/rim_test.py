@@ -170,7 +170,7 @@ def test_the_losses_by_hand(model, batch):
     steps = np.array([cross_entropies(model, batch["tokens"], said[:, t, 0], t + 1) for t in range(3)])
     method, T = methods.get("rim", stage=1, fade_steps=4), (said[..., 0] != 0).sum(axis=1)
     assert set(T) == {1, 2, 3}
-    memory = method.memory(rows)
+    memory = method.memory(rows, {})
     for taken in range(2):
         p = taken / 4
         law = np.array([[1.0 if t == n else max(0, 1 - p * n / t) * (t < n) for n in T] for t in (1, 2, 3)])

@@ -166,7 +166,7 @@ def test_shares_sum_to_one_and_passes_count_alike():
 def test_a_weight_fades_and_is_carried(model):
     model, task, batch = model
     problem, method = methods.base.Problem(nnx.split(model, nnx.Param)[0], task), methods.get("taught", weight=2.0, fade_from=2, fade_until=4)
-    memory, seen = method.memory(6), []
+    memory, seen = method.memory(6, {}), []
     for _ in range(6):
         ready, memory = method.prepare(problem, {}, memory, batch, None, 3)
         seen.append(float(ready["weight"][0]))

@@ -166,6 +166,8 @@ class Days(Layout):
     # What a night is made of: how days are recalled, and another day to be told.
 
     ask: ClassVar[int] = ASK
+    about: ClassVar[int] = ABOUT
+    give: ClassVar[int] = GIVE
     end: ClassVar[int] = END
 
     @functools.cached_property
