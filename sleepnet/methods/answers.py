@@ -6,7 +6,6 @@ import jax.numpy as jnp
 from sleepnet import losses
 from sleepnet.methods import base
 from sleepnet.methods.registry import register
-from sleepnet.tasks.base import Task
 
 
 @register
@@ -22,7 +21,7 @@ class Answers(base.Method):
         return losses.cross_entropy(logits, batch["targets"], batch["loss_mask"], count), {"logits": logits}
 
     def tell(self, problem, batch, seen, count):
-        return graded(problem, batch, seen["logits"]) if isinstance(problem.task, Task) else {}
+        return graded(problem, batch, seen["logits"]) if "answer" in batch else {}  # a text asks nothing
 
     def flops(self, model, task, passes):
         return base.read_and_learn(model, task, passes)

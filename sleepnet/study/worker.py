@@ -123,7 +123,7 @@ def work(folder: Path) -> None:
     })
 
 
-def _before(config: Any, folder: Path, chains: int) -> list[dict[str, Any]]:
+def _before(config: Any, folder: Path, chains: int = 0) -> list[dict[str, Any]]:
     """How the run's test goes with the parameters that it starts from, kept in begun.json; [] of a run of fresh ones, and of one that has begun and whose start is gone."""
     from sleepnet import build, lineage, start
     from sleepnet.errors import UsageError

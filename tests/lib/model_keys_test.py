@@ -201,5 +201,5 @@ def test_what_makes_no_sense_in_a_run_is_refused(changes, line):
 
 def test_a_task_and_a_model_agree_on_what_padding_is():
     config = RunConfig(model=ModelConfig(pad_id=-1))
-    with pytest.raises(UsageError, match="model.pad_id=-1, but task depo pads with 0: set it to that"):
+    with pytest.raises(UsageError, match="model.pad_id=-1, but task depo pads with 0: set it to 0"):
         build.fit(config.model, build.task_of(config))

@@ -175,7 +175,7 @@ def test_a_worker_starts_where_the_one_before_ended_and_shares_what_is_compiled(
         raise Preempted(1, 2)
 
     monkeypatch.setattr("sleepnet.train.loop.train", train)
-    monkeypatch.setattr(worker, "_before", lambda config, folder: [])  # there is nothing to start from
+    monkeypatch.setattr(worker, "_before", lambda config, folder, chains: [])  # there is nothing to start from
     runs = {run.name: run for run in make(tmp_path / "study", study)}
     home = homes(study)
     for name in (f"{home['first']}/0", f"{home['detour']}/0", "detour/0"):
