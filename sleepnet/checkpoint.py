@@ -28,7 +28,7 @@ from orbax.checkpoint import checkpoint_managers as preservation
 
 from sleepnet import adapters, build, files, lineage, lock, orbax_log, origin, paths, step_folders, trust
 from sleepnet.config import RunConfig, from_dict, to_dict
-from sleepnet.errors import UsageError
+from sleepnet.errors import UsageError, first_line
 from sleepnet.files import read_json, write_json
 from sleepnet.models.hybrid import Hybrid
 from sleepnet.tasks.source import Source
@@ -183,7 +183,7 @@ class Checkpoints:
             if name and origin.array(folder, name).tobytes() != np.asarray(whole[name]).tobytes():
                 raise origin.Unusable(f"not what was saved ({name})")
         except Exception as error:  # Orbax and tensorstore raise many kinds
-            why = f"it is {error}" if isinstance(error, origin.Unusable) else origin.first_line(error)
+            why = f"it is {error}" if isinstance(error, origin.Unusable) else first_line(error)
             raise UsageError(f"checkpoint {folder} can't be read back: {why}; nothing is trained without checkpoints: give a --workdir elsewhere") from error
 
     def restore(self, step: int, like: Any) -> tuple[Any, dict[str, int]]:
@@ -220,7 +220,7 @@ class Checkpoints:
         try:
             out = self.manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore()))
         except Exception as error:  # Orbax and tensorstore raise many kinds for a damaged file
-            raise origin.Unusable(f"truncated or damaged ({origin.first_line(error)})") from error
+            raise origin.Unusable(f"truncated or damaged ({first_line(error)})") from error
         self._proven = True
         return out.state, out.data
 
@@ -238,7 +238,7 @@ class Checkpoints:
         except origin.Unusable as error:
             raise UsageError(self._refusal(step, error)) from error
         except Exception as error:  # as above
-            raise UsageError(self._refusal(step, f"truncated or damaged ({origin.first_line(error)})")) from error
+            raise UsageError(self._refusal(step, f"truncated or damaged ({first_line(error)})")) from error
 
     def _refusal(self, step: int, what: Any) -> str:
         older = [other for other in self.manager.all_steps() if other < step]

@@ -14,3 +14,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; known: {', '.join(known)}"
+
+
+def first_line(error: BaseException) -> str:
+    """What the first cause of an error says, short."""
+    while error.__cause__:
+        error = error.__cause__
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 
 from sleepnet import methods, optim, tasks
 from sleepnet.config import RunConfig, completed, from_dict, to_dict
-from sleepnet.errors import UsageError
+from sleepnet.errors import UsageError, first_line
 from sleepnet.files import json_object
 from sleepnet.step_folders import ITEMS, METADATA, steps
 from sleepnet.tasks.source import Source
@@ -185,12 +185,6 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise Unusable(f"truncated or damaged ({path.parent.name}/{path.name}: {first_line(error)})") from error
 
-
-def first_line(error: Exception) -> str:
-    """What the first cause of an error says, short."""
-    while error.__cause__:
-        error = error.__cause__
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
 
 
 def check(found: Contents, mine: dict[str, Any], like: Any) -> None:

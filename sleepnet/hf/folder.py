@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from sleepnet import paths
-from sleepnet.errors import UsageError
+from sleepnet.errors import UsageError, first_line
 from sleepnet.files import read_json
 
 INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
@@ -126,7 +126,7 @@ class Folder:
             with safe_open(path, framework="numpy") as held:
                 yield held
         except (SafetensorError, OSError) as error:
-            raise UsageError(f"{path} can't be read ({str(error).splitlines()[0]}): fetch it again") from error
+            raise UsageError(f"{path} can't be read ({first_line(error)}): fetch it again") from error
 
 
 def _sha256(path: Path) -> str:

@@ -22,7 +22,7 @@ from sleepnet.tasks.machinery.shuffle import shuffled
 from sleepnet.tasks.machinery.splits import SPLITS
 from sleepnet.tasks.registry import task_class
 from sleepnet.tasks.source import Source
-from sleepnet.tasks.text import token_file
+from sleepnet.tasks.text import readers, token_file
 from sleepnet.train.step import learning_of
 
 L, W = 4, 3
@@ -374,3 +374,14 @@ def test_a_run_on_text_is_trained_stopped_and_graded(folder, tmp_path):
     assert {row["way"] for row in rows} == {f"whole, {grading.ALONE}", "whole, N = 1", "whole, N = 2"}
     first = [row["nats"] for row in rows if (row["axis"], row["first"]) == ("place", 1)]
     assert first == pytest.approx([first[0]] * 3, abs=1e-4)  # nothing stands before the first window
+
+
+def test_a_data_set_that_fails_without_a_word_is_told_by_its_kind(monkeypatch):
+    import tensorflow_datasets as tfds
+
+    def silent(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(tfds, "data_source", silent)
+    with pytest.raises(UsageError, match=r"--tfds=mine: split 'train' is not prepared in .* as array_record \(AssertionError\); prepare it there"):
+        next(readers.data_set("mine", split="train", data_dir=None))

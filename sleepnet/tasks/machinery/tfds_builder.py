@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from sleepnet import files
-from sleepnet.errors import UsageError
+from sleepnet.errors import UsageError, first_line
 from sleepnet.tasks.base import FIELDS, Task
 from sleepnet.tasks.machinery.arguments import require
 
@@ -67,7 +67,7 @@ def reader(task: Task, folder: Path, *, split: str, count: int) -> Callable[[np.
         # with the features that the task has: TFDS would import whatever module the folder's features.json names
         source = TaskBuilder(task, seed=0, split=split, count=count, data_dir=folder).as_data_source(split=split)
     except (OSError, ValueError, KeyError, AssertionError, NotImplementedError, tfds.core.DatasetNotFoundError) as error:
-        raise UsageError(f"{place} holds no split {split!r} that TFDS can read ({str(error).splitlines()[0]}); export it again") from error
+        raise UsageError(f"{place} holds no split {split!r} that TFDS can read ({first_line(error)}); export it again") from error
     require(len(source) == count, f"{place} holds {len(source)} examples, not {count}; export it again")
 
     def read(indices: np.ndarray) -> dict[str, Any]:

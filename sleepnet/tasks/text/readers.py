@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sleepnet import paths
-from sleepnet.errors import UsageError
+from sleepnet.errors import UsageError, first_line
 from sleepnet.tasks.machinery.arguments import require
 from sleepnet.tasks.text.corpus import key_of
 
@@ -98,7 +98,7 @@ def _parquet(path: Path, name: str, field: str) -> Iterator[Read]:
     try:
         file = parquet.ParquetFile(path)
     except (ArrowException, OSError) as error:
-        raise UsageError(f"{path} can't be read as parquet ({str(error).splitlines()[0]})") from error
+        raise UsageError(f"{path} can't be read as parquet ({first_line(error)})") from error
     with file:
         columns = file.schema_arrow.names
         require(field in columns, f"{path} has no column {field!r}, but {', '.join(columns)}; name one with --field")
@@ -123,7 +123,7 @@ def _records(path: Path, name: str, ids: str) -> Iterator[Read]:
             yield Read(f"{name}:{number}", key_of(content), np.frombuffer(content, _IDS[ids]))
         reader.close()
     except (RuntimeError, IndexError) as error:
-        raise UsageError(f"{path} can't be read as ArrayRecord ({str(error).splitlines()[0]})") from error
+        raise UsageError(f"{path} can't be read as ArrayRecord ({first_line(error)})") from error
 
 
 def data_set(name: str, *, split: str, data_dir: str | None, field: str = "text") -> Iterator[Read]:
@@ -139,7 +139,7 @@ def data_set(name: str, *, split: str, data_dir: str | None, field: str = "text"
         source = tfds.data_source(name, split=split, data_dir=folder, download=False)
     except (OSError, ValueError, KeyError, AssertionError, NotImplementedError, tfds.core.DatasetNotFoundError) as error:
         where = folder or "~/tensorflow_datasets"
-        raise UsageError(f"--tfds={name}: split {split!r} is not prepared in {where} as array_record ({str(error).strip().splitlines()[0]}); prepare it there, nothing is fetched here") from error
+        raise UsageError(f"--tfds={name}: split {split!r} is not prepared in {where} as array_record ({first_line(error)}); prepare it there, nothing is fetched here") from error
     for number in range(len(source)):
         row = source[number]
         require(field in row, f"--tfds={name} has no {field!r}, but {', '.join(row)}; name one with --field")
