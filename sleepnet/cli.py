@@ -1,5 +1,6 @@
 """What every command line does around its `main`: flags, help, output to whatever takes it, and errors as one line."""
 import ast
+import argparse
 import contextlib
 import errno
 import inspect
@@ -163,6 +164,13 @@ def device_fault() -> str:
         why = f" ({str(error).splitlines()[0]})" if str(error) else ""
         return f"{name}={os.environ[name]}: JAX finds no such device here{why}; unset it, or set {name}=cpu" if name else f"JAX finds no device{why}"
     return ""
+
+
+class Parser(argparse.ArgumentParser):
+    """A wrong command line is told in one line, too."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
 
 
 @contextlib.contextmanager

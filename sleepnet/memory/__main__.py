@@ -17,20 +17,13 @@ MODEL is what `python -m sleepnet.hf` opens or has imported (`… tiny runs/tiny
 exit status: 0; 2 for a request that can't be met, told in one line."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """A wrong command line is told in one line, too."""
-
-    def error(self, message: str) -> None:
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
-
-
 def _ids(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
 def _parser() -> argparse.ArgumentParser:
     style = {"epilog": _EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = _Parser(prog="python -m sleepnet.memory", description="What a model remembers of a text, kept in a file.", **style)
+    parser = cli.Parser(prog="python -m sleepnet.memory", description="What a model remembers of a text, kept in a file.", **style)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     made = {name: commands.add_parser(name, help=text, **style) for name, text in {
         "read": "read a text, sleep over every window of it, and keep what is remembered", "ask": "what follows a prompt, of a model that remembers",

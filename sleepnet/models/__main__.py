@@ -17,13 +17,6 @@ FLOPs, bytes and parameters are counted from the configuration; a multiply-add i
 exit status: 0; 2 for a request that can't be met, told in one line."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """A wrong command line is told in one line, too."""
-
-    def error(self, message: str) -> None:
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
-
-
 def _list() -> None:
     rows = [("model", "blocks", "N", "parameters", "S bytes", "FLOPs awake", "FLOPs of a sleep", "trained", "what it is")]
     for name in zoo.names():
@@ -48,7 +41,7 @@ def _show(name: str) -> None:
 
 def _run(argv: list[str] | None) -> int:
     style = {"epilog": _EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = _Parser(prog="python -m sleepnet.models", description="The named models: what they are, what they cost, how they are built.", **style)
+    parser = cli.Parser(prog="python -m sleepnet.models", description="The named models: what they are, what they cost, how they are built.", **style)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     listing = commands.add_parser("list", help="one line per model", **style)
     showing = commands.add_parser("show", help="one model, drawn, with its costs", **style)

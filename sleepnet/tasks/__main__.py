@@ -34,13 +34,6 @@ trains from one of the training split. Text is a source without answers: it is t
 exit status: 0; 1 where `check` finds something wrong; 2 for a request that can't be met, told in one line."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """A wrong command line is told in one line, too."""
-
-    def error(self, message: str) -> None:
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
-
-
 def _arguments(pairs: list[str]) -> dict[str, Any]:
     """Reads k=v pairs."""
     for pair in pairs:
@@ -136,7 +129,7 @@ HELP = {
 def _parser() -> argparse.ArgumentParser:
     style = {"epilog": _EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
     text = "The benchmarks: what they ask, what their examples look like, whether they are right; and examples on disk."
-    parser = _Parser(prog="python -m sleepnet.tasks", description=text, **style)
+    parser = cli.Parser(prog="python -m sleepnet.tasks", description=text, **style)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="one line per task", **style)
     tokenize.add(commands.add_parser("tokenize", help=tokenize.TEXT, description=tokenize.TEXT, **style))
