@@ -24,16 +24,19 @@ START = "runs/days_base"
 TINY = {"facts": 4, "names": 16, "digits": 2, "links": 0, "window": 32, "asks": ("asked", "paraphrased")}
 
 # name → (what it is, method's arguments, whether all nights share one expert of all nights' rank)
+CONTROLS = {
+    "fixed": ("one expert of all nights' rank, trained every night", {"grow": False}, True),
+    "real_keys": ("asked by the true keys, not by its own dreams", {"prompts": "keys"}, False),
+    "wrong_reference": ("a teacher that read another day", {"teacher": "another_day"}, False),
+    "no_state": ("a teacher with S = 0", {"teacher": "nothing"}, False),
+}
 SEEDING = {
     "gkd": ("half the answers the student's own, forward KL", {}, False),
     "kd_off": ("all answers the teacher's", {"own": 0.0}, False),
     "kd_on": ("all answers the student's own", {"own": 1.0}, False),
     "reverse": ("reverse KL", {"beta": 1.0}, False),
     "jensen_shannon": ("Jensen–Shannon, half and half", {"beta": 0.5}, False),
-    "fixed": ("one expert of all nights' rank, trained every night", {"grow": False}, True),
-    "real_keys": ("asked by the true keys, not by its own dreams", {"prompts": "keys"}, False),
-    "wrong_reference": ("a teacher that read another day", {"teacher": "another_day"}, False),
-    "no_state": ("a teacher with S = 0", {"teacher": "nothing"}, False),
+    **CONTROLS,
 }
 # of `tiny`, each in one thing another than the first
 REHEARSING = {"reader": "base", "rehearse": True, "rephrase": 0.5, "own": 0.0}
@@ -44,10 +47,7 @@ TINY_SEEDING = {
     "one_wording": ("asked in one wording alone", {"rephrase": 0.0}, False),
     "own": ("half of the answers the student's own", {"own": 0.5}, False),
     "imitate": ("and learns to imitate", {"imitate": 0.5}, False),
-    "fixed": ("one expert of all nights' rank, trained every night", {"grow": False}, True),
-    "real_keys": ("asked by the true keys, not by its own dreams", {"prompts": "keys"}, False),
-    "wrong_reference": ("a teacher that read another day", {"teacher": "another_day"}, False),
-    "no_state": ("a teacher with S = 0", {"teacher": "nothing"}, False),
+    **CONTROLS,
 }
 # name → (what it is, method's arguments, the task's, whether all nights share one expert)
 TUNED = {
