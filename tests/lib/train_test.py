@@ -1,4 +1,4 @@
-"""Training: stopped runs end where unbroken ones do, bit for bit; the data's order; losses by hand; what a non-finite loss does."""
+"""Training: stopped runs end where unbroken ones do, bit for bit; losses by hand; what a non-finite loss does."""
 import dataclasses
 import functools
 import json
@@ -24,7 +24,6 @@ from sleepnet import build, checkpoint, cli, data, optim
 from sleepnet.config import RunConfig, from_dict, to_dict
 from sleepnet.costs import passes_at
 from sleepnet.errors import UsageError
-from sleepnet.tasks.base import FIELDS
 from sleepnet.train import __main__ as command
 from sleepnet.train import loop, metrics
 from sleepnet.train.loop import train
@@ -304,34 +303,6 @@ def test_the_loss_of_a_step_is_that_of_its_batch_by_hand(whole, tmp_path, step):
     hits = logits.argmax(axis=-1) == batch["targets"]
     answers = [hits[b][batch["answer"][b] == a] for b in range(8) for a in range(TASK.answers)]
     assert row["exact_accuracy"] == np.mean([hit.all() for hit in answers if hit.size])
-
-
-def test_batches_are_the_tasks_by_index():
-    source = data.BatchSource(TASK, seed=3, batch_size=4, steps=9)
-    for start in (0, 5):
-        iterator = data.batches(source, start)
-        for index in range(start, 9):
-            assert iterator.get_state()["next_index"] == index
-            batch, wanted = next(iterator), TASK.batch(3, "train", 4 * index, 4)
-            for key in FIELDS:
-                np.testing.assert_array_equal(batch[key], wanted[key], err_msg=key)
-        with pytest.raises(StopIteration):
-            next(iterator)
-
-
-def test_the_first_examples_do_not_depend_on_the_batch_size():
-    batches = lambda size: np.concatenate([data.BatchSource(TASK, seed=0, batch_size=size, steps=12 // size)[i]["tokens"] for i in range(12 // size)])
-    np.testing.assert_array_equal(batches(2), batches(6))
-
-
-def test_random_passes_are_a_function_of_seed_and_step():
-    config = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, random_passes=(1, 2, 5)))
-    drawn = [passes_at(config, step) for step in range(300)]
-    assert [passes_at(config, step) for step in reversed(range(300))] == drawn[::-1]
-    assert all(70 < drawn.count(passes) < 130 for passes in (1, 2, 5))
-    assert [passes_at(dataclasses.replace(config, seed=1), step) for step in range(300)] != drawn
-    fixed = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, random_passes=()))
-    assert {passes_at(fixed, step) for step in range(20)} == {2}
 
 
 def poisoned(params, name):
