@@ -6,7 +6,7 @@ one pass: each step through a readout of its own.
 
 Found so far (`taught`, seed 0): the passes do it, the answer awake does not. At the end of training .99999 of all labels of all passes are right, products of
 16 included, on words never seen before; asked awake, the product is a guess (.014). While N is below 16 the answer can't be known, and what is left of
-training, as well as 300 further steps with N = 17 alone, did not teach the question to read the last place of S. No control has run.
+training, as well as 300 further steps with N = 17 alone (a look, of which nothing was kept), did not teach the question to read the last place of S. No control has run.
 
 Command:   python -m sleepnet.study --config=experiments/group_taught.py
 Hardware:  two CPU cores, a core a run
