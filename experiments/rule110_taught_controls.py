@@ -38,6 +38,9 @@ def get_config():
             name="full_cache", label="attention alone, the whole KV cache kept, nothing sleeps, as much compute",
             overrides={**once, "model.pattern": "AA", "model.sleep.eviction": "none"}, match="taught",
         ),
+        dict(name="thought", label="one pass, and the same rows written awake before the answer, as much compute", overrides=once, phases=[dict(name="chain", overrides={"task.arguments.chain_of_thought": True})], match="taught"),
+        dict(name="half_rate", label="a label at every pass, half the rate", overrides={**TAUGHT, "optim.learning_rate": 7.5e-3, "optim.adam_rate": 1.125e-3}),
+        dict(name="twice_rate", label="a label at every pass, twice the rate", overrides={**TAUGHT, "optim.learning_rate": 3e-2, "optim.adam_rate": 4.5e-3}),
     ]
     config.seeds, config.reference = (0, 1, 2), "taught"
     return config

@@ -50,13 +50,15 @@ class Group(Task):
       window: L; None: the longest word.
       spans: what a step of the computation holds at each element: the product of the 2^j elements that end there (`doubling`, a parallel scan, log k
         steps that look ever further back), or of the j + 1 (`growing`, k − 1 steps that look back by one).
+      asked: the label is the product of so many of the word's last elements; None: of all. Words have one length then, and k is `asked`.
+      follow_passes: `asked` is as many as the steps of whoever sleeps reach, `at`: the last N of `growing` spans. Where no N is known, all.
     """
 
     name: ClassVar[str] = "group"
     version: ClassVar[int] = 1
     difficulty_axes: ClassVar[tuple[str, ...]] = ("k",)
     axis_words: ClassVar[Mapping[str, str]] = {"k": "k, elements of the word"}
-    added: ClassVar[Mapping[str, Any]] = {"chain_of_thought": False, "spans": "doubling"}
+    added: ClassVar[Mapping[str, Any]] = {"chain_of_thought": False, "spans": "doubling", "asked": None, "follow_passes": False}
 
     group: str = "S5"
     length: int | tuple[int, int] = (2, 20)
@@ -65,16 +67,24 @@ class Group(Task):
     length_rise: tuple[int, ...] = ()
     window: int | None = None
     spans: str = "doubling"
+    asked: int | None = None
+    follow_passes: bool = False
 
     def __post_init__(self) -> None:
         choice("group", self.group, _GROUPS)
         choice("spans", self.spans, _SPANS)
         least, most = span("length", self.length, _SHORTEST)
-        for key in ("running", "chain_of_thought"):
+        for key in ("running", "chain_of_thought", "follow_passes"):
             require(isinstance(getattr(self, key), bool), f"{key}={getattr(self, key)!r} must be True or False")
         require(not (self.running and self.chain_of_thought), "chain_of_thought needs running=False: running words ask for every product already")
         rise = rising("length_rise", self.length_rise, most - least + 1)
         require(not (rise and self.running), "length_rise needs running=False: running words have all one length")
+        if self.asked is not None or self.follow_passes:
+            key = "follow_passes" if self.follow_passes else "asked"
+            require(least == most and not (self.running or self.chain_of_thought), f"{key}={getattr(self, key)!r} asks for a product of a word's last elements: "
+                    "use one length, running=False and chain_of_thought=False")
+            require(self.asked is None or not self.follow_passes, f"follow_passes=True lets the passes say how many elements are multiplied, which asked={self.asked!r} says too: leave out one")
+            require(self.asked is None or whole("asked", self.asked, 1) <= most, f"asked={self.asked!r} is more than the {most} elements of a word")
         window = whole("window", most if self.window is None else self.window, 1)
         windows = -(-most // window)
         tail = most - 1 if self.chain_of_thought else 1
@@ -90,6 +100,11 @@ class Group(Task):
     def _range(self) -> tuple[int, int]:
         """(least, most) elements."""
         return self.length if isinstance(self.length, tuple) else (self.length, self.length)
+
+    @property
+    def _multiplied(self) -> tuple[int, int]:
+        """(least, most) elements that an answer is the product of."""
+        return self._range if self.asked is None else (self.asked, self.asked)
 
     @property
     def _size(self) -> int:
@@ -120,7 +135,7 @@ class Group(Task):
         least, most = self._range
         k = philox.below(next(philox.stream(key, index, _LENGTH)), int(self.lengths(key[1], index))) + (most if self.running else least)
         word = self._word(key, index, k)
-        products = list(itertools.accumulate(word, lambda a, b: int(_table(self.group)[a, b])))
+        products = list(itertools.accumulate(word[-self.asked :] if self.asked else word, lambda a, b: int(_table(self.group)[a, b])))
         if self.running:
             answers, difficulty = [at - least for at in range(1, most + 1)], list(range(least, most + 1))
             tokens, targets, mask, answer = word, products, [True] * most, [max(a, -1) for a in answers]
@@ -128,7 +143,7 @@ class Group(Task):
             context, said = self._context, products[1 if self.chain_of_thought else -1 :]
             rest = [-1] * (self.seq_len - context - len(said))
             tokens, targets = [-1] * (context - k) + word + [self._query - 1] + said[:-1] + rest, [-1] * context + said + rest
-            mask, answer, difficulty = [target >= 0 for target in targets], [-1] * (context + len(said) - 1) + [0] + rest, [k]
+            mask, answer, difficulty = [target >= 0 for target in targets], [-1] * (context + len(said) - 1) + [0] + rest, [self.asked or k]
         return {
             "tokens": np.array(tokens, np.int32) + np.int32(1),
             "targets": np.array(targets, np.int32) + np.int32(1),
@@ -164,7 +179,9 @@ class Group(Task):
         tokens[:, self._context - most : self._context] = word_BxK
         targets, answer = np.full((B, self.seq_len), PAD, np.int32), np.full((B, self.seq_len), -1, np.int32)
 
-        product_BxK = self._products(word_BxK)
+        if self.asked:
+            k[:] = self.asked
+        product_BxK = self._products(word_BxK if not self.asked else np.where(np.arange(most) < most - self.asked, PAD, word_BxK))
         if self.running:
             targets[:] = product_BxK
             answer[:, least - 1 :] = np.arange(most - least + 1)
@@ -186,7 +203,7 @@ class Group(Task):
 
     @property
     def chain_shape(self) -> tuple[int, int] | None:
-        return None if self.running or self.chain_of_thought else (self._range[1] - 1, 1)
+        return None if self.running or self.chain_of_thought or self.asked or self.follow_passes else (self._range[1] - 1, 1)
 
     def chain(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The products of the first two, three, … k elements, each asked for by `?`."""
@@ -222,6 +239,13 @@ class Group(Task):
         return draw_members(propose, len(index), key[1], most)[:, 0]
 
     # Steps of the computation: spans that double, as a parallel scan has them, or grow by one. A span that reaches its window's start takes all before it along.
+
+    @property
+    def follows_passes(self) -> bool:
+        return self.follow_passes
+
+    def at(self, passes: int) -> Task:
+        return dataclasses.replace(self, asked=min(self._reach(min(passes - 1, 62)), self._range[1]), follow_passes=False) if self.follow_passes else self
 
     @property
     def most_steps(self) -> int | None:
@@ -269,7 +293,7 @@ class Group(Task):
     def solve(self, tokens: np.ndarray) -> np.ndarray:
         products, at = [], list(range(5)) if self.group != "Z60" else 0
         number = {self.token(token): token for token in range(self.vocab_size)}
-        for word in self._spelled(tokens):
+        for word in self._spelled(tokens)[-self.asked if self.asked else 0 :]:
             # where each of five things lies, or what the sum is
             at = (at + int(word)) % _CYCLIC if self.group == "Z60" else [int(word[place]) - 1 for place in at]
             products.append(number[str(at) if self.group == "Z60" else "".join(str(place + 1) for place in at)])
@@ -290,17 +314,19 @@ class Group(Task):
 
     @functools.cached_property
     def _baselines(self) -> dict[str, Any]:
-        least, most = self._range
+        least, most = self._multiplied
         # of the products that only the order of a word tells apart: S5 and A5 have A5's 60, Z60 has one
         unordered = 1 if self.group == "Z60" else 60
         return {
             name: {"meaning": meaning, **score, "by": {"k": {k: score for k in range(least, most + 1)}}}
-            for name, meaning, right in (
+            for name, meaning, chosen in (
                 ("chance", "Any element, alike.", 1 / self._size),
                 ("constant", "One element, always: all are alike.", 1 / self._size),
                 ("last", "The last element of the word.", 1 / self._size),
                 ("unordered", "Any element that agrees with the product but for the order of the factors (in S5: of its sign).", 1 / unordered),
             )
+            # one element alone is its own product
+            for right in [1.0 if most == 1 and name in ("last", "unordered") else chosen]
             for score in [{"label": right, "exact": right}]
         }
 
@@ -322,14 +348,19 @@ class Group(Task):
                 f"predicted, the first applied first; products of {least} … {most} elements are graded. Nothing sleeps."
             )
         k = f"{most}" if least == most else f"k of {least} … {most}"
+        asked = f"the product of the last {self.asked}" if self.asked else "their product"
+        if self.follow_passes:
+            asked = f"the product of the last {'N' if self.spans == 'growing' else '2^(N − 1)'}, N being the passes of the sleep (of all where no N is known)"
         return (
-            f"A word of {k} random elements of {self.group}, {elements}, padded on the left; then one `?`, whose label is their "
-            f"product, the first applied first{', after the products of the first two, three, … of them' * self.chain_of_thought}.{tell_rise(self.length_rise)}"
+            f"A word of {k} random elements of {self.group}, {elements}, padded on the left; then one `?`, whose label is "
+            f"{asked}, the first applied first{', after the products of the first two, three, … of them' * self.chain_of_thought}.{tell_rise(self.length_rise)}"
         )
 
     def narrate(self, example: Mapping[str, Any]) -> str:
         last = example["targets"][np.flatnonzero(example["loss_mask"])[-1]]
-        return f"{' · '.join(self._spelled(example['tokens']))} = {self.token(int(last))}"
+        elements = self._spelled(example["tokens"])
+        before, multiplied = (elements[: -self.asked], elements[-self.asked :]) if self.asked else ([], elements)
+        return f"{' '.join(before)}{' | ' * bool(before)}{' · '.join(multiplied)} = {self.token(int(last))}"
 
 
 @functools.cache

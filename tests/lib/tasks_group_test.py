@@ -168,11 +168,34 @@ def test_baselines_are_what_the_guesses_score(group):
         ({"chain_of_thought": 1}, "chain_of_thought=1 must be True or False"),
         ({"chain_of_thought": True, "running": True}, "chain_of_thought needs running=False"),
         ({"window": 0}, "window=0 must be a whole number"),
+        ({"asked": 3}, "asked=3 asks for a product of a word's last elements: use one length"),
+        ({"length": 4, "asked": 5}, "asked=5 is more than the 4 elements of a word"),
+        ({"length": 4, "asked": 0}, "asked=0 must be a whole number of at least 1"),
+        ({"length": 4, "running": True, "follow_passes": True}, "follow_passes=True asks for a product of a word's last elements: use one length, running=False"),
+        ({"length": 4, "asked": 2, "follow_passes": True}, "leave out one"),
     ],
 )
 def test_impossible_requests_name_the_fix(arguments, message):
     with pytest.raises(UsageError, match=message):
         tasks.get("group", **arguments)
+
+
+def test_the_last_elements_of_a_word_agree_with_sympy():
+    task = tasks.get("group", group="A5", length=8, spans="growing", follow_passes=True)
+    for passes in (1, 2, 5, 8, 20):
+        asked = task.at(passes)
+        batch, whole = asked.batch(5, "test", 0, 20), task.batch(5, "test", 0, 20)
+        np.testing.assert_array_equal(batch["tokens"], whole["tokens"])  # the words are the same, whatever N is
+        assert set(batch["difficulty"]["k"].ravel()) == {min(passes, 8)} == set(asked.baselines()["last"]["by"]["k"])
+        for row, tokens in enumerate(batch["tokens"]):
+            *word, _ = words(task, tokens)
+            assert task.token(int(batch["targets"][row, -1])) == product("A5", word[-passes:])
+            assert task.token(int(whole["targets"][row, -1])) == product("A5", word)
+            np.testing.assert_array_equal(asked.solve(tokens), batch["targets"][row])
+        np.testing.assert_array_equal(asked.steps_of(batch, passes - 1)[:, -1, -1], batch["targets"][:, -1])
+    assert task.at(1).baselines()["last"]["exact"] == 1 and task.at(2).baselines()["last"]["exact"] == 1 / 60
+    assert tasks.get("group", length=8, follow_passes=True).at(3).asked == 4, "spans that double"
+    assert "the last N, N being the passes" in task.explain() and task.chain_shape is None and " | " in task.at(3).narrate(task.at(3).example(0, "test", 0))
 
 
 def test_words_for_readers():
