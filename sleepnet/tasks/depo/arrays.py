@@ -32,13 +32,14 @@ def batch(task: Layout, key: tuple[int, int], index: np.ndarray) -> dict[str, An
 
     start = philox.order(philox.words(key, index, STARTS, 0, N), size)[:, :M]
     start = np.pad(start, ((0, 0), (0, M - start.shape[1])))
-    k = _hops(task, key, index)
+    told = _hops(task, key, index)
+    k = np.full_like(told, task.asked) if task.asked else told
     reply = (start + k) % size[:, None]
     asked = np.arange(M) < size[:, None]
 
     text = np.empty((B, M, 2 + 2 * P), np.int32)
     written = np.ones(text.shape, bool)
-    text[..., 0], text[..., 1 + P] = task.query_token(k), ANS
+    text[..., 0], text[..., 1 + P] = task.query_token(told), ANS
     for first, name in ((1, start), (2 + P, reply)):
         text[..., first : first + P] = letters_BxNxP[row, name]
         written[..., first : first + P] = np.arange(P) < length_BxN[row, name][..., None]
@@ -218,12 +219,12 @@ def baselines(task: Layout) -> dict[str, Any]:
     return {
         name: {"meaning": meaning, **mean, "by": {"k": by, "n": {N: mean}}}
         for name, meaning, by in (
-            ("chance", "Any of all names, alike.", {k: chance for k in task.test_hops}),
-            ("constant", "The likeliest token, or the likeliest name, always.", {k: constant for k in task.test_hops}),
+            ("chance", "Any of all names, alike.", {k: chance for k in task.tested}),
+            ("constant", "The likeliest token, or the likeliest name, always.", {k: constant for k in task.tested}),
             (
                 "in_context",
                 "Any name of the context but the query's own, alike; its own where k is a multiple of n.",
-                {k: among_others(k) for k in task.test_hops},
+                {k: among_others(k) for k in task.tested},
             ),
         )
         for mean in [{metric: sum(s[metric] for s in by.values()) / len(by) for metric in ("label", "exact")}]

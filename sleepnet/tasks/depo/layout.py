@@ -32,6 +32,8 @@ class Layout(Task):
         k ~ U[1, hops] throughout. A curriculum over the order of the training examples: validation and test know nothing of it.
       window: L; None: 75 (the paper's) where the edges fill more than one such window exactly and the queries fit into
         one, else one window for all edges and one for all queries, whichever is longer.
+      asked: k of every query of every split, which its token does not tell then; None: each query tells its own. `hops` is 1 with it: there is one query token.
+      follow_passes: `asked` is the N of whoever sleeps, `at`. Where no N is known, k is 1.
     """
 
     nodes: int = 75
@@ -44,11 +46,19 @@ class Layout(Task):
     test_hops: tuple[int, ...] | None = None
     hops_rise: tuple[int, ...] = ()
     window: int | None = None
+    asked: int | None = None
+    follow_passes: bool = False
 
     def __post_init__(self) -> None:
         N, K, M = whole("nodes", self.nodes, 2), whole("hops", self.hops, 1), whole("queries", self.queries, 1)
         V = whole("names", self.names, 1)
         hops_rise = rising("hops_rise", self.hops_rise, K)
+        require(isinstance(self.follow_passes, bool), f"follow_passes={self.follow_passes!r} must be True or False")
+        if self.follow_passes or self.asked is not None:
+            key = "follow_passes" if self.follow_passes else "asked"
+            require(K == 1, f"{key}={getattr(self, key)!r} says k where hops={K} lets each query tell its own: use hops=1")
+            require(self.asked is None or not self.follow_passes, f"follow_passes=True lets the passes say how many hops, which asked={self.asked!r} says too: leave out one")
+            whole("asked", 1 if self.asked is None else self.asked, 1)
         choice("nodes_law", self.nodes_law, ("inverse", "fixed"))
         inverse = self.nodes_law == "inverse"
         min_nodes = whole("min_nodes", self.min_nodes, 2, N if inverse else None)
@@ -89,6 +99,11 @@ class Layout(Task):
             vocab_size=FIRST_NAME + 2 * V + K, seq_len=edges + asked, predicts=(False,) * (edges // window) + (True,) * -(-asked // window),
         )
         self._check_splits(math.comb(kinds, N) * math.factorial(N - 1))
+
+    @property
+    def tested(self) -> tuple[int, ...]:
+        """The k of validation and test."""
+        return self.test_hops if self.asked is None else (self.asked,)
 
     def most_hops(self, index: Any) -> Any:
         """Returns the largest k of the training example at `index` (a number or an array)."""

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sleepnet.tasks.base import PAD
+from sleepnet.tasks.base import PAD, Task
 from sleepnet.tasks.depo import arrays
 from sleepnet.tasks.depo.layout import ANS, BOS, EDGE, EDGES, FIRST_NAME, HOPS, NAMES, SIZE, STARTS, Layout
 from sleepnet.tasks.machinery import philox
@@ -41,6 +41,7 @@ class Depo(Layout):
     version: ClassVar[int] = 1
     difficulty_axes: ClassVar[tuple[str, ...]] = ("k", "n")
     axis_words: ClassVar[Mapping[str, str]] = {"k": "k, hops asked for", "n": "n, names on the cycle"}
+    added: ClassVar[Mapping[str, Any]] = {"asked": None, "follow_passes": False}
 
     # The plain path: one example, to be read.
 
@@ -63,8 +64,9 @@ class Depo(Layout):
                 k = 1 + philox.below(word, int(self.most_hops(index)))
             else:
                 k = self.test_hops[philox.below(word, len(self.test_hops))]
+            token, k = self.query_token(k), self.asked or k
             name, reply = names[start], names[(start + k) % n]
-            tokens += [self.query_token(k)] + name + [ANS] + reply
+            tokens += [token] + name + [ANS] + reply
             is_label += [False] * (1 + len(name)) + [True] * (1 + len(reply))
             answer += [-1] * (2 + len(name)) + [group] * len(reply)
             ks.append(k)
@@ -121,6 +123,13 @@ class Depo(Layout):
     def batch_at(self, seed: int, split: str, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
         return arrays.batch(self, self._key(seed, split), self._indices(indices))
 
+    @property
+    def follows_passes(self) -> bool:
+        return self.follow_passes
+
+    def at(self, passes: int) -> Task:
+        return dataclasses.replace(self, asked=passes, follow_passes=False) if self.follow_passes else self
+
     most_steps = None
 
     def steps_of(self, batch: Mapping[str, np.ndarray], most: int) -> np.ndarray:
@@ -151,7 +160,7 @@ class Depo(Layout):
             if words[t] >= query:
                 end = next(e for e in range(t, len(words)) if last <= words[e] < query)
                 node = tuple(words[t + 1 : end + 1])
-                for _ in range(words[t] - query + 1):
+                for _ in range(self.asked or words[t] - query + 1):
                     node = after[node]
                 targets[end : end + 1 + len(node)] = [ANS, *node]
         return targets
@@ -179,6 +188,8 @@ class Depo(Layout):
         if number < FIRST_NAME:
             return {PAD: "PAD", BOS: "<bos>", ANS: "<ans>"}[number]
         hop = number - self.query_token(1) + 1
+        if hop > 0 and (self.asked or self.follow_passes):
+            return "<query>"
         return f"<query_{hop}>" if hop > 0 else str(number - FIRST_NAME + 1)
 
     def explain(self) -> str:
@@ -187,12 +198,17 @@ class Depo(Layout):
         if self.nodes_law == "inverse":
             size = f"n of {self.min_nodes} … {self.nodes}, p ∝ 1 / (n + √{self.nodes})"
         length = f"{least}" if least == most else f"{least} … {most}"
+        if self.asked or self.follow_passes:
+            k = f"k = {self.asked}" if self.asked else "k = N, the passes of the sleep (1 where no N is known)"
+            drawn, tested, query = k, k, "query"
+        else:
+            drawn, tested, query = f"k drawn from 1 … {self.hops}{tell_rise(self.hops_rise)}", f"k drawn from {', '.join(map(str, self.test_hops))}", "query_k"
         return (
             f"One directed cycle over n distinct names. Its n edges come in random order, each as `name next_name` with "
             f"nothing between them. A name has {length} token{'s' * (most > 1)} of {self.names} letters, written 1 … {self.names}; its last "
-            f"token is written {self.names} higher. Then up to {self.queries} queries `<query_k> name <ans> answer`, with "
-            f"distinct names: the answer is the name k steps on. Training: {size}; k drawn from 1 … {self.hops}"
-            f"{tell_rise(self.hops_rise)}. Validation and test: n = {self.nodes}; k drawn from {', '.join(map(str, self.test_hops))}. Edges fill {self.edge_tokens} "
+            f"token is written {self.names} higher. Then up to {self.queries} queries `<{query}> name <ans> answer`, with "
+            f"distinct names: the answer is the name k steps on. Training: {size}; {drawn}. "
+            f"Validation and test: n = {self.nodes}; {tested}. Edges fill {self.edge_tokens} "
             f"tokens, padded on the left; queries {self.seq_len - self.edge_tokens}, padded on the right."
         )
 
@@ -200,7 +216,7 @@ class Depo(Layout):
         queries, names = example["tokens"][self.edge_tokens :], []
         for token in queries[queries != PAD]:
             if token >= self.query_token(1):
-                names.append([int(token) - self.query_token(1) + 1, "", ""])
+                names.append([self.asked or int(token) - self.query_token(1) + 1, "", ""])
                 column = 1
             elif token == ANS:
                 column = 2

@@ -1,0 +1,43 @@
+"""Depo on 24 nodes, taught pass by pass: pass j says, at each edge, the node j − 1 hops on from where it leads, and N passes are asked for N hops.
+
+Trained with N = 2, 4 and 8, asked with up to 16. The paper's hardest task is this one: with labels at the answer alone N = 8 reaches eight hops on 12 nodes
+at .32 (depo_staircase.py). The query does not tell k, the passes do (`follow_passes`), so S need hold one answer a node. One pass can't be asked so:
+its arms are asked for eight hops, always. `heads` gets the very same labels, of eight steps, from one pass: each step through a readout of its own.
+
+Command:   python -m sleepnet.study --config=experiments/depo_taught.py
+Hardware:  two CPU cores, a core a run
+Wall time: a quarter of an hour a run
+"""
+from sleepnet import presets
+from sleepnet.study import spec
+
+STEPS, BATCH = 2000, 32
+TRAINED, ASKED = (2, 4, 8), (2, 4, 8, 12, 16)
+TAUGHT = {"method.name": "taught"}
+
+
+def get_config():
+    """The study's configuration."""
+    config = spec.default()
+    config.title = "Eight hops and more on 24 nodes, taught pass by pass"
+    config.question = "Do labels at every pass let passes follow a cycle of 24 nodes for eight hops and more, where one pass with the same labels and compute does not?"
+    most = max(TRAINED)
+    config.base = presets.cpu_size(
+        "depo", dict(nodes=24, hops=1, follow_passes=True, queries=8, names=32, name_tokens=(1, 1), nodes_law="fixed", window=48), steps=STEPS, batch_size=BATCH,
+    )
+    config.base.model.sleep.passes, config.base.model.head_dim = most, 64
+    config.base.train.random_passes, config.base.train.passes_rise = TRAINED, (400, 800)
+    config.base.eval.examples, config.base.eval.passes = 2048, ASKED
+    once = {"model.sleep.passes": 1, "train.random_passes": (), "train.passes_rise": (), "eval.passes": ()}
+    eight = [dict(name="eight", overrides={"task.arguments.follow_passes": False, "task.arguments.asked": most})]
+    config.arms = [
+        dict(name="taught", label="a label at every pass", overrides=TAUGHT),
+        dict(name="untaught", label="labels at the answer alone, the same passes", overrides={}),
+        dict(
+            name="heads", label="one pass, the same labels as further heads, as much compute",
+            overrides={**TAUGHT, **once, "method.arguments": {"labels": "heads", "heads": most - 1}}, phases=eight, match="taught",
+        ),
+        dict(name="once_matched", label="one pass, labels at the answer alone, as much compute", overrides=once, phases=eight, match="taught"),
+    ]
+    config.seeds, config.reference = (0, 1, 2), "taught"
+    return config
