@@ -175,7 +175,7 @@ class Task(Source):
         Raises:
           UsageError: the task as given does not tell them.
         """
-        raise UsageError(f"task {self.title} does not tell the steps of its solutions as a chain: group does, with running=False and chain_of_thought=False")
+        raise UsageError(f"task {self.title} does not tell the steps of its solutions as a chain: group and rule110 do, without chain_of_thought, running or follow_passes")
 
     def describe(self) -> str:
         """Returns the task in words: what it asks, its sizes and baselines, and its first test example, marked and explained."""

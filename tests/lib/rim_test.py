@@ -143,6 +143,23 @@ def test_a_group_tells_its_steps():
             none.chain(np.zeros((1, none.seq_len), np.int32))
 
 
+def test_rule_110_tells_its_rows():
+    """The rows of a chain of thought, which the plain path writes."""
+    for arguments in (dict(steps=3), dict(steps=(1, 4))):
+        plain = tasks.get("rule110", width=9, strings=1, cells=9, **arguments)
+        batch = plain.batch(3, "train", 0, 12)
+        asked, said = plain.chain(batch["tokens"])
+        assert asked.shape[1:] == said.shape[1:] == plain.chain_shape == (plain.step_range[1], 9) and asked.dtype == said.dtype == np.int32
+        written = tasks.get("rule110", width=9, strings=1, cells=9, chain_of_thought=True, **arguments).batch(3, "train", 0, 12)
+        for row, t in enumerate(batch["difficulty"]["steps"][:, 0]):
+            np.testing.assert_array_equal(said[row, :t].ravel(), written["targets"][row][written["loss_mask"][row]])
+            assert (asked[row, :t] == batch["tokens"][row, plain.context]).all() and not said[row, t:].any() and not asked[row, t:].any()
+            np.testing.assert_array_equal(said[row, t - 1], batch["targets"][row, plain.context :])
+    for none in (dict(steps=0), dict(steps=2, chain_of_thought=True), dict(steps=2, follow_passes=True)):
+        with pytest.raises(UsageError, match="does not tell the steps"):
+            tasks.get("rule110", width=9, strings=1, **none).chain(np.zeros((1, 10), np.int32))
+
+
 def cross_entropies(model, tokens, targets, blocks):
     """−log p of the answer, [B] float64, read out alone."""
     logits = np.asarray(alone(model, tokens[:, :C], tokens[:, C:], blocks), np.float64)[:, 0]

@@ -121,6 +121,20 @@ class Rule110(Layout):
     def steps_of(self, batch: Mapping[str, np.ndarray], most: int) -> np.ndarray:
         return arrays.steps_of(self, batch["tokens"], most)
 
+    @property
+    def chain_shape(self) -> tuple[int, int] | None:
+        plain = not (self.chain_of_thought or self.follow_passes) and self.step_range[0] > 0
+        return (self.step_range[1], self.seq_len - self.context) if plain else None
+
+    def chain(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the queries ask for after 1, 2, … t steps."""
+        if self.chain_shape is None:
+            return super().chain(tokens)
+        steps = np.arange(1, self.step_range[1] + 1)[:, None]
+        last = self.step_range[0] + tokens[:, self.context - self.strings * self.unit, None, None] - self.first_depth if self.ranged else steps[-1]
+        asked, said = tokens[:, None, self.context :], arrays.steps_of(self, tokens, self.step_range[1])[:, 1:, self.context :]
+        return np.where(steps <= last, asked, PAD).astype(np.int32), np.where(steps <= last, said, PAD).astype(np.int32)
+
     def solve_steps(self, tokens: np.ndarray, most: int) -> np.ndarray:
         told, words = np.zeros((most + 1, len(tokens)), np.int32), self._words(tokens)
         for row, cells in enumerate(self._read_rows(words)):
