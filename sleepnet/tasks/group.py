@@ -81,8 +81,8 @@ class Group(Task):
         require(not (rise and self.running), "length_rise needs running=False: running words have all one length")
         if self.asked is not None or self.follow_passes:
             key = "follow_passes" if self.follow_passes else "asked"
-            require(least == most and not (self.running or self.chain_of_thought), f"{key}={getattr(self, key)!r} asks for a product of a word's last elements: "
-                    "use one length, running=False and chain_of_thought=False")
+            alone = least == most and not (self.running or self.chain_of_thought)
+            require(alone, f"{key}={getattr(self, key)!r} asks for a product of a word's last elements: use one length, running=False and chain_of_thought=False")
             require(self.asked is None or not self.follow_passes, f"follow_passes=True lets the passes say how many elements are multiplied, which asked={self.asked!r} says too: leave out one")
             require(self.asked is None or whole("asked", self.asked, 1) <= most, f"asked={self.asked!r} is more than the {most} elements of a word")
         window = whole("window", most if self.window is None else self.window, 1)
@@ -179,9 +179,9 @@ class Group(Task):
         tokens[:, self._context - most : self._context] = word_BxK
         targets, answer = np.full((B, self.seq_len), PAD, np.int32), np.full((B, self.seq_len), -1, np.int32)
 
-        if self.asked:
-            k[:] = self.asked
-        product_BxK = self._products(word_BxK if not self.asked else np.where(np.arange(most) < most - self.asked, PAD, word_BxK))
+        multiplied = np.arange(most) >= most - (self.asked or most)
+        k = np.full(B, self.asked) if self.asked else k
+        product_BxK = self._products(np.where(multiplied, word_BxK, PAD))
         if self.running:
             targets[:] = product_BxK
             answer[:, least - 1 :] = np.arange(most - least + 1)
