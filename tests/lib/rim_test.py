@@ -133,7 +133,7 @@ def test_a_group_tells_its_steps():
         word = [int(TASK.token(token)) for token in batch["tokens"][row, :C] if token]
         sums = [str(sum(word[:n]) % 60) for n in range(2, len(word) + 1)]
         assert [TASK.token(int(token)) for token in said[row, : len(sums), 0]] == sums and not said[row, len(sums) :].any()
-        assert ((asked[row] != 0) == (said[row] != 0)).all() and set(asked[row].ravel()) <= {0, TASK._query}
+        assert ((asked[row] != 0) == (said[row] != 0)).all() and set(asked[row].ravel()) <= {0, TASK.query}
         assert said[row, len(sums) - 1, 0] == batch["targets"][row, -1]
     thinking = tasks.get("group", group="S5", length=(2, 6), chain_of_thought=True)
     plain, written = tasks.get("group", group="S5", length=(2, 6)), thinking.batch(1, "test", 0, 20)
