@@ -40,6 +40,7 @@ def get_config(which="last"):
     whole = [dict(name="whole", overrides={"task.arguments.follow_passes": False})]
     config.arms = [
         dict(name="taught", label="a label at every pass", overrides=TAUGHT),
+        dict(name="later", label="a label at every pass, more of training with N = 2 alone", overrides={**TAUGHT, "train.passes_rise": (700, 1000)}),
         dict(name="untaught", label="labels at the answer alone, the same passes", overrides={}),
         dict(
             name="heads", label="one pass, the same labels as further heads, as much compute",
