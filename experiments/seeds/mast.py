@@ -52,7 +52,7 @@ def get_config() -> ml_collections.ConfigDict:
     def arm(name: str) -> dict:
         label, adapters, arguments = ARMS[name]
         method = "revert" if name.startswith("revert") else "unlearn"
-        rising = {"optim.learning_rate": 4e-2, "optim.adam_rate": 4e-3, "optim.warmup": STEPS, "train.steps": STEPS, "train.log_every": LOOK, "train.eval_every": LOOK, "train.eval_examples": 64}
+        rising = {"optim.learning_rate": 4e-2, "optim.adam_rate": 4e-3, "optim.warmup": STEPS, "train.steps": STEPS, "train.log_every": LOOK, "train.eval_every": LOOK, "train.eval_examples": 64, "eval.examples": 64}
         forget = {**told, **rising, **adapters, "method.name": method, "method.arguments": {"forget": FORGET, "before": START, "looked": 256, **arguments}}
         return dict(name=name, label=label, phases=[rl, dict(name="unlearn", overrides=forget)])
 
@@ -63,5 +63,4 @@ def get_config() -> ml_collections.ConfigDict:
     config.base.seed, config.base.phase = 0, ""
     config.arms = [dict(name="rl", label="learnt from right answers alone", phases=[rl]), dict(name="sft", label="shown right chains instead, as many steps", phases=[sft]), *map(arm, ARMS)]
     config.reference, config.seeds = "rl", (0, 1, 2)
-    config.tests = [dict(name="far", task={"arguments": {**EXPRL["SMALL"], "ops": (0, 1), "ops_rise": ()}}, examples=EXAMPLES)]
     return config
