@@ -216,3 +216,38 @@ def test_every_reward_has_its_controls():
         half = said.at[:, 1].set(9)
         dealt = jax.jit(jax.vmap(lambda i: mixed(jax.random.key(i), reference, half)))(jnp.arange(4, dtype=jnp.uint32))
         assert all(sorted(np.ravel(one)) == [0, 0, 0, 1, 1, 1] for one in dealt) and len({tuple(np.ravel(one).tolist()) for one in dealt}) > 1
+
+
+SUMS = {
+    "3": True, "2 + 3 = 5": True, "2 + 3 = 6": False, "5 - 3 = 2": True, "2 × 3 + 4 = 10": True, "2 + 3 × 4 = 14": True, "2 + 3 × 4 = 20": False, "2 × ( 3 + 4 ) = 14": True,
+    "2 × ( 3 + 4 ) = 10": False, "( 9 - 4 ) + 1 = 6": True, "2 + ( 5 - 3 ) = 4 = 4": True, "2 3 = 6": False, "2 + = 2": False, "= 3": False, "( 2 + 3 = 5": False, "2 ) = 2": False,
+}  # fmt: skip
+
+
+def test_sums_are_checked_and_no_more():
+    """A sentence between two good ones, the last of which reads as none. Whose value it is does not matter: nobody knows a reference."""
+    task, *_ = problems()
+    number = {task.token(token): token for token in range(task.vocab_size)}
+    good, end = "The number of bags in Dalton = 4 .", "Answer: 7"
+    texts = [f"{good} The number of jars in Dalton = {sums} . {good} {end}" for sums in SUMS] + [f"{good} The number of jars in Dalton 2 + 2 . {good} {end}"]
+    tokens = np.zeros((len(texts), 1, 40), np.int32)
+    for row, text in enumerate(texts):
+        tokens[row, 0, : len(text.split())] = [number[word] for word in text.split()]
+    both = jax.jit(lambda tokens, valid: (*judge.parsed(tokens, valid, task.grammar), judge.reads_throughout(tokens, valid, task.grammar), judge.sound_shares(tokens, valid, task.grammar)))
+    reads, sound, throughout, shares = map(np.asarray, both(tokens, tokens != 0))
+    for row, right in enumerate([*SUMS.values(), False]):
+        at = np.flatnonzero(tokens[row, 0] == task.grammar.stop)
+        assert sound[row, 0, at].tolist() == [True, right, True] and not np.delete(sound[row, 0], at).any(), texts[row]
+        assert reads[row, 0, at[1]] == throughout[row, 0] == (row < len(SUMS)), texts[row]  # `2 3 = 6` reads as a sentence, whose sums are wrong
+        np.testing.assert_allclose(shares[row, 0, at], [1, 0.5 + 0.5 * right, (2 + right) / 3], atol=1e-6)
+    # right chains of the task are sound, and are not with a result that is off by one
+    chains = problems()[3][:, None]
+    at = [np.flatnonzero(words[0] == task.grammar.stop) - 1 for words in chains]
+    summed = [[i for i in places if words[0, i - 1] == task.grammar.equals and task.token(int(words[0, i - 2])).isdigit()] for words, places in zip(chains, at)]
+    spoilt = chains.copy()
+    for row, places in enumerate(summed):
+        spoilt[row, 0, places[:1]] -= 1
+    shares = [np.asarray(both(np.pad(each, ((0, 5), (0, 0), (0, 0))), np.pad(chains, ((0, 5), (0, 0), (0, 0))) != 0)[3])[: len(chains), 0, -1] for each in (chains, spoilt)]
+    changed = np.array([len(places) > 0 for places in summed])
+    assert (shares[0] == 1).all() and changed.sum() > 3 and ((shares[1] < 1) == changed).all()
+    assert not both(np.zeros((17, 1, 40), np.int32), np.ones((17, 1, 40), bool))[2].any()
