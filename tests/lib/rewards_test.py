@@ -145,6 +145,19 @@ def test_the_judge_reads_as_one_who_reads_words():
     assert seen > ROWS  # some are missed
 
 
+def test_who_says_two_values_of_one_quantity_has_said_neither():
+    """A wrong value before the right one spoils the quantity, one behind it changes nothing."""
+    task, _, milestones, chains = problems()
+    ends = [int(np.flatnonzero(words == task.grammar.stop)[0]) + 1 for words in chains]
+    wrong = [np.concatenate([words[: end - 2], [task.grammar.zero + (0 if words[end - 2] != task.grammar.zero else 1), task.grammar.stop]]) for words, end in zip(chains, ends)]
+    padded = lambda parts: np.pad(np.concatenate(parts), (0, 20))[: chains.shape[1] + 12]
+    tokens = np.stack([[padded([words]), padded([lie, words]), padded([words[:end], lie, words[end:]])] for words, lie, end in zip(chains, wrong, ends)])
+    reached = np.asarray(jax.jit(lambda tokens: judge.reached(tokens, milestones, task.grammar))(tokens)) < tokens.shape[-1]
+    there = np.asarray(milestones.there)
+    assert (reached[:, 0] == there).all() and (reached[:, 2] == there).all()
+    assert not reached[:, 1, 0].any()  # the first sentence of a right chain is of the first milestone
+
+
 def test_a_right_chain_is_worth_5_and_another_problem_s_2_at_most_and_idle_truths_change_nothing():
     task, batch, milestones, chains = problems()
     share = jax.jit(lambda tokens, of: judge.prefix_shares(tokens, of, task.grammar)[..., -1])
@@ -200,6 +213,8 @@ def test_noise_misplaces_as_much_as_it_says(level):
     assert float(rewards.misplaced(told, true, jnp.ones(true.shape, bool))) == pytest.approx(min(level, 0.5), abs=0.01)
     assert float(jnp.mean((told != true).astype(jnp.float32))) == pytest.approx(0.8 * share, abs=0.01)  # one draw of five gives the grade itself
     assert rewards.noisy(jax.random.key(1), true, 0.0) is true
+    drawn = np.bincount(np.asarray(told)[np.asarray(true) == 3], minlength=6)[[0, 1, 2, 4, 5]] / np.sum(np.asarray(true) == 3)
+    np.testing.assert_allclose(drawn, [0, *[share / 5] * 4], atol=0.015)  # each of the five as often
 
 
 def test_every_reward_has_its_controls():
