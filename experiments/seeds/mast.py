@@ -53,6 +53,8 @@ def get_config() -> ml_collections.ConfigDict:
         label, adapters, arguments = ARMS[name]
         method = "revert" if name.startswith("revert") else "unlearn"
         rising = {"optim.learning_rate": 4e-2, "optim.adam_rate": 4e-3, "optim.warmup": STEPS, "train.steps": STEPS, "train.log_every": LOOK, "train.eval_every": LOOK, "train.eval_examples": 64, "eval.examples": 64}
+        if method == "revert":  # what is drawn back must come to rest
+            rising |= {"optim.learning_rate": 4e-3, "optim.adam_rate": 6e-4, "optim.warmup": 1, "optim.decay": 0.5}
         forget = {**told, **rising, **adapters, "method.name": method, "method.arguments": {"forget": FORGET, "before": START, "looked": 256, **arguments}}
         return dict(name=name, label=label, phases=[rl, dict(name="unlearn", overrides=forget)])
 
