@@ -7,8 +7,9 @@ A run was looked at along its strengths, the first time before its first step (s
 
 Between two looks both are taken to be straight lines; damage is read where `forgotten` first reaches a level. Arms of which some seed never gets there say so.
 
-Example:
-  python -m sleepnet.eval.unlearning --outcomes=experiments/results/mast --levels=0.25,0.5,0.75
+Examples:
+  python -m sleepnet.eval.unlearning --outcomes=experiments/results/mast
+  python -m sleepnet.eval.unlearning --outcomes=experiments/results/mast --levels=0.1,0.3
 """
 import math
 from collections.abc import Iterable, Mapping
