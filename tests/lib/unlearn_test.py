@@ -147,7 +147,7 @@ def test_a_run_of_chosen_heads_says_which_and_goes_on(made, tmp_path, monkeypatc
     places = {"runs/rl": params, "runs/sft": before}
     monkeypatch.setattr(start, "_elsewhere", lambda key, where: (places[where], {"start": where, "kind": "run", "flops": 0, "tokens": 0, "chain": []}))
     values = {**VALUES, "method": {"name": "unlearn", "arguments": {"forget": THINGS, "score": "magnitude", "before": "runs/sft", "looked": 8, "group": 2}}, "adapters": {"kind": "heads", "names": HEADS, "share": 0.25},
-              "train": {"batch_size": 4, "steps": 4, "eval_every": 2, "eval_examples": 4, "save_every": 2, "log_every": 2}, "eval": {"batch_size": 4}}  # fmt: skip
+              "train": {"batch_size": 4, "steps": 4, "eval_every": 2, "eval_examples": 4, "save_every": 2, "log_every": 2}, "eval": {"batch_size": 4}, "optim": {"warmup": 1, "decay": 0.0}}  # fmt: skip
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         run = from_dict(RunConfig, values)
         train(dataclasses.replace(run, train=dataclasses.replace(run.train, steps=2)), tmp_path / "one", quiet=True)
