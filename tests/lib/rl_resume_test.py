@@ -25,7 +25,7 @@ def test_what_a_step_draws_hangs_on_seed_phase_and_step_alone():
 @pytest.fixture
 def config(monkeypatch):
     """A run of four steps of stage I from a model that is in no folder."""
-    config = run_of(method={"arguments": {"group": 3, "tried": 0, "reward": "sound"}}, train={"batch_size": 2, "steps": 4, "save_every": 2, "log_every": 1})
+    config = run_of(method={"arguments": {"group": 3, "tried": 0, "reward": "sound"}}, train={"batch_size": 2, "steps": 4, "save_every": 2, "log_every": 1, "eval_every": 0})
     params = nnx.to_pure_dict(jax.jit(lambda: nnx.split(build.model_of(config, build.task_of(config)), nnx.Param)[1])())
     monkeypatch.setattr(start, "_elsewhere", lambda key, where: (params, {"start": where, "kind": "run", "flops": 0, "tokens": 0, "chain": []}))
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax's Muon
