@@ -5,6 +5,8 @@
     named      those whose dotted name matches             the others
     entries    [k] values of each of these, "entries"      the parameters, and where the values belong
     newest_expert  all experts, of which only the one born last gets a gradient and moves; see `sleepnet.models.experts`
+    heads      those projections whose name matches; W      the parameters, and which channels
+               acts as it was but for chosen channels
     low_rank   A [in, r] and B [r, out] of each matrix     the parameters; W acts as W + alpha / r · A B, B = 0 at first (Hu et al., arXiv 2106.09685)
                and, whole, what `also` names               (of these: as they were)
 
@@ -17,7 +19,7 @@ import dataclasses
 import difflib
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -33,11 +35,14 @@ Tree = dict[Any, Any]
 
 # last parts of names of leaves that take a parameter's place in the trainable tree
 LOW_RANK, ENTRIES = ("low_rank_a", "low_rank_b"), "entries"
+_PROJECTION = re.compile(r"\.mixer\.(q|k|v|out)\.kernel$")
 _EXPERTS = rf"(^|\.){experts.EXPERTS}\."
 
 
-def split(config: AdaptersConfig, params: Tree, seed: int) -> tuple[Tree, Tree]:
+def split(config: AdaptersConfig, params: Tree, seed: int, channels: Mapping[str, np.ndarray] | None = None) -> tuple[Tree, Tree]:
     """(trainable, frozen) of whole parameters, nested dicts of float32 arrays; `seed` draws A, and which entries.
+
+    `channels`: of kind heads, a projection's name → which of its channels change, bool as `head_channels` makes them; none of one that is not there; None: all.
 
     Raises:
       UsageError: `adapters.names` matches nothing that can change so, or a rank is larger than a matrix.
@@ -52,6 +57,9 @@ def split(config: AdaptersConfig, params: Tree, seed: int) -> tuple[Tree, Tree]:
         places = _made(chosen, lambda name, leaf: _places(seed, name, leaf.size, config.share))
         values = _made(chosen, lambda name, leaf: {ENTRIES: jnp.reshape(leaf, -1)[_places(seed, name, leaf.size, config.share)]})
         return values, {"parameters": params, "places": places}
+    if config.kind == "heads":
+        of = lambda name, leaf: jnp.asarray((channels or {}).get(name, np.full(_channels(name, leaf.shape), channels is None)))
+        return _made(chosen, lambda name, leaf: leaf), {"parameters": params, "channels": _made(chosen, of)}
     factors = _made(chosen, lambda name, leaf: _factors(seed, name, leaf.shape, config.rank))
     return _joined(factors, _made(_also(config, params), lambda name, leaf: leaf)), {"parameters": params}
 
@@ -66,7 +74,8 @@ def check(config: AdaptersConfig, params: Tree) -> list[tuple[tuple, str, Any]]:
         return []
     config = _by_name(config)
     beside = {name for _, name, _ in _also(config, params)}
-    able = [each for each in _leaves(params) if config.kind != "low_rank" or each[2].ndim == 2 and each[1] not in beside]
+    fit = {"low_rank": lambda name, leaf: leaf.ndim == 2 and name not in beside, "heads": lambda name, leaf: channel_axis(name) is not None}.get(config.kind, lambda name, leaf: True)
+    able = [each for each in _leaves(params) if fit(*each[1:])]
     chosen = [each for each in able if re.search(config.names, each[1])]
     if not chosen:
         parts = [name.split(".") for _, name, _ in able]
@@ -74,7 +83,7 @@ def check(config: AdaptersConfig, params: Tree) -> list[tuple[tuple, str, Any]]:
         plain = re.sub(r"[\\^$()]", "", config.names)
         close = difflib.get_close_matches(plain, known, n=3, cutoff=0.5)
         told = f"; did you mean {' or '.join(map(repr, close))}?" if close else f"; they are called {', '.join('.'.join(words) for words in parts[:4])}, …"
-        raise UsageError(f"adapters.names={config.names!r} matches no {'matrix' if config.kind == 'low_rank' else 'parameter'} of the model{told}")
+        raise UsageError(f"adapters.names={config.names!r} matches no {dict(low_rank='matrix', heads='projection of a mixer').get(config.kind, 'parameter')} of the model{told}")
     for _, name, leaf in chosen if config.kind == "low_rank" else ():
         if config.rank > min(leaf.shape):
             raise UsageError(f"adapters.rank={config.rank} is more than {name} has, {tuple(leaf.shape)}: set it to {min(leaf.shape)} or less, or adapters.kind to 'named'")
@@ -100,6 +109,9 @@ def whole(config: AdaptersConfig, trainable: Tree, frozen: Tree) -> Tree:
     if config.kind == "entries":
         put = lambda leaf, at, new: jnp.reshape(leaf, -1).at[at].set(new[ENTRIES], unique_indices=True, indices_are_sorted=True).reshape(leaf.shape)
         return _replaced(frozen["parameters"], lambda leaf, *path: put(leaf, _at(frozen["places"], path), _at(trainable, path)), trainable)
+    if config.kind == "heads":
+        pick = lambda name, leaf, at, new: jnp.where(at[:, None] if channel_axis(name) == 0 else at, new, leaf)
+        return _replaced(frozen["parameters"], lambda leaf, *path: pick(".".join(map(str, path)), leaf, _at(frozen["channels"], path), _at(trainable, path)), trainable)
     scale = config.alpha / config.rank
     product = lambda new: jnp.matmul(*(new[part] for part in LOW_RANK), precision=jax.lax.Precision.HIGHEST)
     beside = lambda leaf, new: leaf + jnp.asarray(scale, leaf.dtype) * product(new) if isinstance(new, dict) else new
@@ -109,6 +121,27 @@ def whole(config: AdaptersConfig, trainable: Tree, frozen: Tree) -> Tree:
 def moved(config: AdaptersConfig, before: Tree, after: Tree) -> Tree:
     """The trainable tree after an update, what of it may not change as it was."""
     return experts.moved(before, after, newest_alone=config.kind == "newest_expert")
+
+
+def channel_axis(name: str) -> int | None:
+    """Along which axis heads lie of a mixer's projection: 1 of q, k and v, 0 of out; None of any other parameter."""
+    found = _PROJECTION.search(name)
+    return None if found is None else int(found[1] != "out")
+
+
+def head_channels(slices: Iterable[str], heads: int, params: Tree) -> dict[str, np.ndarray]:
+    """A projection's name → which of its channels these heads' slices, "NAME#head", are: a bool each."""
+    found: dict[str, np.ndarray] = {}
+    size = {name: _channels(name, leaf.shape) for _, name, leaf in _leaves(params) if channel_axis(name) is not None}
+    for each in slices:
+        name, _, head = each.rpartition("#")
+        of_head = np.arange(size[name]) * heads // size[name] == int(head)
+        found[name] = found.get(name, np.zeros(size[name], bool)) | of_head
+    return found
+
+
+def _channels(name: str, shape: tuple[int, ...]) -> int:
+    return shape[channel_axis(name)]
 
 
 def base_name(name: str) -> tuple[str, str]:

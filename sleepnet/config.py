@@ -213,12 +213,13 @@ class AdaptersConfig:
     """What may change; all else stays as it was, byte for byte, without a gradient or optimiser state."""
 
     # all: every parameter; named: those that `names` names; entries: a `share` of each of those, drawn from the seed; low_rank: none, but each
-    # of those matrices W acts as W + alpha / rank · A B, and A and B change; newest_expert: of model.experts the one that was grown last
+    # of those matrices W acts as W + alpha / rank · A B, and A and B change; newest_expert: of model.experts the one that was grown last;
+    # heads: of those projections a `share` of the heads' slices, which the method chooses
     kind: str = "all"
-    names: str = ""  # regular expression, found in a parameter's dotted name, such as "blocks.1.mlp"; read by named, entries and low_rank
+    names: str = ""  # regular expression, found in a parameter's dotted name, such as "blocks.1.mlp"; read by named, entries, low_rank and heads
     rank: int = 8  # of A and B
     alpha: float = 32.0  # A B counts alpha / rank times
-    share: float = 0.1  # of entries
+    share: float = 0.1  # of entries, of heads' slices
     also: str = ""  # regular expression for parameters that change whole beside the factors; read by low_rank
 
     def __post_init__(self):

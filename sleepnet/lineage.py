@@ -5,6 +5,7 @@
                             kind        run, zoo, released or fresh
                             digest      of the parameters that it started with
                             frozen      digest of what it does not change; "": it changes all
+                            heads       where the method chose heads' slices that may change: their names
                             flops, tokens   of all runs before it; null where one does not tell
                             chain       those runs, the first first: name, task, method, steps, flops, tokens, digest of the parameters at its end
                             references  where its method names other weights: argument → start, as above, and digest

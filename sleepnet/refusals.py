@@ -150,7 +150,7 @@ def method(config: Any) -> None:
 
 def adapters(config: Any) -> None:
     """Of an AdaptersConfig."""
-    choice("adapters.kind", config.kind, ("all", "named", "entries", "low_rank", "newest_expert"))
+    choice("adapters.kind", config.kind, ("all", "named", "entries", "low_rank", "newest_expert", "heads"))
     at_least("adapters.rank", config.rank, 1)
     if not config.alpha > 0:
         raise UsageError(f"adapters.alpha={config.alpha} must be positive")
@@ -163,7 +163,7 @@ def adapters(config: Any) -> None:
             re.compile(getattr(config, key))
         except re.error as error:
             raise UsageError(f"adapters.{key}={getattr(config, key)!r} is no regular expression: {error}") from error
-    for key, value, kinds in (("names", "", ("named", "entries", "low_rank")), ("rank", 8, ("low_rank",)), ("alpha", 32.0, ("low_rank",)), ("share", 0.1, ("entries",)), ("also", "", ("low_rank",))):
+    for key, value, kinds in (("names", "", ("named", "entries", "low_rank", "heads")), ("rank", 8, ("low_rank",)), ("alpha", 32.0, ("low_rank",)), ("share", 0.1, ("entries", "heads")), ("also", "", ("low_rank",))):
         if getattr(config, key) != value and config.kind not in kinds:
             raise UsageError(f"adapters.{key}={getattr(config, key)!r} with adapters.kind={config.kind!r}, which does not read it: leave it at {value!r}, or set kind to {' or '.join(kinds)}")
 

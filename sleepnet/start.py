@@ -11,6 +11,7 @@ from flax import nnx
 from sleepnet import adapters, build, checkpoint, costs, hf, lineage, methods, origin, paths, released, step_folders
 from sleepnet.config import RunConfig
 from sleepnet.errors import UsageError, nearest
+from sleepnet.methods.base import Problem
 from sleepnet.models import zoo
 from sleepnet.models.experts import EXPERTS
 from sleepnet.tasks.source import Source
@@ -55,8 +56,8 @@ def find(config: RunConfig, task: Source, workdir: Path) -> Start:
         if config.start and config.start != record["start"]:
             _same(config, workdir, {"digest": lineage.digest(_fitting("start", config.start, shapes, _elsewhere("start", config.start)[0], make))})
         trainable, frozen = jax.eval_shape(lambda params: adapters.split(config.adapters, params, config.seed), shapes)
-        return Start(trainable, lambda: _first(config, shapes, make, workdir).trainable(), lineage.load_frozen(workdir, frozen), record, references)
-    begin = _first(config, shapes, make, workdir)
+        return Start(trainable, lambda: _first(config, task, shapes, make, workdir, references).trainable(), lineage.load_frozen(workdir, frozen), record, references)
+    begin = _first(config, task, shapes, make, workdir, references)
     return dataclasses.replace(begin, record=begin.record | ({"references": told} if told else {}), references=references)
 
 
@@ -86,11 +87,17 @@ def model(config: RunConfig, task: Source) -> nnx.Module:
     return nnx.merge(graph, _fitting("start", config.start, nnx.to_pure_dict(params), _elsewhere("start", config.start)[0], make))
 
 
-def _first(config: RunConfig, shapes: Any, make: Callable[[], Any], workdir: Path) -> Start:
+def _first(config: RunConfig, task: Source, shapes: Any, make: Callable[[], Any], workdir: Path, references: dict[str, Any]) -> Start:
     """A run's beginning, all of it read or made."""
     whole, record = _elsewhere("start", config.start) if config.start else (make(), {"start": "", "kind": "fresh", "flops": 0, "tokens": 0, "chain": []})
     whole = _fitting("start", config.start, shapes, whole, make)
-    trainable, frozen = adapters.split(config.adapters, whole, config.seed)
+    chosen, told = None, {}
+    if config.adapters.kind == "heads":
+        problem = Problem(nnx.split(nnx.eval_shape(lambda: build.model_of(config, task)), nnx.Param)[0], task, references)
+        told = {"heads": methods.of(config).chosen(config, problem, whole)}
+        chosen = adapters.head_channels(told["heads"], config.model.heads, whole)
+    trainable, frozen = adapters.split(config.adapters, whole, config.seed, chosen)
+    record = record | told
     record = _same(config, workdir, {**record, "digest": lineage.digest(whole), "frozen": lineage.digest(frozen)})
     return Start(jax.eval_shape(lambda: trainable), lambda: trainable, frozen, record)
 

@@ -26,12 +26,16 @@ NOISE = {level: rewards.noise_of(share) for level, share in rewards.MISPLACED.it
 SPARSE = {"reward": "exact", "clip_high": 0.26}
 # name → (what it is, the method's arguments in stage I; None: plain cross entropy on right chains)
 ARMS = {
-    "grpo_sparse": ("right answers alone", SPARSE),
+    "grpo_sparse": ("right answers alone, in stage II alone", SPARSE),
+    "grpo_sparse_long": ("right answers alone, in both stages: as many chains as those that hear of milestones", SPARSE),
     "exprl_outcome": ("milestones, a chain at a time", {}),
     "exprl_process": ("milestones, a step at a time, each against the one before", {"advantage": "process", "clip_high": 0.26}),
     "both": ("both of these (ours)", {"advantage": "process+outcome"}),
     "wrong_reference": ("another problem's milestones and answer", {"control": "wrong_reference"}),
     "random_reward": ("the batch's scores, dealt anew", {"control": "random_reward"}),
+    "still_wrong": ("another problem's milestones, and no step where no chain is better than another", {"control": "wrong_reference", "silence": "stand"}),
+    "no_reference": ("each sentence's sums checked, no reference known", {"reward": "sound"}),
+    "parsable": ("milestones, chains that read as none masked", {"unparsable": "mask"}),
     "noisy": ("milestones, .178 of the judgements misplaced", {"noise": NOISE["reference"]}),
     "very_noisy": ("milestones, .392 of the judgements misplaced", {"noise": NOISE["none"]}),
     "exprl_step": ("milestones, a step judged alone (the authors' code)", {"advantage": "process", "judged": "step", "clip_high": 0.26}),
@@ -63,7 +67,9 @@ def get_config(which: str = "full") -> ml_collections.ConfigDict:
         phases = [dict(name="stage1", overrides=begun, start=START)]
         if second:
             phases.append(dict(name="stage2", overrides=rewarded(second, SPARSE)))
-        return dict(name=name, label=label, phases=phases)
+        if second and name == "grpo_sparse":
+            phases = [dict(name="stage2", overrides=rewarded(second, SPARSE), start=START)]
+        return dict(name=name, label=label if second else label.partition(", in ")[0], phases=phases)
 
     config = spec.default()
     config.title = "ExpRL: hidden references as rewards"

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from sleepnet.config import ModelConfig, RunConfig
+from sleepnet.errors import UsageError
 from sleepnet.models import flops
 from sleepnet.tasks.base import Task
 from sleepnet.tasks.source import Source
@@ -74,6 +75,7 @@ class Method(abc.ABC):
       name: what `sleepnet.methods.get` calls it.
       prepares: whether it has a `prepare` of its own; without one no key is made.
       tells: names of the numbers of a step that `tell` gives, beside loss, exact, answered and gradient_norm.
+      looks: names of the numbers that a look at the validation split tells besides, see `look`; a method that has some is looked at before its first step, too.
       graded: chains of each test prompt that the outcome of a run in a study tells pass@k by; 0: none.
       references: arguments of it that name other weights of the same shapes, a teacher or a reference policy: a run's folder, a trained model of the zoo,
         "start" for what the run itself starts from, or "" for none. They are read when a run begins and goes on, must be the same then by digest, are never
@@ -87,6 +89,7 @@ class Method(abc.ABC):
     references: ClassVar[tuple[str, ...]] = ()
     any_source: ClassVar[bool] = False
     graded: ClassVar[int] = 0
+    looks: ClassVar[tuple[str, ...]] = ()
 
     def check(self, config: RunConfig, task: Task) -> None:
         """Raises UsageError, with the key and the fix, where the run is none that the method can train."""
@@ -108,6 +111,18 @@ class Method(abc.ABC):
     def examined(self, task: Task) -> Task:
         """What the looks at the validation split ask: a task of the same vocabulary and window."""
         return task
+
+    def look(self, config: RunConfig, problem: Problem, params: Any) -> dict[str, float]:
+        """What a look at the validation split tells besides, by the names of `looks`; `params` of the whole model, `problem` with the method's references."""
+        return {}
+
+    def chosen(self, config: RunConfig, problem: Problem, params: Any) -> list[str]:
+        """The heads' slices, "NAME#head", that may change with `adapters.kind=heads`: a share of those that `adapters` names, as the run begins.
+
+        Raises:
+          UsageError: the method has no choice to make, or nothing to make it by.
+        """
+        raise UsageError(f"adapters.kind='heads' lets the method choose, and method.name={config.method.name!r} has no choice: set adapters.kind to 'named', or method.name to 'unlearn'")
 
     def memory(self, batch_size: int, params: Any) -> Any:
         """Arrays of its own that the method carries from step to step: a pytree, () for none. They are saved with the optimiser's. `params`: what may change."""

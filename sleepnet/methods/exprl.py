@@ -14,11 +14,11 @@ from sleepnet.errors import UsageError, nearest
 from sleepnet.methods import advantages, base, experience, judge, policy, rewards
 from sleepnet.methods.registry import register
 
-REWARDS, ADVANTAGES = ("exact", "milestones"), ("group", "process", "end", "batch", "centred", "process+outcome")
+REWARDS, ADVANTAGES = ("exact", "milestones", "sound"), ("group", "process", "end", "batch", "centred", "process+outcome")
 CONTROLS, ESTIMATORS = ("", "wrong_reference", "random_reward"), ("exact", "low_variance")
 _CHOICES = {
     "reward": REWARDS, "advantage": ADVANTAGES, "control": CONTROLS, "kl": ESTIMATORS, "judged": ("prefix", "step"), "scores": tuple(rewards.MAPS),
-    "scale": ("std", "none"), "single_step": ("formula", "code"), "truncated": ("zero", "mask"), "mean_over": ("tokens", "chains", "room"),
+    "scale": ("std", "none"), "single_step": ("formula", "code"), "truncated": ("zero", "mask"), "unparsable": ("zero", "mask"), "silence": ("step", "stand"), "mean_over": ("tokens", "chains", "room"),
 }  # fmt: skip
 
 
@@ -27,7 +27,8 @@ _CHOICES = {
 class ExpRL(base.Method):
     """loss = −mean over tokens of min(ρ A, clip(ρ) A) + kl_weight · mean over tokens of KL(π ‖ π_0), each batch being learnt from once, so that ρ = 1.
 
-    reward      exact: 1 for a right answer (GRPO's); milestones: what the judge says of the chain
+    reward      exact: 1 for a right answer (GRPO's); milestones: what the judge says of the chain; sound: what one says who knows no reference, the share of its
+                sentences whose sums are right
     advantage   group: (s − mean) / std of a prompt's chains, the same for all tokens of a chain
                 process: s_t − s_{t−1} of its steps, s_1 − s_S of the first; end: s_t − s_S; batch, centred: s_t less the batch's, or the group's, mean
                 process+outcome: process and group together (ours: process alone adds up to 0 over a chain)
@@ -44,6 +45,8 @@ class ExpRL(base.Method):
     single_step: str = "formula"  # advantage of a chain of one step: 0, or as in the authors' code its score
     scale: str = "std"  # of advantage=group: divided by the standard deviation, or none (arXiv 2503.20783)
     truncated: str = "zero"  # a chain that did not end: all its rewards are 0, or it is masked
+    unparsable: str = "zero"  # a chain with a sentence that reads as none, or with no sentence: it has what the judge found in it, or it is masked
+    silence: str = "step"  # a batch in which no chain has an advantage: a step is taken all the same, of the divergence alone, or nothing moves
     mean_over: str = "tokens"  # of the loss: all tokens alike; chains: each chain alike; room: divided by B G T
     temperature: float = 0.8  # of the law that chains are drawn from, and that is learnt
     clip_low: float = 0.2  # ε of ρ below 1
@@ -65,6 +68,10 @@ class ExpRL(base.Method):
                 raise UsageError(f"method.arguments.{key}={getattr(self, key)!r} is not one of {', '.join(map(repr, known))}{nearest(getattr(self, key), known)}")
         if self.group < 2:
             raise UsageError(f"method.arguments.group={self.group} has nothing that a chain could be compared with: set it to 2 or more")
+        if self.control == "wrong_reference" and self.reward == "sound":
+            raise UsageError("method.arguments.control='wrong_reference' with reward='sound', which knows no reference: set reward='milestones', or control=''")
+        if self.unparsable == "mask" and self.reward == "exact":
+            raise UsageError("method.arguments.unparsable='mask' with reward='exact', which reads no sentence: set it to 'zero', or reward='milestones'")
         if self.advantage != "group" and self.reward == "exact":
             raise UsageError(f"method.arguments.advantage={self.advantage!r} is of steps, and reward='exact' tells of none: set reward='milestones', or advantage='group'")
         if not 0 <= self.noise <= 1:
@@ -83,8 +90,10 @@ class ExpRL(base.Method):
 
     def check(self, config, task):
         experience.check(task, config.model)
-        if self.reward == "milestones" and task.grammar is None:
+        if self.reward != "exact" and task.grammar is None:
             task.milestones(None)
+        if self.reward == "sound" and task.grammar.zero < 0:
+            raise UsageError(f"method.arguments.reward='sound' checks sums, of which chains of {task.title} have none: set it to 'milestones'")
         if self.control == "wrong_reference" and config.train.batch_size < 2:
             raise UsageError(f"train.batch_size={config.train.batch_size} has no other row whose reference could be given: set it to 2 or more, or control=''")
 
@@ -99,7 +108,7 @@ class ExpRL(base.Method):
                              "start from a model that was taught this task longer, or ask easier problems")
 
     def draw(self, task, config, batch):
-        if self.reward == "exact":
+        if self.reward != "milestones":
             return {}
         names, values, needs = task.milestones(batch["tokens"])
         return {"milestone_names": names, "milestone_values": values, "milestone_needs": needs}
@@ -113,6 +122,8 @@ class ExpRL(base.Method):
     def prepare(self, problem, params, memory, batch, key, passes):
         said, right = self.drawn_of(problem, params, batch["tokens"], batch["targets"], jax.random.fold_in(key, 0), passes)
         counted = said.ended | (self.truncated == "zero")
+        if self.unparsable == "mask":
+            counted &= judge.reads_throughout(said.tokens, said.valid, problem.task.grammar)
         told = self.judgement(problem.task, batch, said, counted, jax.random.fold_in(key, 1))
         mask = said.valid & counted[..., None]
         lengths = said.lengths.astype(jnp.float32)
@@ -141,9 +152,13 @@ class ExpRL(base.Method):
             if self.control == "random_reward":
                 scores = rewards.random_reward(keys[0], scores)
             return {"rewards": scores, "advantages": self._by_chain(scores, counted, said), "misplaced": none}
-        milestones = judge.Milestones(*(reference[f"milestone_{name}"] for name in ("names", "values", "needs")))
+        sound = self.reward == "sound"
+        if sound:
+            right = jnp.ones_like(right)  # nobody knows the answer
+        else:
+            milestones = judge.Milestones(*(reference[f"milestone_{name}"] for name in ("names", "values", "needs")))
         step, steps = judge.steps_of(said.tokens, said.valid, task.grammar)
-        prefix = judge.prefix_shares(said.tokens, milestones, task.grammar)
+        prefix = judge.sound_shares(said.tokens, said.valid, task.grammar) if sound else judge.prefix_shares(said.tokens, milestones, task.grammar)
         at_ends = lambda values: judge.at_ends(values, step, said.valid, said.tokens.shape[-1])
         graded = lambda shares, right, key: rewards.noisy(key, rewards.grades(shares, right), self.noise)
         true = rewards.grades(prefix[..., -1], right)
@@ -154,7 +169,8 @@ class ExpRL(base.Method):
         wrong = none + rewards.misplaced(grade, true, counted) / len(none)
         if self.advantage == "group":
             return {"rewards": whole, "advantages": self._by_chain(whole, counted, said), "misplaced": wrong}
-        shares = at_ends(prefix if self.judged == "prefix" else judge.step_shares(said.tokens, step, milestones, task.grammar))
+        alone = lambda: judge.parsed(said.tokens, said.valid, task.grammar)[1].astype(jnp.float32) if sound else judge.step_shares(said.tokens, step, milestones, task.grammar)
+        shares = at_ends(prefix if self.judged == "prefix" else alone())
         last = jax.lax.broadcasted_iota(jnp.int32, shares.shape, 2) == steps[..., None] - 1
         scores = rewards.score(graded(shares, right[..., None] & last, keys[2]), self.scores)
         there = jax.lax.broadcasted_iota(jnp.int32, shares.shape, 2) < steps[..., None]
@@ -178,6 +194,9 @@ class ExpRL(base.Method):
         if self.mean_over == "room":
             return jnp.asarray(batch["weights"].size, jnp.float32)
         return jnp.maximum(jnp.sum(batch["weights"]), 1.0)
+
+    def moves(self, batch):
+        return jnp.any(batch["advantages"] != 0) if self.silence == "stand" else None
 
     def loss(self, problem, params, batch, passes, count):
         said = experience.Experience(batch["said"], batch["said_logps"], batch["valid"], batch["ended"], batch["answers"])

@@ -88,6 +88,69 @@ def step_shares(tokens: jax.Array, step: jax.Array, milestones: Milestones, gram
     return _share(in_step & there, there)
 
 
+def parsed(tokens: jax.Array, valid: jax.Array, grammar: Grammar) -> tuple[jax.Array, jax.Array]:
+    """What can be said of a chain's sentences without any reference: bool [B, G, T] each, at the stop of a sentence that reads as one, and of one whose sums are right, too.
+
+    A sentence reads as one where it begins as the grammar has it and says `equals` two before its stop. Its sums are right where all that its `equals` stand between
+    is arithmetic, products before sums, of one and the same value, so that `= 3` alone is right whatever 3 is of.
+    """
+    place = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 2)
+    stops = (tokens == grammar.stop) & valid
+    begins = jnp.concatenate([jnp.ones_like(stops[..., :1]), stops[..., :-1]], axis=-1)
+    start = jax.lax.cummax(jnp.where(begins, place, 0), axis=2)
+    before = lambda by: jnp.pad(tokens, ((0, 0), (0, 0), (by, 0)))[..., : tokens.shape[-1]]
+    reads = stops & (jnp.take_along_axis(tokens, start, axis=-1) == grammar.begins) & (before(2) == grammar.equals)
+    if grammar.zero < 0:
+        return reads, reads
+    number = lambda token: (token >= grammar.zero).astype(jnp.float32) * (token - grammar.zero).astype(jnp.float32)
+    none = jnp.zeros(tokens.shape[:2], jnp.float32)
+    blank = {"sum": none, "sign": none + 1, "product": none + 1}
+    first = {"outer": blank, "inner": blank, "inside": none > 0, "wants": none == 0, "told": none, "known": none > 0, "told_any": none > 0, "right": none == 0}
+    pick = lambda where, one, other: jax.tree.map(lambda a, b: jnp.where(where, a, b), one, other)
+    worth = lambda level: level["sum"] + level["sign"] * level["product"]
+
+    def read(s, token):
+        """One token further: of an expression its sum, the sign of its last product and that product, in brackets and outside; whether a number is wanted now."""
+        level = pick(s["inside"], s["inner"], s["outer"])
+        is_number, sign = token >= grammar.zero, (token == grammar.plus) | (token == grammar.minus)
+        opens, closes = token == grammar.opened, token == grammar.closed
+        grown = pick(is_number, {**level, "product": level["product"] * number(token)}, level)
+        grown = pick(sign, {"sum": worth(level), "sign": jnp.where(token == grammar.plus, 1.0, -1.0), "product": none + 1}, grown)
+        outer = pick(s["inside"], s["outer"], grown)
+        outer = pick(closes, {**outer, "product": outer["product"] * worth(s["inner"])}, outer)
+        inner = pick(opens, blank, pick(s["inside"], grown, s["inner"]))
+        between = sign | (token == grammar.times)
+        fits = jnp.where(is_number | opens, s["wants"], jnp.where(between, ~s["wants"], closes & s["inside"] & ~s["wants"])) & ~(opens & s["inside"])
+        ends = (token == grammar.equals) | (token == grammar.stop)
+        value = worth(s["outer"])
+        closed = s["told_any"] & ends  # an expression ends here
+        agrees = ~s["wants"] & ~s["inside"] & (~s["known"] | (value == s["told"]))
+        right = s["right"] & jnp.where(closed, agrees, ~s["told_any"] | fits)
+        after = {
+            "outer": pick(ends, blank, outer), "inner": inner, "inside": (s["inside"] | opens) & ~closes & ~ends, "wants": ends | between | opens,
+            "told": jnp.where(closed, value, s["told"]), "known": (s["known"] | closed), "told_any": s["told_any"] | (token == grammar.equals), "right": right,
+        }  # fmt: skip
+        verdict = right & after["known"]
+        return pick(token == grammar.stop, first, after), verdict
+
+    verdicts = jnp.moveaxis(jax.lax.scan(read, first, jnp.moveaxis(tokens, -1, 0))[1], 0, -1)
+    return reads, reads & verdicts
+
+
+def sound_shares(tokens: jax.Array, valid: jax.Array, grammar: Grammar) -> jax.Array:
+    """[B, G, T] float32: of the sentences that end at or before each token, the share whose sums are right; 0 before the first. No reference is known."""
+    _, right = parsed(tokens, valid, grammar)
+    so_far = lambda where: jnp.cumsum(where.astype(jnp.float32), axis=-1)
+    return so_far(right) / jnp.maximum(so_far((tokens == grammar.stop) & valid), 1.0)
+
+
+def reads_throughout(tokens: jax.Array, valid: jax.Array, grammar: Grammar) -> jax.Array:
+    """[B, G] bool: chains that have a sentence, and of which every one reads as one."""
+    stops = (tokens == grammar.stop) & valid
+    reads = parsed(tokens, valid, grammar)[0]
+    return jnp.any(stops, axis=-1) & jnp.all(reads == stops, axis=-1)
+
+
 def steps_of(tokens: jax.Array, valid: jax.Array, grammar: Grammar) -> tuple[jax.Array, jax.Array]:
     """The number of each token's step, [B, G, T] int32, a step ending with its stop; and how many steps there are, [B, G] int32."""
     stops = ((tokens == grammar.stop) & valid).astype(jnp.int32)

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sleepnet import adapters
 from sleepnet.errors import UsageError
 
 FACTORS = ("off_principal", "magnitude", "coupling")
@@ -64,10 +65,9 @@ def slices(name: str, leaf: jax.Array, heads: int) -> dict[str, jax.Array]:
     Raises:
       UsageError: heads that do not divide it.
     """
-    which = name.removesuffix(".kernel").rpartition(".")[2]
-    if ".mixer." not in name or not name.endswith(".kernel") or which not in ("q", "k", "v", "out"):
+    axis = adapters.channel_axis(name)
+    if axis is None:
         return {}
-    axis = 0 if which == "out" else 1
     if leaf.shape[axis] % heads:
         raise UsageError(f"{name} has {leaf.shape[axis]} channels, which {heads} heads do not divide")
     return {f"{name}#{head}": part for head, part in enumerate(jnp.split(leaf, heads, axis=axis))}

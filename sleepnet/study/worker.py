@@ -46,8 +46,8 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def curve(metrics: Path, tells: Sequence[str] = ()) -> list[dict]:
-    """The validation lines of a run's metrics by step, each with what the method told in training last; of a step that a resumed run repeated, the later line."""
+def curve(metrics: Path, tells: Sequence[str] = (), looks: Sequence[str] = ()) -> list[dict]:
+    """The validation lines of a run's metrics by step, each with what the method told at that look, and in training last; of a step that a resumed run repeated, the later line."""
     from sleepnet.files import json_lines
 
     lines, told = {}, {}
@@ -56,7 +56,7 @@ def curve(metrics: Path, tells: Sequence[str] = ()) -> list[dict]:
             told = {key: line[key] for key in tells if key in line}
         if line.get("split") == "validation":
             by_day = [key for key in line if key.startswith("exact_accuracy_day")]
-            lines[line["step"]] = {key: line.get(key) for key in ("step", "flops", "tokens", "loss", "exact_accuracy", *by_day)} | told
+            lines[line["step"]] = {key: line.get(key) for key in ("step", "flops", "tokens", "loss", "exact_accuracy", *looks, *by_day)} | told
     return [lines[step] for step in sorted(lines)]
 
 
@@ -114,7 +114,7 @@ def work(folder: Path) -> None:
         "flops": run["flops"],
         "result": result,
         "rows": rows,
-        "curve": curve(folder / "train" / "metrics.jsonl", methods.of(config).tells),
+        "curve": curve(folder / "train" / "metrics.jsonl", methods.of(config).tells, methods.of(config).looks),
         "versions": origin.versions("numpy"),
         "device": device.device_kind if device.platform != "cpu" else f"{platform.machine()} CPU",
         **({"before": run["before"]} if "before" in run else {}),

@@ -31,6 +31,12 @@ class Grammar:
     begins: int
     equals: int
     stop: int
+    zero: int = -1  # the number 0, which those after it follow; −1: what is between the first `equals` and the last is no arithmetic
+    plus: int = -1
+    minus: int = -1
+    times: int = -1
+    opened: int = -1  # brackets, one in another never
+    closed: int = -1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 
 from sleepnet import build, checkpoint, costs, data, lineage, lock, mesh as meshes, origin, paths, sharding, start as starts, step_folders
 from sleepnet.config import RunConfig
@@ -101,6 +102,8 @@ def _run(leg: Leg) -> dict[str, Any]:
             checkpoints.save(step, state, {**iterator.get_state(), "pending": _plain(pending)}, rank or None)
 
     try:
+        if not start and settings.eval_every and leg.learning.method.looks:
+            metrics.write(0, "validation", _validate(leg, state, 0, 0))
         for step in range(start, settings.steps):
             checkpoints.check()
             if leg.told(step):
@@ -246,6 +249,7 @@ def _validate(leg: Leg, state: TrainState, step: int, spent: int) -> dict[str, A
     values = {"exact_accuracy": rows[0]["exact_accuracy"], "label_accuracy": rows[0]["label_accuracy"]}
     axis = task.difficulty_axes[0]
     values |= {f"exact_accuracy_{axis}{row['value']}": row["exact_accuracy"] for row in rows if row["axis"] == axis}
+    values |= leg.learning.method.look(config, leg.learning.within(leg.frozen), nnx.split(leg.model(state), nnx.Param)[1]) if leg.learning.method.looks else {}
     return values | {"tokens": step * settings.batch_size * leg.task.seq_len, "flops": spent}
 
 

@@ -151,3 +151,34 @@ def test_factors_lie_as_their_matrix_and_never_reach_muon(params):
 def test_what_can_not_be_is_refused_with_the_key(params, values, message):
     with pytest.raises(UsageError, match=message):
         adapters.split(from_dict(AdaptersConfig, values, "adapters."), params, 0)
+
+
+def test_chosen_heads_alone_act(params):
+    """Two heads of 32 × 16 queries, the second chosen: the first acts as it was whatever is stored, has no gradient, and all channels are some head's."""
+    name = "blocks.1.mixer.q.kernel"
+    config = AdaptersConfig("heads", r"mixer\.q", share=0.5)
+    chosen = adapters.head_channels([f"{name}#1"], 2, params)
+    assert list(chosen) == [name] and chosen[name].tolist() == [False] * 8 + [True] * 8
+    trainable, frozen = adapters.split(config, params, 0, chosen)
+    assert set(named(trainable)) == {"blocks.0.mixer.q.kernel", name} and digest(adapters.whole(config, trainable, frozen)) == digest(params)
+    moved = jax.tree.map(lambda leaf: leaf + 1, trainable)
+    before, after = named(params), named(adapters.whole(config, moved, frozen))
+    for key in before:
+        if key != name:
+            assert np.asarray(after[key]).tobytes() == np.asarray(before[key]).tobytes(), key
+    np.testing.assert_array_equal(after[name], np.where(chosen[name], before[name] + 1, before[name]))
+    grads = named(jax.grad(lambda trainable: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(adapters.whole(config, trainable, frozen))))(trainable))
+    np.testing.assert_array_equal(grads[name], np.broadcast_to(chosen[name], (32, 16)))
+    assert not np.asarray(grads["blocks.0.mixer.q.kernel"]).any()
+    shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (trainable, frozen))
+    assert shapes == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), jax.eval_shape(lambda p: adapters.split(config, p, 0), params))  # what a run that goes on asks its folder for
+
+
+def test_heads_of_what_is_put_out_lie_along_its_rows():
+    out = {"blocks": {0: {"mixer": {"out": {"kernel": jnp.arange(12.0).reshape(4, 3)}}}}}
+    config = AdaptersConfig("heads", "mixer", share=0.5)
+    trainable, frozen = adapters.split(config, out, 0, adapters.head_channels(["blocks.0.mixer.out.kernel#0"], 2, out))
+    after = adapters.whole(config, jax.tree.map(jnp.zeros_like, trainable), frozen)["blocks"][0]["mixer"]["out"]["kernel"]
+    assert after.tolist() == [[0, 0, 0], [0, 0, 0], [6, 7, 8], [9, 10, 11]]
+    with pytest.raises(UsageError, match="matches no projection of a mixer"):
+        adapters.split(dataclasses.replace(config, names="mlp"), {"blocks": {0: {"mlp": {"up": {"kernel": jnp.ones((2, 2))}}}}}, 0)

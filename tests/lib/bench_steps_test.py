@@ -9,6 +9,7 @@ import pytest
 
 from sleepnet import data
 from sleepnet.config import AdaptersConfig, RunConfig, from_dict, to_dict
+from sleepnet.errors import UsageError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
@@ -44,3 +45,22 @@ def test_a_part_that_changes_has_a_smaller_step():
     assert all(len(row.seconds) == 2 and min(row.seconds) > 0 for row in rows)
     size = lambda row: sum(leaf.nbytes for leaf in jax.tree.leaves(row.state.opt_state))
     assert size(part) < size(whole) / 2 and part.flops == whole.flops
+
+
+WRITES = from_dict(RunConfig, {
+    "task": {"name": "gsm", "arguments": {"ops": 0, "length": (8, 28), "places": 4, "things": 4, "limit": 10, "window": 28, "answer_alone": True, "chain_of_thought": True}},
+    "model": {"pattern": "G", "width": 8, "heads": 1, "head_dim": 8, "mlp_width": 8, "window_positions": False}, "train": {"steps": 4, "batch_size": 2},
+})  # fmt: skip
+
+
+@pytest.mark.slow  # two programs that draw; what is refused is below
+def test_rollouts_are_drawn_alike_and_their_rates_told(capsys):
+    batch = jax.device_put(data.BatchSource(bench_step.build.task_of(WRITES), seed=0, batch_size=2, steps=1)[0])
+    row = SimpleNamespace(state=0, step=lambda state, batch: (state + 1, {}))
+    told = bench_step.rates(WRITES, 3, batch, row, 2)
+    assert set(told) == {"sampler", "loop", "training"} and all(rate > 0 for rate in told.values()) and row.state == 3 and told["sampler"] > told["loop"]
+
+
+def test_a_task_without_chains_has_no_rollouts():
+    with pytest.raises(UsageError, match="has no chain of thought"):
+        bench_step.rollouts(CONFIG, 2, {"tokens": None})

@@ -58,11 +58,12 @@ def test_a_sample_is_a_function_of_its_key_its_row_and_its_number(made):
     assert (draw(tokens, jax.random.key(1))[0].tokens != said.tokens).any()
 
     @jax.jit
-    def one(tokens):
+    def one(tokens, row, number):
         state = experience.opened(problem, params, tokens, 2)
-        return experience.drawn(problem, params, state, jax.random.key(0), group=2, steps=experience.room(problem.task), law=LAW)
+        return experience.drawn(problem, params, state, jax.random.key(0), group=2, steps=experience.room(problem.task), law=LAW, row=row, number=number)
 
-    np.testing.assert_array_equal(one(tokens[:1]).tokens[0], said.tokens[0, :2])
+    for row, number in ((0, 0), (1, 0), (1, 1)):
+        np.testing.assert_array_equal(one(tokens[row : row + 1], row, number).tokens[0], said.tokens[row, number : number + 2])
 
 
 def test_nothing_of_the_reference_is_read(made):

@@ -14,7 +14,7 @@ from sleepnet.config import RunConfig, from_dict
 from sleepnet.errors import UsageError
 from sleepnet.eval import pass_at_k
 from sleepnet.eval.runner import evaluate
-from sleepnet.methods import advantages, experience
+from sleepnet.methods import advantages, base, experience, judge
 from sleepnet.train.step import REFERENCES, draw, gradients, learning_of, prepared
 
 GROUP = 6
@@ -84,6 +84,42 @@ def test_controls_know_nothing_of_the_chain_they_grade(read):
     assert (noisy["rewards"] != own["rewards"]).any() and (judged(read, noise=1.0, seed=1)["rewards"] != noisy["rewards"]).any()
     steps = judged(read, control="random_reward", advantage="process")
     assert (steps["advantages"] != judged(read, advantage="process")["advantages"]).any()
+
+
+def test_who_knows_no_reference_checks_sums_alone(read):
+    """As good for another problem's chain as for its own; the right answer is not looked at."""
+    task, given, said = read
+    told, process = judged(read, reward="sound"), judged(read, reward="sound", advantage="process")
+    shares = np.asarray(judge.sound_shares(said.tokens, said.valid, task.grammar))[..., -1]
+    ended = np.asarray(said.ended)
+    assert (told["rewards"][ended & (shares == 1)] == 1).all() and (told["rewards"][~ended] == 0).all() and (told["rewards"][shares < 1] < 1).all()
+    blind = task, {"targets": given["targets"] * 0}, said
+    np.testing.assert_array_equal(judged(blind, reward="sound")["rewards"], told["rewards"])
+    assert (judged(read, reward="sound", advantage="process", judged="step")["advantages"] != process["advantages"]).any()
+
+
+def test_a_silent_batch_stands_where_that_is_asked_for():
+    batch = {"advantages": jnp.zeros((2, 3, 4))}
+    assert methods.get("exprl").moves(batch) is None and not bool(methods.get("exprl", silence="stand").moves(batch))
+    assert bool(methods.get("exprl", silence="stand").moves({"advantages": batch["advantages"].at[1, 0, 0].set(-0.1)}))
+
+
+def test_what_reads_as_none_is_masked(read, monkeypatch):
+    """A chain with a sentence that is none counts for nothing: no advantage, and no part of its group's mean; without the mask it is judged as it stands."""
+    task, given, said = read
+    tokens = np.asarray(said.tokens).copy()
+    tokens[:, 1, 0] = task.grammar.stop  # the first sentence has no beginning
+    said = dataclasses.replace(said, tokens=jnp.asarray(tokens))
+    problem = base.Problem(None, task)
+    for how in ("mask", "zero"):
+        method = methods.get("exprl", unparsable=how, anchor="", kl_weight=0.0)
+        monkeypatch.setattr(type(method), "drawn_of", lambda *_: (said, said.answers == given["targets"][:, -1:]))
+        ready = jax.jit(lambda key: method.prepare(problem, None, (), {"tokens": said.tokens[:, 0], **given}, key, 1)[0])(jax.random.key(0))  # noqa: B023
+        reads = np.asarray(judge.reads_throughout(said.tokens, said.valid, task.grammar))
+        masked = (np.asarray(ready["weights"]) == 0).all(-1)
+        assert not reads[:, 1].any() and reads[:, 0].all()
+        assert (masked == (~reads if how == "mask" else False)).all() and not np.asarray(ready["advantages"])[masked].any()
+        np.testing.assert_allclose(np.asarray(ready["advantages"])[..., 0].sum(1), 0, atol=1e-4)  # the mean is of those that count
 
 
 GSM = {"ops": 0, "length": (8, 28), "places": 4, "things": 4, "limit": 10, "window": 28, "answer_alone": True, "chain_of_thought": True}
@@ -156,6 +192,8 @@ def test_pass_at_k_of_a_model_does_not_hang_on_the_batch():
     ({"noise": 1.5}, "noise=1.5"),
     ({"temperature": 0.0}, "temperature=0.0"),
     ({"anchor": ""}, "kl_weight=0.001"),
+    ({"reward": "sound", "control": "wrong_reference"}, "knows no reference"),
+    ({"reward": "exact", "unparsable": "mask"}, "reads no sentence"),
 ])  # fmt: skip
 def test_what_no_method_is(arguments, message):
     with pytest.raises(UsageError, match=message):

@@ -46,7 +46,7 @@ MAY = {
     "sleepnet.build": ("sleepnet.config", "sleepnet.errors", MODELS, "sleepnet.seeds", "sleepnet.tasks"),
     "sleepnet.registry": (),
     "sleepnet.adapters": ("sleepnet.config", "sleepnet.errors", f"{MODELS}.experts", "sleepnet.seeds"),
-    "sleepnet.methods": ("sleepnet.config", "sleepnet.decode", "sleepnet.errors", "sleepnet.losses", f"{MODELS}.experts", f"{MODELS}.flops", "sleepnet.registry", "sleepnet.scalars", "sleepnet.state", "sleepnet.tasks", "sleepnet.trust"),
+    "sleepnet.methods": ("sleepnet.adapters", "sleepnet.config", "sleepnet.decode", "sleepnet.errors", "sleepnet.losses", f"{MODELS}.experts", f"{MODELS}.flops", "sleepnet.registry", "sleepnet.scalars", "sleepnet.state", "sleepnet.tasks", "sleepnet.trust"),
     "sleepnet.costs": ("sleepnet.build", "sleepnet.config", "sleepnet.methods"),
     "sleepnet.lineage": ("sleepnet.errors", "sleepnet.files", "sleepnet.origin"),
     "sleepnet.start": (

@@ -104,10 +104,10 @@ def test_the_policy_gradient_is_that_of_the_expected_reward():
 
 def test_the_clip_holds_what_has_moved_and_leaves_the_first_update_alone():
     gradient = jax.jit(jax.vmap(jax.grad(lambda logp, before, advantage: policy.surrogate(logp, before, advantage, 0.2, 0.28))))
-    before = jnp.log(jnp.full((6,), 0.5))
-    ratio = jnp.array([1.0, 1.0, 1.3, 1.3, 0.7, 0.7])
-    advantage = jnp.array([2.0, -2.0, 2.0, -2.0, 2.0, -2.0])
-    np.testing.assert_allclose(gradient(before + jnp.log(ratio), before, advantage), [2, -2, 0, -2.6, 1.4, 0], atol=1e-5)
+    before = jnp.log(jnp.full((8,), 0.5))
+    ratio = jnp.array([1.0, 1.0, 1.3, 1.3, 0.7, 0.7, 1.25, 0.75])  # 1.25 is within 1 + high, beyond 1 + low; .75 beyond 1 − low, within 1 − high
+    advantage = jnp.array([2.0, -2.0, 2.0, -2.0, 2.0, -2.0, 2.0, -2.0])
+    np.testing.assert_allclose(gradient(before + jnp.log(ratio), before, advantage), [2, -2, 0, -2.6, 1.4, 0, 2.5, 0], atol=1e-5)
 
 
 def test_divergences_from_a_reference():

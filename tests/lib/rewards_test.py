@@ -145,6 +145,19 @@ def test_the_judge_reads_as_one_who_reads_words():
     assert seen > ROWS  # some are missed
 
 
+def test_who_says_two_values_of_one_quantity_has_said_neither():
+    """A wrong value before the right one spoils the quantity, one behind it changes nothing."""
+    task, _, milestones, chains = problems()
+    ends = [int(np.flatnonzero(words == task.grammar.stop)[0]) + 1 for words in chains]
+    wrong = [np.concatenate([words[: end - 2], [task.grammar.zero + (0 if words[end - 2] != task.grammar.zero else 1), task.grammar.stop]]) for words, end in zip(chains, ends)]
+    padded = lambda parts: np.pad(np.concatenate(parts), (0, 20))[: chains.shape[1] + 12]
+    tokens = np.stack([[padded([words]), padded([lie, words]), padded([words[:end], lie, words[end:]])] for words, lie, end in zip(chains, wrong, ends)])
+    reached = np.asarray(jax.jit(lambda tokens: judge.reached(tokens, milestones, task.grammar))(tokens)) < tokens.shape[-1]
+    there = np.asarray(milestones.there)
+    assert (reached[:, 0] == there).all() and (reached[:, 2] == there).all()
+    assert (reached[:, 1].sum(-1) < there.sum(-1)).all()  # that one, and what follows from it
+
+
 def test_a_right_chain_is_worth_5_and_another_problem_s_2_at_most_and_idle_truths_change_nothing():
     task, batch, milestones, chains = problems()
     share = jax.jit(lambda tokens, of: judge.prefix_shares(tokens, of, task.grammar)[..., -1])
@@ -200,6 +213,8 @@ def test_noise_misplaces_as_much_as_it_says(level):
     assert float(rewards.misplaced(told, true, jnp.ones(true.shape, bool))) == pytest.approx(min(level, 0.5), abs=0.01)
     assert float(jnp.mean((told != true).astype(jnp.float32))) == pytest.approx(0.8 * share, abs=0.01)  # one draw of five gives the grade itself
     assert rewards.noisy(jax.random.key(1), true, 0.0) is true
+    drawn = np.bincount(np.asarray(told)[np.asarray(true) == 3], minlength=6)[[0, 1, 2, 4, 5]] / np.sum(np.asarray(true) == 3)
+    np.testing.assert_allclose(drawn, [0, *[share / 5] * 4], atol=0.015)  # each of the five as often
 
 
 def test_every_reward_has_its_controls():
@@ -216,3 +231,38 @@ def test_every_reward_has_its_controls():
         half = said.at[:, 1].set(9)
         dealt = jax.jit(jax.vmap(lambda i: mixed(jax.random.key(i), reference, half)))(jnp.arange(4, dtype=jnp.uint32))
         assert all(sorted(np.ravel(one)) == [0, 0, 0, 1, 1, 1] for one in dealt) and len({tuple(np.ravel(one).tolist()) for one in dealt}) > 1
+
+
+SUMS = {
+    "3": True, "2 + 3 = 5": True, "2 + 3 = 6": False, "5 - 3 = 2": True, "2 × 3 + 4 = 10": True, "2 + 3 × 4 = 14": True, "2 + 3 × 4 = 20": False, "2 × ( 3 + 4 ) = 14": True,
+    "2 × ( 3 + 4 ) = 10": False, "( 9 - 4 ) + 1 = 6": True, "2 + ( 5 - 3 ) = 4 = 4": True, "2 3 = 6": False, "2 + = 2": False, "= 3": False, "( 2 + 3 = 5": False, "2 ) = 2": False,
+}  # fmt: skip
+
+
+def test_sums_are_checked_and_no_more():
+    """A sentence between two good ones, the last of which reads as none. Whose value it is does not matter: nobody knows a reference."""
+    task, *_ = problems()
+    number = {task.token(token): token for token in range(task.vocab_size)}
+    good, end = "The number of bags in Dalton = 4 .", "Answer: 7"
+    texts = [f"{good} The number of jars in Dalton = {sums} . {good} {end}" for sums in SUMS] + [f"{good} The number of jars in Dalton 2 + 2 . {good} {end}"]
+    tokens = np.zeros((len(texts), 1, 40), np.int32)
+    for row, text in enumerate(texts):
+        tokens[row, 0, : len(text.split())] = [number[word] for word in text.split()]
+    both = jax.jit(lambda tokens, valid: (*judge.parsed(tokens, valid, task.grammar), judge.reads_throughout(tokens, valid, task.grammar), judge.sound_shares(tokens, valid, task.grammar)))
+    reads, sound, throughout, shares = map(np.asarray, both(tokens, tokens != 0))
+    for row, right in enumerate([*SUMS.values(), False]):
+        at = np.flatnonzero(tokens[row, 0] == task.grammar.stop)
+        assert sound[row, 0, at].tolist() == [True, right, True] and not np.delete(sound[row, 0], at).any(), texts[row]
+        assert reads[row, 0, at[1]] == throughout[row, 0] == (row < len(SUMS)), texts[row]  # `2 3 = 6` reads as a sentence, whose sums are wrong
+        np.testing.assert_allclose(shares[row, 0, at], [1, 0.5 + 0.5 * right, (2 + right) / 3], atol=1e-6)
+    # right chains of the task are sound, and are not with a result that is off by one
+    chains = problems()[3][:, None]
+    at = [np.flatnonzero(words[0] == task.grammar.stop) - 1 for words in chains]
+    summed = [[i for i in places if words[0, i - 1] == task.grammar.equals and task.token(int(words[0, i - 2])).isdigit()] for words, places in zip(chains, at)]
+    spoilt = chains.copy()
+    for row, places in enumerate(summed):
+        spoilt[row, 0, places[:1]] -= 1
+    shares = [np.asarray(both(np.pad(each, ((0, 5), (0, 0), (0, 0))), np.pad(chains, ((0, 5), (0, 0), (0, 0))) != 0)[3])[: len(chains), 0, -1] for each in (chains, spoilt)]
+    changed = np.array([len(places) > 0 for places in summed])
+    assert (shares[0] == 1).all() and changed.sum() > 3 and ((shares[1] < 1) == changed).all()
+    assert not both(np.zeros((17, 1, 40), np.int32), np.ones((17, 1, 40), bool))[2].any()

@@ -3,7 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sleepnet import adapters
 from sleepnet.errors import UsageError
+from sleepnet.eval import increments
 from sleepnet.methods import spectrum
 
 RNG = np.random.default_rng(0)
@@ -79,3 +81,27 @@ def test_scores_by_hand_and_rankings_that_no_factor_s_scale_moves():
     assert spectrum.top(spectrum.scores(shuffled, after, gradients), 0.5) == spectrum.top(plain, 0.5)
     alone = spectrum.scores(before, after, gradients, factors=("magnitude",))
     assert spectrum.top(alone, 0.5) == ["u5", "u4", "u3"]
+
+
+def test_the_channels_of_heads_are_their_slices():
+    """What an adapter lets change, and what a score is of, are the same entries."""
+    params = {"blocks": {0: {"mixer": {which: {"kernel": jnp.asarray(RNG.normal(size=(8, 12) if which != "out" else (12, 8)), jnp.float32)} for which in ("q", "k", "v", "out")}}}}
+    for which, whole in params["blocks"][0]["mixer"].items():
+        name = f"blocks.0.mixer.{which}.kernel"
+        for part, leaf in spectrum.slices(name, whole["kernel"], 3).items():
+            channels = adapters.head_channels([part], 3, params)[name]
+            np.testing.assert_array_equal(jnp.compress(channels, whole["kernel"], axis=adapters.channel_axis(name)), leaf)
+
+
+def test_an_increment_is_measured_beside_chance_and_at_the_norm_that_is_asked_for():
+    left, right = frames()
+    principal = jnp.asarray(left[:, :K] @ np.diag([3.0, 2.0]) @ right[:, :K].T, jnp.float32)
+    tree = lambda leaf: {"blocks": {0: {"mixer": {"q": {"kernel": leaf}, "decay": {"kernel": leaf}}}}}
+    found = increments.measured(tree(W), tree(W + principal))
+    assert list(found) == ["blocks.0.mixer.q.kernel"] and increments.measured(tree(W), tree(W)) == {}
+    told = found["blocks.0.mixer.q.kernel"]
+    assert told["off_over_chance"] == pytest.approx(0, abs=1e-4) and told["norm"] == pytest.approx(13**0.5, rel=1e-4)
+    half = increments.measured(tree(W), tree(W + principal), norms={"blocks.0.mixer.q.kernel": told["norm"] / 2})["blocks.0.mixer.q.kernel"]
+    assert half["shift"] == pytest.approx(told["shift"] / 2, rel=1e-3) and half["off_over_chance"] == pytest.approx(0, abs=1e-4)
+    lines = increments.table(found, {"blocks.0.mixer.q.kernel": half})
+    assert f"{told['shift']:.4f} ({half['shift']:.4f})" in lines[2] and lines[-1].startswith("| mean | ")

@@ -1,5 +1,6 @@
 """Unlearning: which chains count, the objective's gradient by hand, strength 0, a part that may move alone; what is refused."""
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sleepnet import adapters, build, methods
-from sleepnet.config import RunConfig, from_dict
+from sleepnet import adapters, build, methods, start
+from sleepnet.checkpoint import load_model
+from sleepnet.config import AdaptersConfig, RunConfig, from_dict
 from sleepnet.errors import UsageError
 from sleepnet.methods import experience, policy
 from sleepnet.origin import named
+from sleepnet.train.loop import train
 from sleepnet.train.step import REFERENCES, _key, draw, learning_of, make_step
 
 THINGS = ("jars", "bags")
@@ -99,8 +102,70 @@ def _named(tree):
     return {name: np.asarray(leaf) for name, leaf in named(tree).items()}
 
 
+HEADS = r"\.mixer\.(q|k|v|out)\.kernel"
+
+
+def heads_of(learning, config, score, share=0.25, **changes):
+    """The method, and a run of it that lets heads' slices change."""
+    config = dataclasses.replace(config, adapters=AdaptersConfig("heads", HEADS, share=share))
+    return dataclasses.replace(learning.method, score=score, before="runs/sft", **changes), config
+
+
+def test_scores_choose_the_slices_that_they_say(made, monkeypatch):
+    """By size the slice that was changed most; by coupling the one that the gradient lies along; the whole score needs all of it; bottom is the other end."""
+    config, learning, params, _ = made
+    changed = lambda name, by: jax.tree_util.tree_map_with_path(lambda path, leaf: leaf * by if jax.tree_util.keystr(path, simple=True, separator=".") == name else leaf * 1.01, params)
+    q, v, out = (f"blocks.{at}.mixer.{which}.kernel" for at, which in ((0, "q"), (1, "v"), (0, "out")))
+    within = lambda before: dataclasses.replace(learning.problem, references={"before": before, "anchor": params})
+    chosen = lambda score, before, share=0.125, **changes: (lambda method, run: method.chosen(run, within(before), params))(*heads_of(learning, config, score, share, **changes))
+    assert chosen("magnitude", changed(q, 2.0)) == [f"{q}#0"] and chosen("magnitude", changed(out, 3.0)) == [f"{out}#0"]
+    along = lambda self, run, problem: jax.tree_util.tree_map_with_path(lambda path, leaf: leaf if v in jax.tree_util.keystr(path, simple=True, separator=".") else leaf * 0, params)
+    monkeypatch.setattr(type(learning.method), "gradient", along)
+    assert chosen("coupling", changed(q, 2.0)) == chosen("mast", changed(q, 2.0)) == [f"{v}#0"]
+    ranked = chosen("mast", changed(q, 2.0), 0.99)
+    assert len(ranked) == 8 and set(chosen("bottom", changed(q, 2.0), 0.5)).isdisjoint(ranked[:1])
+    drawn = [chosen("random", params, 0.5, pick=pick) for pick in range(4)]
+    assert all(len(set(each)) == 4 for each in drawn) and len({tuple(sorted(each)) for each in drawn}) > 1 and drawn[0] == chosen("random", params, 0.5)
+
+
+def test_reverting_is_drawn_straight_to_what_was_before(made):
+    """∇ ½ ‖W − W_before‖² = W − W_before, whatever the batch is cut into."""
+    before = {"a": jnp.array([1.0, 2.0]), "b": jnp.array([[3.0]])}
+    here = {"a": jnp.array([1.5, 0.0]), "b": jnp.array([[3.0]])}
+    method = methods.get("revert", forget=THINGS, before="runs/sft")
+    problem = dataclasses.replace(made[1].problem, references={"before": before})
+    batch = {"tokens": jnp.zeros((2, 3), jnp.int32)}
+    loss, grads = jax.value_and_grad(lambda params: sum(method.loss(problem, params, batch, 1, jnp.asarray(4.0))[0] for _ in range(2)))(here)
+    assert float(loss) == pytest.approx((0.5**2 + 2**2) / 2) and grads["a"].tolist() == [0.5, -2.0] and grads["b"].tolist() == [[0.0]]
+    assert method.moves(batch) is None and method.draw(None, None, batch) == {}
+
+
+@pytest.mark.slow  # two programs of a model and a run; what is chosen and what acts is above and in adapters_test
+def test_a_run_of_chosen_heads_says_which_and_goes_on(made, tmp_path, monkeypatch):
+    config, learning, params, _ = made
+    before = jax.tree.map(lambda leaf: leaf * 0.9, params)
+    places = {"runs/rl": params, "runs/sft": before}
+    monkeypatch.setattr(start, "_elsewhere", lambda key, where: (places[where], {"start": where, "kind": "run", "flops": 0, "tokens": 0, "chain": []}))
+    values = {**VALUES, "method": {"name": "unlearn", "arguments": {"forget": THINGS, "score": "magnitude", "before": "runs/sft", "looked": 8, "group": 2}}, "adapters": {"kind": "heads", "names": HEADS, "share": 0.25},
+              "train": {"batch_size": 4, "steps": 4, "eval_every": 2, "eval_examples": 4, "save_every": 2, "log_every": 2}, "eval": {"batch_size": 4}, "optim": {"warmup": 1, "decay": 0.0}}  # fmt: skip
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        run = from_dict(RunConfig, values)
+        train(dataclasses.replace(run, train=dataclasses.replace(run.train, steps=2)), tmp_path / "one", quiet=True)
+        train(run, tmp_path / "one", quiet=True)
+        chosen = json.loads((tmp_path / "one" / "start.json").read_text())["heads"]
+        lines = [json.loads(line) for line in (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()]
+        loaded = named(nnx.to_pure_dict(nnx.split(load_model(tmp_path / "one").model, nnx.Param)[1]))
+    looks = [line for line in lines if line.get("split") == "validation"]
+    assert [line["step"] for line in looks] == [0, 2, 4] and all(line["forget_asked"] + line["near_asked"] == 8 for line in looks) and looks[0]["near_kl"] == pytest.approx(0, abs=1e-6)
+    assert len(chosen) == 2
+    for name, leaf in named(params).items():
+        free = [each for each in chosen if each.startswith(name)]
+        assert free or np.asarray(leaf).tobytes() == np.asarray(loaded[name]).tobytes(), name
+
+
 @pytest.mark.parametrize("arguments, message", [
     ({"forget": ()}, "names nothing to forget"),
+    ({"forget": ("bags",), "score": "mist"}, "did you mean 'mast'"),
     ({"forget": ("bags",), "retain": ("crates", "bags"), "retain_weight": 1.0}, "both have bags"),
     ({"forget": ("bags",), "retain": ("crates",)}, "retain_weight=0.0 must be positive"),
     ({"forget": ("bags",), "objective": "nop"}, "did you mean"),
@@ -109,5 +174,12 @@ def test_what_is_refused(made, arguments, message):
     with pytest.raises(UsageError, match=message):
         methods.get("unlearn", **arguments)
     config, learning, _, _ = made
+    with pytest.raises(UsageError, match="before, which is empty"):
+        methods.get("revert", forget=("bags",))
+    nothing, run = heads_of(learning, config, "mast")
+    with pytest.raises(UsageError, match="before, which is empty"):
+        dataclasses.replace(nothing, before="").check(run, learning.problem.task)
+    with pytest.raises(UsageError, match="method.name='unlearn' has no choice|has no choice: set adapters.kind"):
+        methods.get("answers").chosen(run, learning.problem, {})
     with pytest.raises(UsageError, match="no word 'bag'"):
         dataclasses.replace(learning.method, forget=("bag",)).check(config, learning.problem.task)

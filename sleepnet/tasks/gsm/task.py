@@ -163,7 +163,8 @@ class Gsm(Task):
     @property
     def grammar(self) -> Grammar | None:
         told = self.chain_of_thought and self.direction == "forward"
-        return Grammar(*(self._vocabulary.tokens(word)[0] for word in ("The", "=", "."))) if told else None
+        words = [self._vocabulary.tokens(word)[0] for word in "The = . + - × ( )".split()]
+        return Grammar(*words[:3], self._vocabulary.number, *words[3:]) if told else None
 
     def milestones(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if self.grammar is None:
