@@ -26,7 +26,7 @@ _LACKING = {
     "zamba": "Mamba-2 blocks", "jet": "dynamic convolutions with a bias", "gemma": "soft-capped logits and scaled embeddings", "mistral": "sliding windows",
     "rwkv": "the generalised delta rule", "qwen3_next": "mixtures of experts", "gpt2": "learned positions of a whole sequence and LayerNorm",
 }
-_OWN = {"loop_gain"}  # a parameter of the loop, which no released model has
+OWN = {"loop_gain"}  # a parameter of the loop, which no released model has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +182,7 @@ def make(folder: Folder, changes: Mapping[str, Any] | None = None, tied: bool | 
         told += [] if what is None else [(name, what)]
     filled = [name for item in items for name in item.ours]
     own = tuple(sorted(shapes.keys() - set(filled)))
-    if foreign := {name for name in own if name not in _OWN and not insertion.within(config, name)}:
+    if foreign := {name for name in own if name not in OWN and not insertion.within(config, name)}:
         raise UsageError(f"{folder.path}: the configuration asks for {min(foreign)}, which a {kind} model does not have: drop what was changed in model.*")
     _check_shapes(folder, config, shapes, items)
     return Plan(kind, family, config, shapes, items, tuple(told), own)

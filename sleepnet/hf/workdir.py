@@ -55,6 +55,8 @@ def read(folder: str | Path, changes: Mapping[str, Any]) -> tuple[ModelConfig, I
 def _parameters(path, known, shapes):
     held = Held(path, known["files"])
     for name in shapes:
+        if name in plans.OWN and name not in known["files"]:
+            continue
         if name not in known["files"]:
             raise UsageError(f"{path}: parameter {name} is missing; {_FIX}")
         value = held.read(name)

