@@ -72,7 +72,7 @@ def _import(options: argparse.Namespace) -> None:
     for line in (*sorted({f"left out: {what}" for _, what in plan.left_out}), *describe.notes(held, plan)):
         print(line)
     if plan.config.no_mlp:
-        print(f"put in: blocks {', '.join(map(str, plan.config.no_mlp))}, silent until they are trained; alone with")
+        print(f"put in: blocks {', '.join(map(str, plan.config.no_mlp))}, {'as they were exported' if held.put_in else 'silent until they are trained'}; alone with")
         print(f"  python -m sleepnet.train --config=FILE --config.model.pretrained={options.out} --config.adapters.kind=named --config.adapters.names='{insertion.names(plan.config)}'")
 
 

@@ -17,7 +17,6 @@ _KINDS = {"G": "fixed", "Jet": "dynamic"}  # word → model.conv
 _SEED = 0  # of the first values of everything but the projection back
 _TAP = 0.1  # of a convolution that lets a token through, see `_like_attention`
 OUT = "mixer.out.kernel"  # by which a block speaks to the rest
-FILE, PREFIX = "sleepnet.safetensors", "sleepnet."  # of an exported folder, where transformers looks for neither
 
 
 def inserted(values: dict[str, Any], given: str) -> dict[str, Any]:

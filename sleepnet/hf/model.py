@@ -38,7 +38,7 @@ def parameters(folder: Folder, plan: plans.Plan, like: str = "") -> Iterator[tup
             value = np.ascontiguousarray(value).astype(plan.shapes[name].dtype, copy=False)
             kept |= {name: value} if name in wanted else {}
             yield name, value
-    for name, value in insertion.first_values(plan.config, kept if like else None):
+    for name, value in insertion.first_values(plan.config, kept if like else None) if not folder.put_in else ():
         yield name, value.astype(plan.shapes[name].dtype, copy=False)
 
 
