@@ -222,24 +222,37 @@ def test_blocks_are_not_put_in_twice(exported, tmp_path, capsys):
 
 # Blocks that begin like the attention beside them
 
-def test_blocks_begin_like_the_attention_that_they_stand_before(tmp_path):
-    """Silent all the same; and at the first step the gate alone has a gradient, which opens them."""
-    assert main(["import", str(GOLDEN), f"--out={tmp_path / 'in'}", "--insert=G:0,1", "--like=attention", "--loop=0:3", "--carry=hidden", "--window=8"]) == 0
-    model, (plain, _) = load(tmp_path / "in")[0], load(GOLDEN, window=8)
-    tokens = load_file(GOLDEN / "golden.safetensors")["tokens"][:, :8]
-    assert np.asarray(check.logits_of(plain, tokens)).tobytes() == np.asarray(check.logits_of(model, tokens)).tobytes()
-    known, heads, kept = params_of(model), plain.config.heads, plain.config.kv_heads
-    assert (model.config.pattern, model.config.sleep.carry, model.config.loop) == ("GAGA", "hidden", (0, 3)) and kept < heads
+@pytest.fixture(scope="module")
+def like(tmp_path_factory):
+    """The llama golden with two blocks that begin like its attention."""
+    folder = tmp_path_factory.mktemp("like") / "in"
+    assert main(["import", str(GOLDEN), f"--out={folder}", "--insert=G:0,1", "--like=attention", "--loop=0:3", "--carry=hidden", "--window=8"]) == 0
+    return load(folder)[0]
+
+
+def test_blocks_begin_like_the_attention_that_they_stand_before(like):
+    known, heads, kept = params_of(like), like.config.heads, like.config.kv_heads
+    assert (like.config.pattern, like.config.sleep.carry, like.config.loop) == ("GAGA", "hidden", (0, 3)) and kept < heads
     for index in (0, 2):
         for part in ("mixer_norm.scale", "mixer.q.kernel", "mixer.out.kernel"):
             np.testing.assert_array_equal(known[f"blocks.{index}.{part}"], known[f"blocks.{index + 1}.{part}"])
         for part in ("k", "v"):
             ours, theirs = (np.asarray(known[f"blocks.{at}.mixer.{part}.kernel"]) for at in (index, index + 1))
+            wide = ours.shape[1] // heads
             for head in range(heads):
-                wide = ours.shape[1] // heads
                 group = head * kept // heads
                 np.testing.assert_array_equal(ours[:, head * wide : (head + 1) * wide], theirs[:, group * wide : (group + 1) * wide])
-    graph, params = nnx.split(model, nnx.Param)
+        assert np.any(known[f"blocks.{index}.mixer.out.kernel"]) and not np.any(known[f"blocks.{index}.mixer.gate.kernel"])  # silu(0) = 0: silent
+        taps = np.asarray(known[f"blocks.{index}.mixer.conv"])
+        assert not np.any(taps[:-1]) and np.all(taps[-1] == taps[-1, 0]) and 0 < taps[-1, 0] <= 0.1  # the token itself
+
+
+@pytest.mark.slow
+def test_they_are_silent_and_the_gate_alone_has_a_gradient_at_first(like):
+    tokens = load_file(GOLDEN / "golden.safetensors")["tokens"][:, :8]
+    plain = load(GOLDEN, window=8)[0]
+    assert np.asarray(check.logits_of(plain, tokens)).tobytes() == np.asarray(check.logits_of(like, tokens)).tobytes()
+    graph, params = nnx.split(like, nnx.Param)
     slope = jax.grad(lambda params: jnp.sum(jnp.square(nnx.merge(graph, params).forward(tokens, passes=1, predicts=(True,)))))(params)
     moved = {name for name, leaf in named(nnx.to_pure_dict(slope)).items() if name.startswith("blocks.0.") and np.any(leaf)}
     assert moved == {"blocks.0.mixer.gate.kernel"}
