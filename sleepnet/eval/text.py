@@ -2,6 +2,7 @@
 
 Letters: B documents of a batch, T tokens of a document that are read, L of a window, W windows.
 """
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,8 @@ from sleepnet.mesh import constrain
 from sleepnet.tasks.text import Text
 
 Row = dict[str, Any]
-ALONE = "each window alone"
+ALONE, BEFORE = "each window alone", "before training"
+_BEFORE = {ALONE: "hard", "sliding cache": "sliding", "full cache": "none"}  # how it reads → model.sleep.eviction
 _RESAMPLES, _LEVEL = 1000, 0.95
 
 
@@ -43,9 +45,12 @@ def loss(model: nnx.Module, source: Text, *, passes: int, examples: int, batch_s
 
 def evaluate(
     models: Mapping[str, tuple[nnx.Module, Sequence[int]]], source: Text, *, documents: int, windows: int, batch_size: int, split: str = "test",
-    progress: Callable[[int, int], None] | None = None,
+    before: nnx.Module | None = None, progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
     """Reads the beginnings of documents with each model and each of its N, and with its windows each alone: all on the same text.
+
+    With `before`, the model that they were before they were trained to sleep, also with that one: each window alone, with a sliding cache (the newest
+    L − 1 entries stay) and with all of its cache, the ceiling.
 
     One row for each way of reading and bin:
       way, passes, split       the model's name, and its N or ALONE: no window knows what stood before it
@@ -55,6 +60,7 @@ def evaluate(
       nats, interval           a label, all documents' together, and 95 % by resampling documents: [low, high]
       bits_per_byte            nats · tokens / (bytes · ln 2) over these documents; None where nobody knows their bytes
       saved, saved_interval    nats a label less than the same model's ALONE on the same labels, resampled in pairs
+      won, won_interval        likewise less than the ALONE of `before`; only where that is given
       nonfinite                labels whose cost is no number; such a row's nats are None
 
     Args:
@@ -63,6 +69,7 @@ def evaluate(
       documents: at most so many, those with the smallest keys.
       windows: W of a document at most.
       batch_size: documents read at a time.
+      before: whose KV cache was never emptied in training, of the same window; what it has of fast weights is not asked.
       progress: called with (documents read, documents there are, all ways together).
 
     Raises:
@@ -71,27 +78,37 @@ def evaluate(
     for key, value in (("documents", documents), ("windows", windows), ("batch_size", batch_size)):
         if value < 1:
             raise UsageError(f"{key}={value} must be at least 1")
-    for name, (model, _) in models.items():
+    for name, model in {**{name: model for name, (model, _) in models.items()}, **({BEFORE: before} if before else {})}.items():
         if model.config.window != source.window or model.config.vocab_size < source.vocab_size:
             raise UsageError(f"{name} has window {model.config.window} and {model.config.vocab_size} tokens, the text {source.window} and {source.vocab_size}: not its text")
     long = type(source)(**{**source.arguments, "windows": windows})
     batch, chosen = long.beginnings(split, documents)
-    ways = {(name, count): model for name, (model, passes) in models.items() for count in (0, *passes)}  # 0: each window alone
+    ways = {(name, f"N = {count}" if count else ALONE): (model, count) for name, (model, passes) in models.items() for count in (0, *passes)}  # 0: each window alone
+    ways |= {(BEFORE, told): (_evicting(before, eviction), int(told != ALONE)) for told, eviction in _BEFORE.items()} if before else {}
     found = {}
-    for number, ((name, count), model) in enumerate(ways.items()):
+    for number, (way, (model, count)) in enumerate(ways.items()):
         cut = long.seq_len if count else source.window
-        found[name, count] = _read(model, {key: value.reshape(-1, cut) for key, value in batch.items()}, max(count, 1), batch_size * (long.seq_len // cut)).reshape(len(chosen), long.seq_len)
+        found[way] = _read(model, {key: value.reshape(-1, cut) for key, value in batch.items()}, max(count, 1), batch_size * (long.seq_len // cut)).reshape(len(chosen), long.seq_len)
         if progress:
             progress((number + 1) * len(chosen), len(ways) * len(chosen))
     rate = source.bytes_per_token(chosen)
     rows = []
-    for (name, count), cost in found.items():
+    for (name, how), cost in found.items():
+        alone = {"saved": found[name, ALONE], **({"won": found[BEFORE, ALONE]} if before else {})}
         for axis, start, stop, member in _bins(source.window, windows):
             counted = batch["loss_mask"] & member
             if counted.any():
-                told = {"way": f"{name}, {f'N = {count}' if count else ALONE}", "passes": max(count, 1), "split": split, "axis": axis, "first": start, "last": stop}
-                rows.append(told | _row(cost, found[name, 0], counted, rate))
+                told = {"way": f"{name}, {how}", "passes": max(ways[name, how][1], 1), "split": split, "axis": axis, "first": start, "last": stop}
+                rows.append(told | _row(cost, alone, counted, rate))
     return rows
+
+
+def _evicting(model, eviction):
+    """The same parameters, another eviction."""
+    graph, params = nnx.split(model, nnx.Param)
+    del graph
+    config = dataclasses.replace(model.config, sleep=dataclasses.replace(model.config.sleep, eviction=eviction))
+    return nnx.merge(nnx.split(nnx.eval_shape(lambda: type(model)(config, nnx.Rngs(0))), nnx.Param)[0], params)
 
 
 def _read(model, batch, passes, batch_size):
@@ -125,14 +142,16 @@ def _row(cost, alone, counted, rate):
     """What is told of some labels, bool [documents, T]."""
     labels, bad = counted.sum(axis=1), int((counted & ~np.isfinite(cost)).sum())
     told = {"labels": int(labels.sum()), "documents": int((labels > 0).sum()), "nonfinite": bad}
-    if bad or (counted & ~np.isfinite(alone)).any():
-        return told | {"nats": None, "interval": None, "bits_per_byte": None, "saved": None, "saved_interval": None}
-    sums, less = (np.where(counted, value, 0.0).sum(axis=1) for value in (cost, alone - cost))
-    nats = float(sums.sum() / labels.sum())
-    return told | {
-        "nats": nats, "interval": _interval(sums, labels), "bits_per_byte": nats / math.log(2) / rate if rate else None,
-        "saved": float(less.sum() / labels.sum()), "saved_interval": _interval(less, labels),
-    }
+    if bad or any((counted & ~np.isfinite(other)).any() for other in alone.values()):
+        return told | {"nats": None, "interval": None, "bits_per_byte": None} | {f"{key}{end}": None for key in alone for end in ("", "_interval")}
+    total = lambda value: np.where(counted, value, 0.0).sum(axis=1)
+    mean = lambda sums: float(sums.sum() / labels.sum())
+    sums = total(cost)
+    told |= {"nats": mean(sums), "interval": _interval(sums, labels), "bits_per_byte": mean(sums) / math.log(2) / rate if rate else None}
+    for key, other in alone.items():
+        less = total(other - cost)
+        told |= {key: mean(less), f"{key}_interval": _interval(less, labels)}
+    return told
 
 
 def _interval(sums, labels, seed=0):

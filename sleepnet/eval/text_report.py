@@ -10,8 +10,10 @@ from rich.table import Table
 _TITLES = {
     "all": "nats a token and bits a byte; behind the first window: nats, and how much less than with each window alone (95 %, documents resampled)",
     "distance": "nats a token by tokens since the boundary, windows behind the first",
+    "won": "nats a token less than the model had, before it was trained, with each window alone; by tokens since the boundary",
     "place": "nats a token by window of the document",
 }
+_HEADS = {"saved": "less than alone", "won": "less than before, alone"}
 
 
 def show(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
@@ -22,21 +24,23 @@ def show(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
 
 
 def tables(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
-    """The sums, then one for each axis."""
+    """The sums, then one for each axis; where rows tell what is won, that by distance as well."""
     ways = list(dict.fromkeys(row["way"] for row in rows))
     find = {(row["way"], row["axis"], row["first"]): row for row in rows}
     behind = [key[1:] for key in find if key[0] == ways[0] and key[1] in ("all", "behind")]
-    yield _table(_TITLES["all"], ("way", "nats", "bits a byte", *(("behind the first", "less than alone") if len(behind) > 1 else ())), (_sums(find, way, behind) for way in ways))
-    for axis in ("distance", "place"):
+    more = [_HEADS[key] for key in ("saved", "won") if key in rows[0]]
+    yield _table(_TITLES["all"], ("way", "nats", "bits a byte", *(("behind the first", *more) if len(behind) > 1 else ())), (_sums(find, way, behind) for way in ways))
+    for axis, key in (("distance", "nats"), *((("distance", "won"),) if "won" in rows[0] else ()), ("place", "nats")):
         bins = sorted({(row["first"], row["last"]) for row in rows if row["axis"] == axis})
         heads = [str(first) if first == last else f"{first} … {last}" for first, last in bins]
-        yield _table(_TITLES[axis], ("way", *heads), ([way, *(_number(find.get((way, axis, first), {}).get("nats")) for first, _ in bins)] for way in ways))
+        yield _table(_TITLES[axis if key == "nats" else key], ("way", *heads), ([way, *(_number(find.get((way, axis, first), {}).get(key)) for first, _ in bins)] for way in ways))
 
 
 def _sums(find, way, behind):
     whole, *rest = (find[way, *key] for key in behind)
     cells = [way, _sure(whole, "nats", "interval"), _number(whole["bits_per_byte"])]
-    return cells + [cell for row in rest for cell in (_sure(row, "nats", "interval"), _sure(row, "saved", "saved_interval"))]
+    told = [("nats", "interval"), *((key, f"{key}_interval") for key in ("saved", "won") if key in whole)]
+    return cells + [_sure(row, *each) for row in rest for each in told]
 
 
 def _sure(row, key, interval):

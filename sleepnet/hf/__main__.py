@@ -43,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
         made[name].add_argument("--window", type=int, help=f"L, tokens between two sleeps; default {plans.WINDOW}")
     made["import"].add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of projections and embeddings; default %(default)s")
     made["import"].add_argument("--insert", default="", metavar="G:4,8,12", help="fast-weight blocks put in behind so many of the model's own, G or Jet; they say nothing at first")
+    made["import"].add_argument("--like", choices=("fresh", "attention"), default="fresh", help="what these begin as: drawn, or like the attention that each stands before; default %(default)s")
+    made["import"].add_argument("--carry", choices=("hidden", "normed"), help="what goes round the loop of a sleep: what its last block gave, or the final norm of that; default: the family's")
     made["import"].add_argument("--loop", type=_loop, metavar="FIRST:STOP", help="blocks that a sleep loops over, such as 7:21, those put in counted; default: all")
     head = made["import"].add_mutually_exclusive_group()
     head.add_argument("--tied", action="store_true", default=None, help="the head is the embedding, whatever config.json says")
@@ -59,16 +61,18 @@ def _import(options: argparse.Namespace) -> None:
     changes = {"weights_dtype": options.dtype}
     if options.window:
         changes["window"] = options.window
-    if options.loop:
-        changes["sleep"] = dict(zip(("loop_start", "loop_stop"), options.loop))
+    loop = dict(zip(("loop_start", "loop_stop"), options.loop or ())) | ({"carry": options.carry} if options.carry else {})
+    changes |= {"sleep": loop} if loop else {}
     held = sources.opened(options.folder).headers()
     plan = plans.make(held, changes, options.tied, options.insert)
-    workdir.write(options.out, held, plan, model.parameters(held, plan))
+    if options.like != "fresh" and not options.insert:
+        raise UsageError(f"--like={options.like} says what blocks begin as that are put in, and none are: give --insert, or leave it out")
+    workdir.write(options.out, held, plan, model.parameters(held, plan, "" if options.like == "fresh" else options.like))
     print(f"{plan.kind}: {len(plan.shapes):,} parameters from {len(held.shapes) - len(plan.left_out):,} tensors, in {options.out}")
     for line in (*sorted({f"left out: {what}" for _, what in plan.left_out}), *describe.notes(held, plan)):
         print(line)
     if plan.config.no_mlp:
-        print(f"put in: blocks {', '.join(map(str, plan.config.no_mlp))}, silent until they are trained; alone with")
+        print(f"put in: blocks {', '.join(map(str, plan.config.no_mlp))}, {'as they were exported' if held.put_in else 'silent until they are trained'}; alone with")
         print(f"  python -m sleepnet.train --config=FILE --config.model.pretrained={options.out} --config.adapters.kind=named --config.adapters.names='{insertion.names(plan.config)}'")
 
 

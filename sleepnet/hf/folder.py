@@ -1,19 +1,23 @@
 """A folder from the Hugging Face hub, or shaped like one: config.json and safetensors. Nothing is fetched, unpickled or run."""
 import contextlib
 import hashlib
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from sleepnet import paths
 from sleepnet.errors import UsageError, first_line
 from sleepnet.files import read_json
 
 INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
+PUT_IN, PREFIX = "sleepnet.safetensors", "sleepnet."  # of blocks that were put in, where transformers looks for neither
+_WHAT = "sleepnet"  # in the metadata of that file: keys of ModelConfig that config.json does not say
 # what goes along with weights unread, byte for byte
 ALONG = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
@@ -30,10 +34,13 @@ class Folder:
       described: the file that config.json is, or stands in.
       config: config.json.
       shapes, dtypes: of every tensor, by name, from the files' headers; dtypes as safetensors calls them.
+      put_in: keys of ModelConfig that config.json does not say, where the folder has blocks that were put in; known with the headers.
 
     Raises:
       UsageError: no such folder, no config.json, no safetensors, a file that is missing or damaged, or an index that does not say what is there.
     """
+
+    put_in: Mapping[str, Any] = {}
 
     def __init__(self, given: str | Path):
         self.path = paths.plain(given, "folder")
@@ -50,10 +57,11 @@ class Folder:
     def headers(self) -> "Folder":
         """Reads the headers of the safetensors, and gives itself."""
         wanted = self._index()
-        for file in sorted(set(wanted.values())) if wanted else [WHOLE]:
+        for file in [*(sorted(set(wanted.values())) if wanted else [WHOLE]), *([PUT_IN] if (self.path / PUT_IN).is_file() else [])]:
             if not (self.path / file).is_file():
                 raise UsageError(f"{self.path / file} is missing: {self._instead() if not wanted else 'fetch it again, the index names it'}")
             with self._opened(self.path / file) as held:
+                self.put_in = self._said(held) if file == PUT_IN else {}
                 for name in held.keys():
                     if name in self.shapes:
                         raise UsageError(f"{self.path}: tensor {name} is in {self._file_of[name].name} and in {file}: take one of the files away")
@@ -66,6 +74,16 @@ class Folder:
             if dtype not in _FLOATS and not name.endswith("inv_freq"):
                 raise UsageError(f"{self.path}: tensor {name} is {dtype}; only {', '.join(_FLOATS)} are read: a quantised model needs its weights as numbers")
         return self
+
+    def _said(self, held) -> dict[str, Any]:
+        """What the file of blocks that were put in says of the model with them."""
+        try:
+            said = json.loads((held.metadata() or {})[_WHAT])
+        except (KeyError, ValueError):
+            said = None
+        if not isinstance(said, dict):
+            raise UsageError(f"{self.path / PUT_IN} does not say what model its blocks are of: export it again with this version, or take the file away for the model without them")
+        return said
 
     def read(self, name: str) -> np.ndarray:
         """One tensor; bfloat16 as ml_dtypes has it.
@@ -127,6 +145,11 @@ class Folder:
                 yield held
         except (SafetensorError, OSError) as error:
             raise UsageError(f"{path} can't be read ({first_line(error)}): fetch it again") from error
+
+
+def blocks_put_in(said: Mapping[str, Any], values: Mapping[str, np.ndarray]) -> bytes:
+    """The file of blocks that were put in, by parameter name; `said`: keys of ModelConfig that config.json does not say."""
+    return save({PREFIX + name: value for name, value in values.items()}, metadata={_WHAT: json.dumps(said, sort_keys=True)})  # one key: several are written in no order
 
 
 def _sha256(path: Path) -> str:

@@ -18,19 +18,27 @@ from sleepnet.hf.tokens import tokenizer_of
 from sleepnet.models.hybrid import Hybrid
 
 
-def parameters(folder: Folder, plan: plans.Plan) -> Iterator[tuple[str, np.ndarray]]:
+def parameters(folder: Folder, plan: plans.Plan, like: str = "") -> Iterator[tuple[str, np.ndarray]]:
     """(our name, value) of every parameter that the folder holds, or that was put in, in the dtype that the model keeps it in.
 
+    Args:
+      folder, plan: of the model.
+      like: `attention` where blocks that are put in begin like the attention that they stand before, see `sleepnet.hf.insertion`.
+
     Raises:
-      UsageError: a tensor that is not finite, or a head that is said to be the embedding and is another.
+      UsageError: a tensor that is not finite, a head that is said to be the embedding and is another, or what `insertion.beside` refuses.
     """
+    wanted = {name for index in plan.config.no_mlp for name in insertion.beside(plan.config, index).values()} if like else ()
+    kept = {}
     for item in plan.items:
         arrays = [folder.read(name) for name in item.theirs]
         if "lm_head.weight" in dict(plan.left_out) and item.ours == ("embedding",) and (folder.read("lm_head.weight") != arrays[0]).any():
             raise UsageError(f"{folder.path}: lm_head.weight is not the embedding, though config.json says so: give --untied")
         for name, value in zip(item.ours, item.row.layout.ours(plan.config, arrays), strict=True):
-            yield name, np.ascontiguousarray(value).astype(plan.shapes[name].dtype, copy=False)
-    for name, value in insertion.first_values(plan.config):
+            value = np.ascontiguousarray(value).astype(plan.shapes[name].dtype, copy=False)
+            kept |= {name: value} if name in wanted else {}
+            yield name, value
+    for name, value in insertion.first_values(plan.config, kept if like else None) if not folder.put_in else ():
         yield name, value.astype(plan.shapes[name].dtype, copy=False)
 
 

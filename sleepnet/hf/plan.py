@@ -13,8 +13,8 @@ from sleepnet import registry
 from sleepnet.config import ModelConfig, from_dict
 from sleepnet.errors import UsageError, nearest
 from sleepnet.hf import families, insertion
-from sleepnet.hf.folder import Folder
-from sleepnet.hf.rows import TRANSPOSED, Family, Row
+from sleepnet.hf.folder import PREFIX, PUT_IN, Folder
+from sleepnet.hf.rows import SAME, TRANSPOSED, Family, Row
 from sleepnet.hf.values import Values
 from sleepnet.models.hybrid import Hybrid
 
@@ -26,7 +26,7 @@ _LACKING = {
     "zamba": "Mamba-2 blocks", "jet": "dynamic convolutions with a bias", "gemma": "soft-capped logits and scaled embeddings", "mistral": "sliding windows",
     "rwkv": "the generalised delta rule", "qwen3_next": "mixtures of experts", "gpt2": "learned positions of a whole sequence and LayerNorm",
 }
-_OWN = {"loop_gain"}  # a parameter of the loop, which no released model has
+OWN = {"loop_gain"}  # a parameter of the loop, which no released model has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +101,10 @@ def config_of(folder: Folder, family: Family, changes: Mapping[str, Any], tied: 
         raise UsageError(f"{where}: tie_word_embeddings is True on one level and False on the other: say which with --tied or --untied")
     section = {**section, "tie_word_embeddings": tied if tied is not None else True in said}
     values = {"window": WINDOW, **family.model(Values(section, where))}
+    if insert and folder.put_in:
+        raise UsageError(f"{folder.path} has blocks put in already, in {PUT_IN}: leave --insert out, or take that file away")
     values = insertion.inserted(values, insert) if insert else values
-    for key, value in changes.items():
+    for key, value in (*folder.put_in.items(), *changes.items()):
         values[key] = {**values.get(key, {}), **value} if isinstance(value, Mapping) else value
     return from_dict(ModelConfig, values, "model.")
 
@@ -138,6 +140,8 @@ def spelled(
             whole = [each for each in applied if there.keys() >= set(each.theirs)]
             fitting = [each for each in whole if len(whole) > 1 and all(there[name] == shape for name, shape in theirs_of(config, shapes, each).items())]
             items.append((fitting or whole or applied)[0])
+    put_in = [name for name in ours if insertion.within(config, name)] if any(name.startswith(PREFIX) for name in there) else []
+    items += [Item(Row(name, name, SAME), (PREFIX + name,), (name,)) for name in put_in]
     return tuple(items) + tuple(item for item in head if ours >= set(item.ours))
 
 
@@ -182,7 +186,7 @@ def make(folder: Folder, changes: Mapping[str, Any] | None = None, tied: bool | 
         told += [] if what is None else [(name, what)]
     filled = [name for item in items for name in item.ours]
     own = tuple(sorted(shapes.keys() - set(filled)))
-    if foreign := {name for name in own if name not in _OWN and not insertion.within(config, name)}:
+    if foreign := {name for name in own if name not in OWN and not insertion.within(config, name)}:
         raise UsageError(f"{folder.path}: the configuration asks for {min(foreign)}, which a {kind} model does not have: drop what was changed in model.*")
     _check_shapes(folder, config, shapes, items)
     return Plan(kind, family, config, shapes, items, tuple(told), own)

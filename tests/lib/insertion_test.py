@@ -1,6 +1,7 @@
 """Blocks put into a released model: it says bit for bit what it said, they learn alone, and what is refused."""
 import functools
 import json
+import re
 import shutil
 
 import jax
@@ -8,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from safetensors.numpy import load_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from sleepnet import build, checkpoint, config as configs, optim, start as starts
 from sleepnet.config import ModelConfig, RunConfig, parse
@@ -150,3 +152,117 @@ def test_the_blocks_learn_alone(opened, tmp_path, monkeypatch):
     moved = {name for name in before if np.asarray(before[name]).tobytes() != np.asarray(after[name]).tobytes()}
     assert moved and all(name.startswith(("blocks.1.", "blocks.3.")) for name in moved) and "blocks.3.mixer.out.kernel" in moved
     assert jnp.all(jnp.isfinite(after["blocks.1.mixer.out.kernel"]))
+
+
+# What is exported with them is opened again
+
+@pytest.fixture(scope="module")
+def exported(opened, tmp_path_factory):
+    """What `export` writes of it, other values in the blocks that were put in: as after training."""
+    folder = tmp_path_factory.mktemp("exported")
+    shutil.copytree(opened, folder / "trained")
+    known = json.loads((opened / "imported.json").read_text())
+    for file in {known["files"][name] for name in known["files"] if re.search(PUT_IN, name)}:
+        held = load_file(folder / "trained" / file)
+        save_file({name: value + np.float32(0.25) if re.search(PUT_IN, name) else value for name, value in held.items()}, folder / "trained" / file, metadata={"format": "pt"})
+    assert main(["export", str(folder / "trained"), f"--out={folder / 'out'}"]) == 0
+    return folder
+
+
+def test_what_is_exported_is_opened_again_bit_for_bit(exported, opened, tmp_path):
+    assert main(["import", str(exported / "out"), f"--out={tmp_path / 'again'}"]) == 0
+    (first, _), (again, _), (straight, _) = load(exported / "trained"), load(tmp_path / "again"), load(exported / "out")
+    assert first.config == again.config == straight.config and again.config.no_mlp == (1, 3) and again.config.window == 8
+    held = params_of(first)
+    for other in (again, straight):
+        assert held.keys() == params_of(other).keys()
+        for name, value in params_of(other).items():
+            assert np.asarray(value).tobytes() == np.asarray(held[name]).tobytes(), name
+    assert main(["export", str(tmp_path / "again"), f"--out={tmp_path / 'out'}"]) == 0
+    for name in ("model.safetensors", "sleepnet.safetensors", "config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (exported / "out" / name).read_bytes(), name
+    assert run(tmp_path / "again").start == str(tmp_path / "again")
+
+
+def broken(change, metadata=None):
+    def do(path):
+        with safe_open(path, framework="numpy") as held:
+            said = metadata if metadata is not None else held.metadata()
+        values = load_file(path)
+        change(values)
+        save_file(values, path, metadata=said)
+
+    return do
+
+
+NAME = "sleepnet.blocks.3.mixer.out.kernel"
+HOSTILE = {
+    "missing": (broken(lambda values: values.pop(NAME)), f"tensor {NAME} is missing"),
+    "extra": (broken(lambda values: values.update({"sleepnet.blocks.2.mixer.out.kernel": np.zeros(3, np.float32)})), "tensor sleepnet.blocks.2.mixer.out.kernel belongs to no part"),
+    "shape": (broken(lambda values: values.update({NAME: np.zeros((3, 3), np.float32)})), f"tensor {NAME} has shape [3, 3]"),
+    "nan": (broken(lambda values: values[NAME].fill(np.nan)), f"tensor {NAME} holds numbers that are not finite"),
+    "unsaid": (broken(lambda values: None, {"format": "pt"}), "does not say what model its blocks are of"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_file_of_blocks_that_is_not_whole_is_refused(exported, tmp_path, capsys, what):
+    shutil.copytree(exported / "out", tmp_path / "in")
+    change, words = HOSTILE[what]
+    change(tmp_path / "in/sleepnet.safetensors")
+    assert main(["import", str(tmp_path / "in"), f"--out={tmp_path / 'no'}"]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1 and not (tmp_path / "no").exists()
+
+
+def test_blocks_are_not_put_in_twice(exported, tmp_path, capsys):
+    assert main(["import", str(exported / "out"), f"--out={tmp_path / 'no'}", "--insert=G:1"]) == 2
+    assert "has blocks put in already" in capsys.readouterr().err
+
+
+# Blocks that begin like the attention beside them
+
+@pytest.fixture(scope="module")
+def like(tmp_path_factory):
+    """The llama golden with two blocks that begin like its attention."""
+    folder = tmp_path_factory.mktemp("like") / "in"
+    assert main(["import", str(GOLDEN), f"--out={folder}", "--insert=G:0,1", "--like=attention", "--loop=0:3", "--carry=hidden", "--window=8"]) == 0
+    return load(folder)[0]
+
+
+def test_blocks_begin_like_the_attention_that_they_stand_before(like):
+    known, heads, kept = params_of(like), like.config.heads, like.config.kv_heads
+    assert (like.config.pattern, like.config.sleep.carry, like.config.loop) == ("GAGA", "hidden", (0, 3)) and kept < heads
+    for index in (0, 2):
+        for part in ("mixer_norm.scale", "mixer.q.kernel", "mixer.out.kernel"):
+            np.testing.assert_array_equal(known[f"blocks.{index}.{part}"], known[f"blocks.{index + 1}.{part}"])
+        for part in ("k", "v"):
+            ours, theirs = (np.asarray(known[f"blocks.{at}.mixer.{part}.kernel"]) for at in (index, index + 1))
+            wide = ours.shape[1] // heads
+            for head in range(heads):
+                group = head * kept // heads
+                np.testing.assert_array_equal(ours[:, head * wide : (head + 1) * wide], theirs[:, group * wide : (group + 1) * wide])
+        assert np.any(known[f"blocks.{index}.mixer.out.kernel"]) and not np.any(known[f"blocks.{index}.mixer.gate.kernel"])  # silu(0) = 0: silent
+        taps = np.asarray(known[f"blocks.{index}.mixer.conv"])
+        assert not np.any(taps[:-1]) and np.all(taps[-1] == taps[-1, 0]) and 0 < taps[-1, 0] <= 0.1  # the token itself
+
+
+@pytest.mark.slow
+def test_they_are_silent_and_the_gate_alone_has_a_gradient_at_first(like):
+    tokens = load_file(GOLDEN / "golden.safetensors")["tokens"][:, :8]
+    plain = load(GOLDEN, window=8)[0]
+    assert np.asarray(check.logits_of(plain, tokens)).tobytes() == np.asarray(check.logits_of(like, tokens)).tobytes()
+    graph, params = nnx.split(like, nnx.Param)
+    slope = jax.grad(lambda params: jnp.sum(jnp.square(nnx.merge(graph, params).forward(tokens, passes=1, predicts=(True,)))))(params)
+    moved = {name for name, leaf in named(nnx.to_pure_dict(slope)).items() if name.startswith("blocks.0.") and np.any(leaf)}
+    assert moved == {"blocks.0.mixer.gate.kernel"}
+
+
+@pytest.mark.parametrize("kind, flags, words", [
+    ("llama", ["--insert=G:2", "--like=attention"], "no attention stands behind block 2"), ("llama", ["--like=attention"], "none are: give --insert"),
+    ("qwen2", ["--insert=G:1", "--like=attention"], "takes over plain attention, without biases"),
+])
+def test_an_attention_that_no_block_can_begin_like_is_refused(kind, flags, words, tmp_path, capsys):
+    assert main(["import", str(check.GOLDENS / kind), f"--out={tmp_path / 'no'}", *flags]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1 and not (tmp_path / "no").exists()

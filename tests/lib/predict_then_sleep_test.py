@@ -119,13 +119,16 @@ def test_the_last_gradient_reaches_what_is_said_and_stops_before_what_is_slept()
 
 
 def test_its_cost_by_hand():
-    """Four windows: three sleeps of N passes, a fourth that is read once; the head over all; what stands behind the loop twice, where a sleep follows."""
-    whole = ModelConfig(vocab_size=11, window=6, pattern="AGA", sleep=SleepConfig(after_predicting=True))
+    """Four windows: three sleeps of N passes, a fourth that is read once; the head over all; what stands behind the loop twice, where a sleep follows that keeps any of it."""
+    whole = ModelConfig(vocab_size=11, window=6, pattern="AGG", sleep=SleepConfig(after_predicting=True))
     middle = dataclasses.replace(whole, sleep=dataclasses.replace(whole.sleep, loop_start=1, loop_stop=2))
     one, span, behind = flops.pass_flops(whole, 6), flops.pass_flops(whole, 6, blocks=(1, 2)), flops.pass_flops(whole, 6, blocks=(2, 3))
     heads = 4 * flops.head_flops(whole, 6)
     assert flops.forward_flops(whole, (True,) * 4, 24, 5) == (3 * 5 + 1) * one + heads
     assert flops.forward_flops(middle, (True,) * 4, 24, 5) == 4 * one + 3 * (4 * span + behind) + heads
+    last_keeps_nothing = dataclasses.replace(middle, pattern="AGA")
+    once = flops.pass_flops(last_keeps_nothing, 6)
+    assert flops.forward_flops(last_keeps_nothing, (True,) * 4, 24, 5) == 4 * once + 3 * 4 * flops.pass_flops(last_keeps_nothing, 6, blocks=(1, 2)) + heads
     assert flops.forward_flops(middle, (True,) * 4, 24, 1) == flops.forward_flops(dataclasses.replace(middle, sleep=SleepConfig()), (True,) * 4, 24, 1)
     assert flops.train_flops(middle, (True,) * 4, 24, 5) == 3 * flops.forward_flops(middle, (True,) * 4, 24, 5)
     last = dataclasses.replace(whole, sleep=dataclasses.replace(whole.sleep, gradient="last", gradient_passes=2))

@@ -1,5 +1,6 @@
 """Text: documents found, tokenised, split and cut, against plain Python on the same files; trained on, resumed, graded."""
 import argparse
+import dataclasses
 import errno
 import hashlib
 import json
@@ -12,9 +13,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from sleepnet import build, data, tasks
-from sleepnet.config import default, parse
+from sleepnet.config import ModelConfig, default, parse
 from sleepnet.errors import UsageError
 from sleepnet.tasks.__main__ import main
 from sleepnet.tasks.base import Task
@@ -22,7 +24,7 @@ from sleepnet.tasks.machinery.shuffle import shuffled
 from sleepnet.tasks.machinery.splits import SPLITS
 from sleepnet.tasks.registry import task_class
 from sleepnet.tasks.source import Source
-from sleepnet.tasks.text import readers, token_file
+from sleepnet.tasks.text import corpus, readers, token_file
 from sleepnet.train.step import learning_of
 
 L, W = 4, 3
@@ -351,6 +353,49 @@ def test_costs_are_cut_into_bins(text, monkeypatch):
             assert row["labels"] == count and row["nats"] == pytest.approx(nats + more) and row["saved"] == pytest.approx(100 - more)
             assert row["interval"][0] <= row["nats"] <= row["interval"][1] and row["saved_interval"] == pytest.approx([100 - more] * 2)
             assert row["bits_per_byte"] == pytest.approx((nats + more) / np.log(2))
+
+
+def test_what_is_won_is_told_of_the_model_before(text, monkeypatch):
+    """Costs that are known: by eviction before training, by N after it. Won is less than the first model's windows alone, whoever reads."""
+    from sleepnet.eval import text as grading, text_plot, text_report
+
+    told = {("hard", 1): 100, ("sliding", 6): 60, ("none", 6): 20, ("mine", 1): 90, ("mine", 6): 70}
+    monkeypatch.setattr(grading, "_evicting", lambda model, eviction: types.SimpleNamespace(config=model.config, kind=eviction))
+    monkeypatch.setattr(grading.nnx, "split", lambda model, kind: (model.kind, None))
+    monkeypatch.setattr(grading, "_costs", lambda graph, params, tokens, targets, *, passes, predicts: np.full(targets.shape, told[graph, len(predicts)], np.float32))
+    config = types.SimpleNamespace(window=L, vocab_size=256)
+    mine, before = (types.SimpleNamespace(config=config, kind=kind) for kind in ("mine", "before"))
+    rows = grading.evaluate({"mine": (mine, [1])}, text, documents=99, windows=6, batch_size=3, split="train", before=before)
+    found = {row["way"]: (row["nats"], row["saved"], row["won"], row["won_interval"]) for row in rows if row["axis"] == "behind"}
+    assert found == {
+        "mine, each window alone": (90, 0, 10, [10, 10]), "mine, N = 1": (70, 20, 30, [30, 30]), "before training, each window alone": (100, 0, 0, [0, 0]),
+        "before training, sliding cache": (60, 40, 40, [40, 40]), "before training, full cache": (20, 80, 80, [80, 80]),
+    }
+    assert [str(table.title).split(",")[0] for table in text_report.tables(rows)][2] == "nats a token less than the model had"
+    drawn = []
+    monkeypatch.setattr(text_plot, "png", lambda figure, dpi: drawn.extend(text.get_text() for text in figure.legends[0].get_texts()) or b"")
+    monkeypatch.setattr(text_plot, "write_bytes", lambda path, content: drawn.append(path.name))
+    text_plot.plot(rows, Path(), "mine")
+    assert drawn == [*(way for way in found if way != "before training, each window alone"), "train_distance.png"]
+
+
+def test_a_model_reads_with_another_eviction_and_the_same_parameters():
+    from sleepnet.eval import text as grading
+    from sleepnet.models.hybrid import Hybrid
+
+    model = Hybrid(ModelConfig(vocab_size=8, window=4, pattern="AG", width=8, heads=1, head_dim=8), nnx.Rngs(0))
+    other = grading._evicting(model, "none")
+    assert other.config == dataclasses.replace(model.config, sleep=dataclasses.replace(model.config.sleep, eviction="none"))
+    for one, same in zip(jax.tree.leaves(nnx.state(model, nnx.Param)), jax.tree.leaves(nnx.state(other, nnx.Param)), strict=True):
+        assert one is same
+
+
+def test_the_standard_library_is_tokenised_in_the_splits_that_it_has_as_bytes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(readers, "library", lambda: {"a.py": "schläft".encode(), "b/c.py": b"import a\n"})
+    assert main(["tokenize", "--standard_library", f"--out={tmp_path / 'out'}"]) == 0
+    held, whole = token_file.load(tmp_path / "out"), corpus.standard_library()
+    assert held.names() == ("a.py", "b/c.py") and bytes(held.tokens[: held.starts[1]].astype(np.uint8)).decode() == "schläft"
+    assert held.about["source"] == whole.about["source"] and held.keys.tolist() == [corpus.key_of(b"a.py"), corpus.key_of(b"b/c.py")]
 
 
 @pytest.mark.slow

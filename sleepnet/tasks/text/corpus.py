@@ -56,9 +56,8 @@ class Corpus:
         return np.flatnonzero(belongs & (np.diff(self.starts) > least))
 
 
-@functools.cache
-def standard_library() -> Corpus:
-    """The sources of the running Python's standard library without its tests, in bytes; split by file name.
+def library() -> dict[str, bytes]:
+    """Name → text of each source of the running Python's standard library without its tests, in order of their names.
 
     Raises:
       UsageError: this Python has none, as one that is frozen into a program.
@@ -66,23 +65,37 @@ def standard_library() -> Corpus:
     root = Path(sysconfig.get_path("stdlib"))
     found = {path.relative_to(root).as_posix(): path for path in root.rglob("*.py") if not _LEFT_OUT & set(path.relative_to(root).parts)}
     if not found:
-        raise UsageError(f"task.arguments.tokens='' is the standard library of this Python, of which {root} has no sources: make a token file (python -m sleepnet.tasks tokenize)")
-    names, texts, digest = [], [], hashlib.sha256()
-    for name in sorted(found):
-        text = found[name].read_bytes()
-        try:
-            text.decode()
-        except UnicodeDecodeError:  # a handful, in codings of their own
-            continue
-        names.append(name)
-        texts.append(text)
+        raise UsageError(f"the standard library of this Python has no sources in {root}: give texts of your own (python -m sleepnet.tasks tokenize --from)")
+    texts = {name: found[name].read_bytes() for name in sorted(found)}
+    return {name: text for name, text in texts.items() if _is_utf8(text)}  # a handful are in codings of their own
+
+
+def library_named() -> str:
+    """What `library` is, in words."""
+    return f"standard library of Python {platform.python_version()}, without tests"
+
+
+@functools.cache
+def standard_library() -> Corpus:
+    """The sources of the running Python's standard library without its tests, in bytes; split by file name.
+
+    Raises:
+      UsageError: as `library`.
+    """
+    texts, digest = library(), hashlib.sha256()
+    for name, text in texts.items():
         digest.update(f"{name}\0{len(text)}\0".encode() + text)
-    sizes = np.array([len(text) for text in texts], np.int64)
-    about = {
-        "source": f"standard library of Python {platform.python_version()}, without tests", "documents": len(texts), "tokens": int(sizes.sum()), "sha256": digest.hexdigest(),
-        "tokenizer": Bytes.name,
-    }
+    sizes = np.array([len(text) for text in texts.values()], np.int64)
+    about = {"source": library_named(), "documents": len(texts), "tokens": int(sizes.sum()), "sha256": digest.hexdigest(), "tokenizer": Bytes.name}
     return Corpus(
-        np.frombuffer(b"".join(texts), np.uint8), np.concatenate([[0], np.cumsum(sizes)]), np.array([key_of(name.encode()) for name in names], np.uint64), sizes,
-        lambda: tuple(names), about, {"name": Bytes.name, "sha256": Bytes.sha256, "vocab_size": Bytes.vocab_size},
+        np.frombuffer(b"".join(texts.values()), np.uint8), np.concatenate([[0], np.cumsum(sizes)]), np.array([key_of(name.encode()) for name in texts], np.uint64), sizes,
+        lambda: tuple(texts), about, {"name": Bytes.name, "sha256": Bytes.sha256, "vocab_size": Bytes.vocab_size},
     )
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

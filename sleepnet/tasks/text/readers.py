@@ -9,7 +9,7 @@ import numpy as np
 from sleepnet import paths
 from sleepnet.errors import UsageError, first_line
 from sleepnet.tasks.machinery.arguments import require
-from sleepnet.tasks.text.corpus import key_of
+from sleepnet.tasks.text.corpus import key_of, library
 
 _IDS = {"uint16": "<u2", "int32": "<i4", "uint32": "<u4", "int64": "<i8"}
 _RECORDS = (".array_record", ".arrayrecord", ".riegeli")
@@ -45,6 +45,12 @@ def files(given: Iterable[str], *, field: str = "text", ids: str = "uint16", suf
         inside = [one for one in inside if not suffixes or one.name.endswith(suffixes)]
         for one in inside if path.is_dir() else [path]:
             yield from _file(one, one.relative_to(path).as_posix() if path.is_dir() else one.name, field, ids)
+
+
+def standard_library() -> Iterator[Read]:
+    """The sources of the running Python's, in the splits that they have as bytes; raises UsageError where it has none."""
+    for name, text in library().items():
+        yield Read(name, key_of(name.encode()), text.decode())
 
 
 def _file(path: Path, name: str, field: str, ids: str) -> Iterator[Read]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from sleepnet import tokenizers
 from sleepnet.tasks.machinery.screen import bar
 from sleepnet.tasks.text import readers, token_file
+from sleepnet.tasks.text.corpus import library_named
 
 TEXT = "text as tokens, in a folder of their own: what --config.task.name=text --config.task.arguments.tokens=FOLDER trains on"
 
@@ -13,6 +14,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--from", dest="given", nargs="+", metavar="PATH", help="files and folders: .jsonl, .parquet, .array_record (of ids), all else is text in UTF-8")
+    source.add_argument("--standard_library", action="store_true", help="the sources of the running Python's standard library without its tests, in the splits that they have as bytes")
     source.add_argument("--tfds", metavar="NAME", help="a TFDS data set that is on disk; with --split and --data_dir")
     parser.add_argument("--out", required=True, metavar="DIR", help="a folder, new or empty")
     parser.add_argument("--tokenizer", default="bytes", metavar="FILE", help="a tokenizer.json, or its folder (default bytes, which need nothing)")
@@ -26,12 +28,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Writes the token file that the flags ask for."""
     tokenizer = tokenizers.get(options.tokenizer)
-    found = readers.files(options.given, field=options.field, ids=options.ids, suffixes=tuple(options.suffix)) if options.given else readers.data_set(
-        options.tfds, split=options.split, data_dir=options.data_dir, field=options.field
-    )
+    if options.standard_library:
+        found, told = readers.standard_library(), library_named()
+    elif options.given:
+        found, told = readers.files(options.given, field=options.field, ids=options.ids, suffixes=tuple(options.suffix)), " ".join(options.given)
+    else:
+        found = readers.data_set(options.tfds, split=options.split, data_dir=options.data_dir, field=options.field)
+        told = f"TFDS {options.tfds}, {options.split}"
     held = {"name": tokenizer.name, "sha256": tokenizer.sha256, "vocab_size": tokenizer.vocab_size}
     with bar("documents", None) as step:
-        folder = token_file.write(options.out, _documents(found, tokenizer), source=" ".join(options.given or [f"TFDS {options.tfds}, {options.split}"]), tokenizer=held, progress=step)
+        folder = token_file.write(options.out, _documents(found, tokenizer), source=told, tokenizer=held, progress=step)
     about = token_file.load(folder).about
     print(f"{options.out} holds {about['documents']:,} documents, {about['tokens']:,} tokens of {about['tokenizer']}: sha256 {about['sha256'][:12]}")
     return 0
