@@ -226,7 +226,7 @@ def held_gate(leaves: sparse.Tree, old_gate: jax.Array, h: jax.Array) -> jax.Arr
 
 def _scores(gate: jax.Array, seen: jax.Array, h: jax.Array) -> jax.Array:
     """[D] log of the gate over `seen` days, −∞ elsewhere."""
-    there = jnp.arange(gate.shape[0], dtype=jnp.int32) < seen
+    there = jnp.arange(gate.shape[0], dtype=jnp.int32) < seen.astype(jnp.int32)
     scores = gate @ h
     most = jnp.max(jnp.where(there, scores, -jnp.inf))
     most = jnp.where(jnp.isfinite(most), jax.lax.stop_gradient(most), 0.0)

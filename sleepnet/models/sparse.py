@@ -88,7 +88,7 @@ def increment(leaves: Tree, gate_D: jax.Array) -> jax.Array:
 def gate_of(leaves: Tree, kind: str, features_H: jax.Array, first_token: jax.Array, told_from: int) -> jax.Array:
     """[D] how far each day's increments count for one row: they add up to 1 over the days that were learnt and are 0 elsewhere, all 0 before the first."""
     day = jnp.arange(leaves["gate"].shape[0], dtype=jnp.int32)
-    seen = day < leaves["seen"]
+    seen = day < leaves["seen"].astype(jnp.int32)
     if kind == "uniform":
         return jnp.where(seen, 1 / jnp.maximum(leaves["seen"], 1), 0.0)
     if kind == "told":

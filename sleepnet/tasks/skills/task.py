@@ -7,7 +7,7 @@ it in `overlap` of the eight. An example does not name its rule, it shows it; th
 
 The eight cells of `?` are asked for; those at the ends of a row have no two neighbours, and nothing follows on them. All of it is one window that predicts.
 "fresh" examples have any of the 256 tables, so that a model can learn to read the rule; a "stream" has its own few, one after the other, drawn from `content`.
-The words SETA's streams are of are not known (arXiv 2606.07500, after whose abstract this is made).
+Made for SETA (arXiv 2606.07500), of which the abstract is known, not the streams; how much two skills have in common is dialled here.
 """
 import dataclasses
 import functools
