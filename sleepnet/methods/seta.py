@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sleepnet import losses
+from sleepnet.config import SparseConfig
 from sleepnet.errors import UsageError
 from sleepnet.methods import base
 from sleepnet.methods.answers import graded
@@ -39,7 +40,7 @@ class Seta(base.Method):
     adaptive: bool = True  # λ grows with the overlap; False: it is λ_0
     router: float = 1.0  # μ, how much the gate is held where it was on features of days before
     gate: float = 1.0  # ν, how much today's features are to choose today
-    survey: int = 20  # steps of a day in which utility is measured and nothing moves
+    survey: int = 320  # examples of a day by which utility is measured, its first, at which nothing moves
     sampled: int = 16  # rows that F is made of
 
     name = "seta"
@@ -74,8 +75,8 @@ class Seta(base.Method):
         days = -(-config.train.steps // every)
         if days > most:
             raise UsageError(f"train.steps={config.train.steps} are {days} days, and model.sparse.count={most} has no place for each: set it to {days} or more")
-        if self.survey + 1 >= every:
-            raise UsageError(f"method.arguments.survey={self.survey} leaves none of the {every} steps of a day to learn in: set it lower, or task.arguments.per_day higher")
+        if self.survey % size or self.survey // size + 1 >= every:
+            raise UsageError(f"method.arguments.survey={self.survey} must be a multiple of train.batch_size={size} that leaves some of the task.arguments.per_day={task.per_day} to learn from")
         if self.sampled > size:
             raise UsageError(f"method.arguments.sampled={self.sampled} is more than train.batch_size={size}: set it to that or less")
 
@@ -88,14 +89,14 @@ class Seta(base.Method):
         return task.per_day // config.train.batch_size
 
     def dusk(self, config, task):
-        return self.survey
+        return self.survey // config.train.batch_size
 
     def night(self, params, memory):
         leaves = params[SPARSE]
         mask = sparse.top_share(jnp.abs(memory["utility"]), [leaves["open"][matrix].size for matrix in sorted(leaves["open"])], self.top)
         at = (jnp.arange(leaves["mean"].shape[0], dtype=jnp.int32) == leaves["seen"].astype(jnp.int32))[:, None]
-        mean = memory["features"] / self.survey
-        variance = jnp.maximum(memory["squares"] / self.survey - jnp.square(mean), 0.0)
+        mean = memory["features"]
+        variance = jnp.maximum(memory["squares"] - jnp.square(mean), 0.0)
         begun = {**leaves, "mean": jnp.where(at, mean, leaves["mean"]), "variance": jnp.where(at, variance, leaves["variance"])}
         return {**params, SPARSE: sparse.divided(begun, mask, self.split, self.kappa)}
 
@@ -113,7 +114,8 @@ class Seta(base.Method):
         at = memory["step"] % every
         h_BxH = gated.features(nnx.merge(problem.graph, params), batch["tokens"])
         at_first = lambda held: jnp.where(at == 0, jnp.zeros_like(held), held)
-        surveys = at < self.survey
+        dusk = self.survey // rows
+        surveys = at < dusk
 
         def likelihood(added, gate_D, rows):
             logits = self._logits(problem, params, gate_D, rows["tokens"], passes, added)
@@ -135,8 +137,8 @@ class Seta(base.Method):
             return (memory["matters"] * memory["days"] + jnp.mean(jnp.square(grads), axis=0)) / (memory["days"] + 1)
 
         last = at == every - 1
-        now = lambda held: surveys.astype(jnp.float32) * held
-        begins = lambda new, old: jnp.where(at == self.survey, new, old)
+        now = lambda held: surveys.astype(jnp.float32) * held / dusk
+        begins = lambda new, old: jnp.where(at == dusk, new, old)
         memory = {
             "step": memory["step"] + 1,
             "utility": at_first(memory["utility"]) + jax.lax.cond(surveys, useful, lambda: nothing),
@@ -204,9 +206,9 @@ class Seta(base.Method):
         return {**graded(problem, batch, seen["logits"]), **{key: jnp.sum(batch[key]) for key in self.tells}}
 
     def flops(self, model, task, passes):
-        once = flops.forward_flops(model, task.predicts, task.seq_len, passes)  # with the features of the gate
-        learnt = base.read_and_learn(model, task, passes)
-        return learnt + once + (3 * once * self.sampled + (self.utility == "gradient") * 3 * once * self.survey) // task.per_day
+        learnt = base.read_and_learn(dataclasses.replace(model, sparse=SparseConfig()), task, passes)
+        once_more = self.sampled + self.survey * (self.utility == "gradient")
+        return learnt + flops.gate_flops(model, task.seq_len) + learnt * once_more // task.per_day
 
 
 def anchored(leaves: sparse.Tree, start: jax.Array, matters: jax.Array) -> jax.Array:

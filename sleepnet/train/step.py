@@ -66,7 +66,7 @@ class Learning:
 
     def begin(self, params: Any, batch_size: int) -> TrainState:
         """The state before the first step; `params` as `TrainState` has them."""
-        opt_state, memory = self.optimizer.init(params), self.method.memory(batch_size, params)
+        opt_state, memory = self.optimizer.init(params), jax.tree.map(jnp.copy, self.method.memory(batch_size, params))  # a step donates each buffer once
         return TrainState(params, _kept(opt_state, memory), jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
 
     def evening(self, state: TrainState) -> TrainState:

@@ -1,4 +1,6 @@
 """SETA after the abstract: a day moves its own entries and nothing else; masks, promotion, anchor, router term and gate by what must hold of them; what is refused."""
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,10 +8,10 @@ import pytest
 from flax import nnx
 
 from sleepnet import adapters, build, tasks
-from sleepnet.config import RunConfig, from_dict
+from sleepnet.config import RunConfig, SparseConfig, from_dict
 from sleepnet.errors import UsageError
-from sleepnet.methods import seta
-from sleepnet.models import gated, sparse
+from sleepnet.methods import seta, tuned
+from sleepnet.models import flops, gated, sparse
 from sleepnet.origin import named
 from sleepnet.train.step import draw, learning_of, make_step
 
@@ -18,7 +20,7 @@ STREAM = {"kind": "stream", "days": DAYS, "overlap": 4, "per_day": ROWS * DAY}
 VALUES = {
     "task": {"name": "skills", "arguments": STREAM},
     "model": {"pattern": "A", "width": 8, "heads": 1, "head_dim": 8, "mlp_width": 8, "sleep": {"passes": 1}, "sparse": {"count": DAYS}},
-    "adapters": {"kind": "sparse"}, "method": {"name": "seta", "arguments": {"survey": SURVEY, "sampled": 2, "top": 0.1}},
+    "adapters": {"kind": "sparse"}, "method": {"name": "seta", "arguments": {"survey": SURVEY * ROWS, "sampled": 2, "top": 0.1}},
     "optim": {"warmup": 0, "adam_rate": 0.05, "weight_decay": 0.1}, "train": {"steps": DAYS * DAY, "batch_size": ROWS},
 }  # fmt: skip
 
@@ -72,7 +74,7 @@ def test_in_the_survey_nothing_moves_and_then_only_what_is_open(lived):
         assert opened.any() and (before["delta"][~opened].tobytes() == after["delta"][~opened].tobytes())
         assert (before["delta"] != after["delta"])[opened].mean() > 0.9  # weight decay and momentum included, what is shut stands still
         rows = [(before["gate"][d] == after["gate"][d]).all() for d in range(DAYS)]
-        assert rows == [d != day for d in range(DAYS)] and after["seen"] == day + 1
+        assert rows == [d != day or day == 0 for d in range(DAYS)] and after["seen"] == day + 1  # on the first day there is nothing to choose
 
 
 def test_owners_are_few_and_apart(lived):
@@ -186,7 +188,7 @@ def test_anchor_and_router_term_hold_at_nothing():
     ({"task": {"arguments": {**STREAM, "order": "mixed"}}}, "a night is of one day: task.arguments.order='mixed'"),
     ({"adapters": {"kind": "all"}}, "adapters.kind='all' with method.name='seta'.*set it to 'sparse'"),
     ({"model": {**VALUES["model"], "sparse": {"count": 2}}}, "train.steps=12 are 3 days, and model.sparse.count=2 has no place for each: set it to 3 or more"),
-    ({"method": {"name": "seta", "arguments": {"survey": 3}}}, "method.arguments.survey=3 leaves none of the 4 steps of a day to learn in"),
+    ({"method": {"name": "seta", "arguments": {"survey": 12}}}, "method.arguments.survey=12 must be a multiple of train.batch_size=4 that leaves some of the task.arguments.per_day=16 to learn from"),
     ({"method": {"name": "seta", "arguments": {"split": "half"}}}, "method.arguments.split='half' is not one of overlap, all_shared, all_unique"),
     ({"model": {**VALUES["model"], "sparse": {}}}, "adapters.kind='sparse' needs increments: set model.sparse.count"),
     ({"model": {**VALUES["model"], "sparse": {"count": 3, "gate": "told"}}}, "model.sparse.gate='told' reads the day off the first token: set model.sparse.told_from"),
@@ -200,10 +202,22 @@ def test_what_can_not_be_is_refused(changes, message):
 
 
 def test_a_lora_a_day_begins_as_it_was_born():
-    method = seta_free = __import__("sleepnet.methods.tuned", fromlist=["Tuned"]).Tuned(fresh=True)
+    method = tuned.Tuned(fresh=True)
     params = {"mlp": {"up": {"kernel": {"low_rank_a": jnp.ones((2, 1)), "low_rank_b": jnp.ones((1, 2))}}}}
     fresh = method.night(params, ())
     assert (fresh["mlp"]["up"]["kernel"]["low_rank_a"] == 1).all() and (fresh["mlp"]["up"]["kernel"]["low_rank_b"] == 0).all()
     config = run_of(adapters={"kind": "named", "names": "mlp"}, method={"name": "tuned", "arguments": {"fresh": True}}, model={**VALUES["model"], "sparse": {}})
     with pytest.raises(UsageError, match="method.arguments.fresh=True begins a LoRA each day, and adapters.kind='named' is none"):
-        seta_free.check(config, tasks.get("skills", **STREAM))
+        method.check(config, tasks.get("skills", **STREAM))
+
+
+def test_its_cost_is_that_of_its_parts():
+    """Each row is learnt from and its features read; survey and squared gradients come on top, and the terms of the gate cost nothing beside."""
+    model = build.fit(run_of().model, tasks.get("skills", **STREAM))
+    task, method = tasks.get("skills", **STREAM), seta.Seta(survey=8, sampled=2)
+    plain = dataclasses.replace(model, sparse=SparseConfig())
+    once = flops.forward_flops(plain, task.predicts, task.seq_len, 1)
+    first = flops.pass_flops(plain, task.seq_len)  # of the only block
+    assert flops.forward_flops(model, task.predicts, task.seq_len, 1) == once + first
+    assert method.flops(model, task, 1) == 3 * once + first + 3 * once * (8 + 2) // 16
+    assert dataclasses.replace(method, utility="random").flops(model, task, 1) == 3 * once + first + 3 * once * 2 // 16
