@@ -1,6 +1,6 @@
 """Skills, one after the other: sparse shared and unique experts against the usual ways not to forget (after the abstract of arXiv 2606.07500): see seta.md beside this file.
 
-A base learns from any rule to read an example. Then it learns the rules of a stream, each of which agrees with the one before in `overlap` of eight entries, one a
+A base learns five other rules, all at once, and so what an example is. Then it learns the rules of a stream, each of which agrees with the one before in `overlap` of eight entries, one a
 day, and after each day is asked for all. The base is one run for all seeds, which draw orders of examples, random masks and what the gate remembers.
 
 The base:        python -m sleepnet.train --config=experiments/seeds/seta.py:base --workdir=runs/skills_base
@@ -70,11 +70,11 @@ def get_config(which: str = "4") -> ml_collections.ConfigDict:
 
 
 def _base() -> ml_collections.ConfigDict:
-    config = presets.cpu_size("skills", {}, steps=1000, batch_size=32)
-    config.model.vocab_size = NAMED + max(DAYS.values())
+    days = max(DAYS.values())
+    config = presets.cpu_size("skills", {"kind": "stream", "days": days, "content": 1, "order": "mixed"}, steps=600, batch_size=32)
     config.model.pattern = "AA"
     config.model.sleep.passes = 1
-    config.train.update(log_every=100, save_every=500)
+    config.train.update(log_every=100, eval_every=100, save_every=300)
     config.eval.examples = 512
     config.phase = "base"
     return config
