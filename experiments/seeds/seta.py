@@ -57,6 +57,7 @@ def get_config(which: str = "4") -> ml_collections.ConfigDict:
     config.title = f"{days} skills, each sharing {overlap} of 8 entries with the one before"
     config.question = "Do sparse shared and unique experts keep what was learnt before, with one gate and no task's name?"
     config.base = _base()
+    config.base.task.arguments = {}  # a phase's arguments are laid over these
     each = 64 * days
     life = {
         "task.arguments": stream, "train.steps": days * STEPS, "train.batch_size": BATCH, "train.first_example": 0, "train.eval_every": STEPS, "train.eval_examples": each,
