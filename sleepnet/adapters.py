@@ -5,6 +5,7 @@
     named      those whose dotted name matches             the others
     entries    [k] values of each of these, "entries"      the parameters, and where the values belong
     newest_expert  all experts, of which only the one born last gets a gradient and moves; see `sleepnet.models.experts`
+    sparse     the sparse increments and their gate, of which only what is open today gets a gradient and moves; see `sleepnet.models.sparse`
     heads      those projections whose name matches; W      the parameters, and which channels
                acts as it was but for chosen channels
     low_rank   A [in, r] and B [r, out] of each matrix     the parameters; W acts as W + alpha / r · A B, B = 0 at first (Hu et al., arXiv 2106.09685)
@@ -30,14 +31,14 @@ import numpy as np
 from sleepnet import seeds
 from sleepnet.config import AdaptersConfig
 from sleepnet.errors import UsageError
-from sleepnet.models import experts
+from sleepnet.models import experts, sparse
 
 Tree = dict[Any, Any]
 
 # last parts of names of leaves that take a parameter's place in the trainable tree
 LOW_RANK, ENTRIES = ("low_rank_a", "low_rank_b"), "entries"
 _PROJECTION = re.compile(r"\.mixer\.(q|k|v|out)\.kernel$")
-_EXPERTS = rf"(^|\.){experts.EXPERTS}\."
+_BESIDE = {"newest_expert": rf"(^|\.){experts.EXPERTS}\.", "sparse": rf"^{sparse.SPARSE}\."}
 
 
 def split(config: AdaptersConfig, params: Tree, seed: int, channels: Mapping[str, np.ndarray] | None = None) -> tuple[Tree, Tree]:
@@ -107,6 +108,8 @@ def whole(config: AdaptersConfig, trainable: Tree, frozen: Tree) -> Tree:
         return _joined(trainable, frozen)
     if config.kind == "newest_expert":
         return _joined(experts.only_newest(trainable), frozen)
+    if config.kind == "sparse":
+        return _joined(sparse.only_open(trainable), frozen)
     if config.kind == "entries":
         put = lambda leaf, at, new: jnp.reshape(leaf, -1).at[at].set(new[ENTRIES], unique_indices=True, indices_are_sorted=True).reshape(leaf.shape)
         return _replaced(frozen["parameters"], lambda leaf, *path: put(leaf, _at(frozen["places"], path), _at(trainable, path)), trainable)
@@ -121,7 +124,7 @@ def whole(config: AdaptersConfig, trainable: Tree, frozen: Tree) -> Tree:
 
 def moved(config: AdaptersConfig, before: Tree, after: Tree) -> Tree:
     """The trainable tree after an update, what of it may not change as it was."""
-    return experts.moved(before, after, newest_alone=config.kind == "newest_expert")
+    return sparse.moved(before, experts.moved(before, after, newest_alone=config.kind == "newest_expert"))
 
 
 def channel_axis(name: str) -> int | None:
@@ -152,8 +155,8 @@ def base_name(name: str) -> tuple[str, str]:
 
 
 def _by_name(config: AdaptersConfig) -> AdaptersConfig:
-    """What changes by its name; of experts all, since which of them is the newest changes as a run goes on."""
-    return dataclasses.replace(config, kind="named", names=_EXPERTS) if config.kind == "newest_expert" else config
+    """What changes by its name; of experts and increments all, since which of them may move changes as a run goes on."""
+    return dataclasses.replace(config, kind="named", names=_BESIDE[config.kind]) if config.kind in _BESIDE else config
 
 
 def _leaves(tree: Tree) -> Iterator[tuple[tuple, str, Any]]:

@@ -67,6 +67,19 @@ class ExpertsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class SparseConfig:
+    """Sparse increments of the model's own matrices with one gate, see `sleepnet.models.sparse`."""
+
+    count: int = 0  # D, days that increments can be unique to; 0: none
+    names: str = r"mlp\.(gate|up|down)\.kernel|mixer\.(q|v)\.kernel"  # regular expression, found in the dotted names of the matrices
+    gate: str = "top1"  # of a row: the likeliest day's increments; soft: all, as likely as they are; uniform: all alike; told: those of the day that the first token names
+    told_from: int = 0  # the token that names the first day; of told
+
+    def __post_init__(self):
+        refusals.sparse(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """A stack of blocks, each a mixer (A attention, G fast weights) and an MLP."""
 
@@ -113,6 +126,7 @@ class ModelConfig:
     sleep: SleepConfig = dataclasses.field(default_factory=SleepConfig)
     memory_blocks: MemoryBlocksConfig = dataclasses.field(default_factory=MemoryBlocksConfig)
     experts: ExpertsConfig = dataclasses.field(default_factory=ExpertsConfig)
+    sparse: SparseConfig = dataclasses.field(default_factory=SparseConfig)
 
     def __post_init__(self):
         refusals.model(self)
@@ -213,8 +227,8 @@ class AdaptersConfig:
     """What may change; all else stays as it was, byte for byte, without a gradient or optimiser state."""
 
     # all: every parameter; named: those that `names` names; entries: a `share` of each of those, drawn from the seed; low_rank: none, but each
-    # of those matrices W acts as W + alpha / rank · A B, and A and B change; newest_expert: of model.experts the one that was grown last;
-    # heads: of those projections a `share` of the heads' slices, which the method chooses
+    # of those matrices W acts as W + alpha / rank · A B, and A and B change; newest_expert: of model.experts the one that was grown last; sparse: of model.sparse what is
+    # open today; heads: of those projections a `share` of the heads' slices, which the method chooses
     kind: str = "all"
     names: str = ""  # regular expression, found in a parameter's dotted name, such as "blocks.1.mlp"; read by named, entries, low_rank and heads
     rank: int = 8  # of A and B

@@ -63,6 +63,15 @@ def experts(config: Any) -> None:
         raise UsageError(f"model.experts.blocks={config.blocks} names a block twice")
 
 
+def sparse(config: Any) -> None:
+    """Of a SparseConfig."""
+    at_least("model.sparse.count", config.count, 0)
+    at_least("model.sparse.told_from", config.told_from, 0)
+    choice("model.sparse.gate", config.gate, ("top1", "soft", "uniform", "told"))
+    if config.gate == "told" and not config.told_from:
+        raise UsageError("model.sparse.gate='told' reads the day off the first token: set model.sparse.told_from to the token that names the first one")
+
+
 def model(config: Any) -> None:
     """Of a ModelConfig."""
     if not config.pattern or set(config.pattern) - set("AG"):
@@ -150,13 +159,13 @@ def method(config: Any) -> None:
 
 def adapters(config: Any) -> None:
     """Of an AdaptersConfig."""
-    choice("adapters.kind", config.kind, ("all", "named", "entries", "low_rank", "newest_expert", "heads"))
+    choice("adapters.kind", config.kind, ("all", "named", "entries", "low_rank", "newest_expert", "sparse", "heads"))
     at_least("adapters.rank", config.rank, 1)
     if not config.alpha > 0:
         raise UsageError(f"adapters.alpha={config.alpha} must be positive")
     if not 0 < config.share < 1:
         raise UsageError(f"adapters.share={config.share} must lie between 0 and 1; for all entries of a parameter set adapters.kind to 'named'")
-    if config.kind not in ("all", "newest_expert") and not config.names:
+    if config.kind not in ("all", "newest_expert", "sparse") and not config.names:
         raise UsageError(f"adapters.kind={config.kind!r} needs adapters.names, a regular expression for names of parameters, such as 'blocks.1.mlp'")
     for key in ("names", "also"):
         try:
@@ -239,6 +248,8 @@ def run(config: Any) -> None:
         raise UsageError("compile_cache='' must be workdir, off, or a folder")
     if config.adapters.kind == "newest_expert" and not config.model.experts.count:
         raise UsageError("adapters.kind='newest_expert' needs experts: set model.experts.count to as many as will be grown")
+    if config.adapters.kind == "sparse" and not config.model.sparse.count:
+        raise UsageError("adapters.kind='sparse' needs increments: set model.sparse.count to as many days as will be learnt")
     if config.model.weights_dtype != "float32":
         raise UsageError(f"model.weights_dtype={config.model.weights_dtype!r} can't be trained: steps are smaller than it can hold; set it to 'float32'")
     asleep = config.all_passes

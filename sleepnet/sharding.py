@@ -43,6 +43,7 @@ RULES: tuple[tuple[str, tuple[Axis, ...]], ...] = (
     (r"mixer\.(conv|decay_rate|decay_bias|out_scale|q_scale|k_scale)", ()),
     (r"\w*norm\.scale|loop_gain", ()),
     (r"experts\.(gate_bias|born)", ()),
+    (r"sparse\.\w+", ()),
 )
 
 

@@ -14,6 +14,7 @@ from sleepnet.errors import UsageError, nearest
 from sleepnet.methods.base import Problem
 from sleepnet.models import zoo
 from sleepnet.models.experts import EXPERTS
+from sleepnet.models.sparse import SPARSE
 from sleepnet.tasks.source import Source
 
 
@@ -139,16 +140,17 @@ def _elsewhere(key: str, where: str) -> tuple[Any, dict[str, Any]]:
 
 
 def _fitting(key: str, where: str, params: Any, found: Any, make: Callable[[], Any]) -> Any:
-    """`found`, which the configuration's `key` names, in the tree of `params`; experts, where it has none at all, as `make` draws them.
+    """`found`, which the configuration's `key` names, in the tree of `params`; experts and sparse increments, where it has none at all, as `make` draws them.
 
     Raises:
       UsageError: another tensor, or one of another shape: names the first.
     """
     want, have = origin.named(params), origin.named(found)
-    gained = [name for name in want if f".{EXPERTS}." in name]
-    if gained and not any(f".{EXPERTS}." in name for name in have):
-        fresh = origin.named(make())
-        have = {**have, **{name: fresh[name] for name in gained}}
+    for kind in (f".{EXPERTS}.", f".{SPARSE}."):
+        gained = [name for name in want if kind in f".{name}"]
+        if gained and not any(kind in f".{name}" for name in have):
+            fresh = origin.named(make())
+            have = {**have, **{name: fresh[name] for name in gained}}
     for name in [*want, *(name for name in have if name not in want)]:
         there, here = (f"has shape {tuple(side[name].shape)}" if name in side else "is none" for side in (have, want))
         if there != here:

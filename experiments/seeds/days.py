@@ -5,10 +5,11 @@ days so far are asked for with no text at all. At `tiny` the base is one run for
 
 The base of `tiny`:   python -m sleepnet.train --config=experiments/seeds/days.py:base --workdir=runs/days_base
 Six tiny days:        python -m sleepnet.study --config=experiments/seeds/days.py:tiny
+Asked one by one:     python -m sleepnet.study --config=experiments/seeds/days.py:alone
 The life:             python -m sleepnet.study --config=experiments/seeds/days.py
 Forty days:           python -m sleepnet.study --config=experiments/seeds/days.py:forty
 Hardware:             one CPU core for `tiny`; more for the others, whose bases cost 1.4e15 FLOPs
-Score:                of `tiny` .396, .396, .438 of six days known with no text, seeds 0, 1, 2; .021 with a teacher that read another day; see days.md
+Score:                of `alone` .792, .812, .875 of six days known with no text, seeds 0, 1, 2; of `tiny` .396, .396, .438 of six days known with no text, seeds 0, 1, 2; .021 with a teacher that read another day; see days.md
 """
 import ml_collections
 
@@ -18,8 +19,8 @@ from sleepnet.study import spec
 
 KINDS = ("asked", "paraphrased", "reversed", "two_hop")
 # which → (days, steps of a night, its batch, rank of an expert, its rate)
-SIZES = {"tiny": (6, 150, 32, 32, 1e-2), "life": (12, 100, 32, 8, 1e-3), "forty": (40, 100, 32, 8, 1e-3)}
-START = "runs/days_base"
+SIZES = {"tiny": (6, 150, 32, 32, 1e-2), "alone": (6, 150, 32, 32, 1e-2), "life": (12, 100, 32, 8, 1e-3), "forty": (40, 100, 32, 8, 1e-3)}
+START, LONGER = "runs/days_base", "runs/days_longer"
 # what a day is like, and what may be asked
 TINY = {"facts": 4, "names": 16, "digits": 2, "links": 0, "window": 32, "asks": ("asked", "paraphrased")}
 
@@ -49,6 +50,8 @@ TINY_SEEDING = {
     "imitate": ("and learns to imitate", {"imitate": 0.5}, False),
     **CONTROLS,
 }
+# of `alone`, beside those
+ALONE = {"readings": ("laws of four readings of the day, their mean", {"readings": 4}, False), "longer": ("a base that learnt longer", {}, False)}
 # name → (what it is, method's arguments, the task's, whether all nights share one expert)
 TUNED = {
     "ft_text": ("fine-tuning on the day's text", {}, {}, False),
@@ -62,17 +65,18 @@ TUNED = {
 
 
 def get_config(which: str = "life") -> ml_collections.ConfigDict:
-    """The study `which`: life, forty or tiny; or the run that is the base of `tiny`."""
-    if which == "base":
-        return _base(TINY)
+    """The study `which`: life, forty, tiny or alone; or the run that is the base of the last two, or of the arm `longer`."""
+    if which in ("base", "longer"):
+        return _base(TINY, longer=which == "longer")
     if which not in SIZES:
-        raise UsageError(f"days.py:{which} is not one of base, {', '.join(SIZES)}")
+        raise UsageError(f"days.py:{which} is not one of base, longer, {', '.join(SIZES)}")
     days, steps, batch, rank, rate = SIZES[which]
-    tiny = which == "tiny"
+    tiny = which in ("tiny", "alone")
     day = TINY if tiny else {"facts": 16}
     kinds = TINY["asks"] if tiny else KINDS
     each = len(kinds) * day["facts"] * days
-    stream = lambda told, **more: {"kind": "stream", "days": days, **day, "told": told, "per_day": steps * batch, **more}
+    one = {"questions": 1} if which == "alone" else {}  # `tiny` asks four in a window, as the base learnt it, which no dream is about
+    stream = lambda told, **more: {"kind": "stream", "days": days, **day, **one, "told": told, "per_day": steps * batch, **more}
     fresh = {"days": 1, **day, "questions": 4} if tiny else {"days": 2, **day}
     test = lambda name, count, task: dict(name=name, task={"arguments": task}, examples=count)
     config = spec.default()
@@ -80,7 +84,7 @@ def get_config(which: str = "life") -> ml_collections.ConfigDict:
     config.question = "Can a night carry what the fast weights hold of a day into slow ones, so that all days are known without text?"
     config.base = _base(day) if tiny else _life()
 
-    def life(method: str, arguments: dict, task: dict, shared: bool) -> dict:
+    def life(method: str, arguments: dict, task: dict, shared: bool, start: str = START) -> dict:
         overrides = {
             "task.arguments": stream("today", **task), "train.steps": days * steps, "train.batch_size": batch, "train.first_example": 0, "train.eval_every": steps,
             "train.eval_examples": each, "train.save_every": days * steps, "train.log_every": steps, "eval.examples": each,
@@ -88,13 +92,13 @@ def get_config(which: str = "life") -> ml_collections.ConfigDict:
             "model.experts.count": 1 if shared else days, "model.experts.rank": rank * (days if shared else 1), "model.experts.alpha": float(rank * (days if shared else 1)),
             "optim.adam_rate": rate, "optim.warmup": 0, "optim.decay": 0.3,
         }  # fmt: skip
-        return dict(name="life", overrides=overrides, **({"start": START} if tiny else {}))
+        return dict(name="life", overrides=overrides, **({"start": start} if tiny else {}))
 
     before = [] if tiny else [dict(name="base", overrides={"task.arguments": fresh})]
-    seeding = {name: (label, {**REHEARSING, **more}, shared) for name, (label, more, shared) in TINY_SEEDING.items()} if tiny else SEEDING
+    seeding = {name: (label, {**REHEARSING, **more}, shared) for name, (label, more, shared) in (TINY_SEEDING | (ALONE if one else {})).items()} if tiny else SEEDING
     arms = {name: (label, "seeding", arguments, {}, shared) for name, (label, arguments, shared) in seeding.items()}
     arms |= {name: (label, "fine_tuning", arguments, task, shared) for name, (label, arguments, task, shared) in TUNED.items()}
-    made = [dict(name=name, label=label, phases=[*before, life(*how)]) for name, (label, *how) in arms.items()]
+    made = [dict(name=name, label=label, phases=[*before, life(*how, start=LONGER if name == "longer" else START)]) for name, (label, *how) in arms.items()]
     full_cache = {"model.pattern": "A" * len(config.base.model.pattern), "model.sleep.eviction": "none", "model.sleep.passes": 1}
     if not tiny:
         made += [
@@ -110,12 +114,15 @@ def get_config(which: str = "life") -> ml_collections.ConfigDict:
     return config
 
 
-def _base(day: dict) -> ml_collections.ConfigDict:
+def _base(day: dict, longer: bool = False) -> ml_collections.ConfigDict:
     config = presets.cpu_size("days", {"days": 1, **day, "questions": 4}, steps=1700, batch_size=32)
     config.model.sleep.passes = 1
     config.train.update(save_every=1000, log_every=250)
     config.eval.examples = 512
     config.phase = "base"
+    if longer:  # from where the base ended, at rates that rise and fall once more
+        config.start, config.phase = START, "more"
+        config.train.update(steps=2000, first_example=1 << 32)
     return config
 
 

@@ -64,9 +64,9 @@ class Method(abc.ABC):
         numbers       = Σ over the same of  tell(problem, part, seen)
         the optimiser moves what `config.adapters` lets change; not at all where `moves(batch)` is False
 
-    A method with nights changes what may change, before step 0 and each `every` steps; the optimiser then begins anew, its rates too:
+    A method with nights changes what may change, `dusk` steps behind step 0 and each `every` steps; the optimiser then begins anew, its rates too:
 
-        params        = night(params)
+        params        = night(params, memory)
 
     so nothing of a method knows of devices, microbatches, resuming or what is frozen: it is given whole parameters, with adapters merged.
     Whatever `prepare` adds to a batch has rows first. Everything random comes from `key`, which is made of (seed, phase, step); fold a row's number into it.
@@ -104,8 +104,12 @@ class Method(abc.ABC):
         """Steps from one night to the next; 0: there is none."""
         return 0
 
-    def night(self, params: Any) -> Any:
-        """What may change, as the next `every` steps begin with it: a tree of the same shapes. Computed within the step, from that tree alone."""
+    def dusk(self, config: RunConfig, task: Task) -> int:
+        """Steps of each `every` that come before its night."""
+        return 0
+
+    def night(self, params: Any, memory: Any) -> Any:
+        """What may change, as the steps to the next night begin with it: a tree of the same shapes. Computed within the step, from that tree and the method's memory alone."""
         return params
 
     def examined(self, task: Task) -> Task:

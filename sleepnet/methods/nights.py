@@ -36,7 +36,7 @@ class ByNight(base.Method):
     def every(self, config, task):
         return task.per_day // config.train.batch_size
 
-    def night(self, params):
+    def night(self, params, memory):
         return experts.grow(params, only_first=not self.grow)
 
     def draw(self, task, config, batch):

@@ -8,6 +8,7 @@ newborn expert learns, are the paper's, and so is learning to imitate, see `imit
 S = 0, which are of earlier days, is ours too (as generative replay: Shin et al., arXiv 1705.08690). Letters: B rows, n words of a dream, V vocabulary.
 """
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,7 @@ class Seeding(ByNight):
 
     Rows read the day's text, asleep with N passes, one for `dreams` of them; then each dreams: from the word that asks on, a key and a value, drawn from the teacher.
     Of a share `own` of the rows the student completes the dream's key itself; the teacher's law on what it says is then the target.
+    A day is the same in all rows of a step, told in another order each time; `readings` of these teach together.
     With `rehearse`, in night n, a row is with probability (n − 1) / n a dream of the model before the night, S = 0, and that its teacher; words of keys then count,
     too, so that the student learns what there is to be asked.
     """
@@ -45,6 +47,7 @@ class Seeding(ByNight):
     prompts: str = "dreams"  # what is asked: the teacher's own dreams, or all true keys in turn
     rehearse: bool = False  # dreams of earlier days among today's
     rephrase: float = 0.0  # of the rows, those that the student and its teacher are asked in other words
+    readings: int = 1  # of the day, each told in another order, of whose laws the teacher's is the mean
     imitate: float = 0.0  # 1 − α, how much learning to imitate counts; 0: none is drawn
     completions: int = 8  # G, of each dream that is begun
     gamma: float = 0.5  # γ, how much of the reward is for a completion that means the same
@@ -59,7 +62,7 @@ class Seeding(ByNight):
         for key in ("own", "beta", "rephrase", "imitate", "gamma"):
             if not 0 <= getattr(self, key) <= 1:
                 raise UsageError(f"method.arguments.{key}={getattr(self, key)} must lie between 0 and 1")
-        for key, least in (("dreams", 1), ("completions", 2)):
+        for key, least in (("dreams", 1), ("readings", 1), ("completions", 2)):
             if getattr(self, key) < least:
                 raise UsageError(f"method.arguments.{key}={getattr(self, key)} must be at least {least}")
         if not self.temperature > 0:
@@ -81,6 +84,8 @@ class Seeding(ByNight):
             raise UsageError(f"model.sleep.predict_passes={config.model.sleep.predict_passes}: a model that dreams reads word by word, in one pass; set it to 1")
         if config.train.batch_size % self.dreams:
             raise UsageError(f"train.batch_size={config.train.batch_size} must be a multiple of method.arguments.dreams={self.dreams}")
+        if self.readings > config.train.batch_size // self.dreams:
+            raise UsageError(f"method.arguments.readings={self.readings} are more than a step has, train.batch_size={config.train.batch_size} by method.arguments.dreams={self.dreams}: set it to {config.train.batch_size // self.dreams} or less")
 
     def memory(self, batch_size, params):
         if not self.rehearse:
@@ -127,7 +132,11 @@ class Seeding(ByNight):
         sequence, learnt = dreams.put(task, words, valid, counts, other_B)
         sender = {"today": lambda: today, "another_day": lambda: read(task.another(text)), "nothing": lambda: blank}[self.teacher]()
         target = lambda params, state: jax.nn.log_softmax(decode.read(problem.graph, params, state, sequence, at=0)[0], axis=-1)
-        told = target(reader, sender)
+        if self.readings > 1:
+            other = lambda k: jax.tree.map(lambda leaf: jnp.roll(leaf, k * self.dreams, axis=0) if leaf.ndim else leaf, sender)
+            told = jax.nn.logsumexp(jax.lax.map(lambda k: target(reader, other(k)), jnp.arange(self.readings, dtype=jnp.int32)), axis=0) - math.log(self.readings)
+        else:
+            told = target(reader, sender)
         if self.rehearse:
             told = jnp.where(old_Bx1[..., None], target(before, blank), told)
         hit_BxF = jnp.all(dreamt[:, None] == facts_BxFxn, axis=-1)
@@ -162,4 +171,4 @@ class Seeding(ByNight):
         scored = lambda words: flops.pass_flops(model, words, context=model.window + model.survivors) + flops.head_flops(model, words)
         once, written = scored(n + bool(self.rephrase)), n * flops.wake_token_flops(model)
         imitated = self.completions * (written + 3 * scored(n)) if self.imitate else 0
-        return text * (1 + (self.teacher == "another_day")) // self.dreams + written * (1 + bool(self.own) + self.rehearse) + once * (1 + self.rehearse) + 3 * once + imitated
+        return text * (1 + (self.teacher == "another_day")) // self.dreams + written * (1 + bool(self.own) + self.rehearse) + once * (self.readings + self.rehearse) + 3 * once + imitated

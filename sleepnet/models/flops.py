@@ -127,6 +127,11 @@ def think_flops(config: ModelConfig, windows: int) -> int:
     return _window_flops(config, block_tokens(config), config.memory_blocks.passes, kept_entries(config, windows)) if config.memory_blocks.count else 0
 
 
+def gate_flops(config: ModelConfig, seq_len: int) -> int:
+    """FLOPs of choosing among sparse increments: the first block over the first window."""
+    return pass_flops(config, min(seq_len, config.window), blocks=(0, 1)) if config.sparse.count else 0
+
+
 def forward_flops(config: ModelConfig, predicts: Sequence[bool], seq_len: int, passes: int | None = None) -> int:
     """FLOPs of `Hybrid.forward` (Algorithm 1): N passes over a window that sleeps, `predict_passes` and the head where it predicts, or N there, too, with `after_predicting`.
 
@@ -140,7 +145,7 @@ def forward_flops(config: ModelConfig, predicts: Sequence[bool], seq_len: int, p
       ValueError: `predicts` is not as long as there are windows.
     """
     passes = config.sleep.passes if passes is None else passes
-    total = 0
+    total = gate_flops(config, seq_len)
     for tokens, labelled, rounds, kept in _windows(config, predicts, seq_len, passes):
         total += _window_flops(config, tokens, rounds, kept)
         total += head_flops(config, tokens) if labelled else 0

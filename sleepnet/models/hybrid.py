@@ -8,7 +8,7 @@ import numpy as np
 from einops import rearrange
 from flax import nnx
 
-from sleepnet.models import inputs
+from sleepnet.models import gated, inputs
 from sleepnet.models.memory_blocks import BlockReader
 from sleepnet.state import FastWeights, KvCache, State, new_window
 
@@ -54,6 +54,7 @@ class Hybrid(BlockReader):
         Returns:
           The logits, and hidden [N, B, T', D] of each pass of the loop over the T' tokens of windows that sleep. `pass_logits` reads them.
         """
+        self._needs_no_gate()
         logits, hidden = self._windows(self._given, tokens, loss_mask, passes, predicts, None, None, each=True)
         return self._of_known(tokens, jnp.concatenate(logits, axis=1)), jnp.concatenate(hidden, axis=2) if hidden else jnp.zeros((0, *tokens.shape, self.config.width), jnp.dtype(self.config.dtype))
 
@@ -73,8 +74,23 @@ class Hybrid(BlockReader):
         Returns:
           The logits, and the passes over windows that sleep, taken together: int32 [B].
         """
+        if self.config.sparse.count:
+            inputs.check_tokens(tokens, self.config.vocab_size)
+            return gated.forward(self, tokens, passes=passes, predicts=self._layout(tokens.shape[1], loss_mask, predicts), halt=halt, valid=valid, blocks=blocks)
+        return self.ungated_until(tokens, loss_mask, passes=passes, predicts=predicts, halt=halt, valid=valid, blocks=blocks)
+
+    def ungated_until(self, tokens, loss_mask=None, *, passes=None, predicts=None, halt=0.0, valid=None, blocks=None):
+        """`forward_until` by the weights as they stand."""
         logits, used = self._windows(self._given, tokens, loss_mask, passes, predicts, halt, valid, blocks=blocks)
         return self._of_known(tokens, jnp.concatenate(logits, axis=1)), sum(used, jnp.zeros((tokens.shape[0],), jnp.int32))
+
+    def ungated(self, tokens: jax.Array, **how) -> jax.Array:
+        """`forward` by the weights as they stand, whatever sparse increments there are."""
+        return self.ungated_until(tokens, **how)[0]
+
+    def _needs_no_gate(self):
+        if self.config.sparse.count:
+            raise ValueError(f"sparse.count={self.config.sparse.count}: which increments count is told by a whole window; use forward, or gated.under for those of one day")
 
     def _given(self, chunk, hidden):
         """The logits of a run of windows."""
@@ -93,6 +109,7 @@ class Hybrid(BlockReader):
         Returns:
           Hidden [B, P, D] before the final norm, in the dtype of activations, and the P places in the sequence, ascending.
         """
+        self._needs_no_gate()
         windows, _ = self._windows(lambda *run: run, tokens, loss_mask, passes, predicts, halt, valid)
         ends = np.cumsum([chunk.shape[1] for chunk, _ in windows])
         places = [np.arange(end - chunk.shape[1], end) for end, (chunk, hidden) in zip(ends, windows) if hidden is not None]
@@ -205,6 +222,7 @@ class Hybrid(BlockReader):
           ValueError: the tokens do not fit into what is left of the window (call `sleep` first), outside `jit`; they, or the state, are not this
             model's, see `sleepnet.models.inputs`; or the model loops over the windows that predict, or has memory blocks, and so has no one-pass form.
         """
+        self._needs_no_gate()
         config, window = self.config, state.window
         if config.sleep.predict_passes != 1:
             raise ValueError(f"sleep.predict_passes={config.sleep.predict_passes}: such a model can't wake in one pass; use forward")

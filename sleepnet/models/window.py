@@ -9,6 +9,7 @@ from flax import nnx
 from sleepnet import sleep as sleeping
 from sleepnet.config import ModelConfig
 from sleepnet.mesh import BATCH, constrain, gathered
+from sleepnet.models import sparse
 from sleepnet.models.block import Block
 from sleepnet.models.linear import Linear, matmul
 from sleepnet.models.norms import RMSNorm
@@ -44,6 +45,9 @@ class WindowReader(nnx.Module):
             self.block_tokens = nnx.Param(jax.random.normal(rngs.params(), (BLOCK_TOKENS, config.width), jnp.float32))
         for index in config.expert_blocks:  # last, so that all else is what it is without them
             self.blocks[index].add_experts(config, rngs)
+        if config.sparse.count:
+            where = sparse.places(nnx.to_pure_dict(nnx.split(self, nnx.Param)[1]), config.sparse.names)
+            self.sparse = sparse.Sparse(config.sparse.count, [last - first for *_, first, last in where], config.width)
         if config.weights_dtype != "float32":
             _stored(self, jnp.dtype(config.weights_dtype))
 

@@ -115,7 +115,8 @@ def _configs(spec: StudySpec, arm: Arm, names: list[str], known: dict[str, Task]
             _fits(config, _task(config.task, known))
         _check_seed(spec, where, config)
         for key, value in changes(to_dict(chain[-1].model), to_dict(config.model)).items() if chain else ():
-            if key.startswith("experts.") and not chain[-1].model.experts.count:  # a model gains them once
+            kind = key.partition(".")[0]
+            if kind in ("experts", "sparse") and not getattr(chain[-1].model, kind).count:  # a model gains them once
                 continue
             raise UsageError(f"{where} sets model.{key}={value!r}: a model stays what it is from phase to phase; set it in the arm's overrides, for all of them")
         chain = (*chain, config)

@@ -53,6 +53,7 @@ class Learning:
       optimizer: how.
       accumulate: microbatches that a batch is computed in, one after the other.
       every: steps from one of the method's nights to the next; 0: it has none.
+      dusk: of them, those before its night.
     """
 
     method: Method
@@ -61,10 +62,11 @@ class Learning:
     optimizer: optax.GradientTransformation
     accumulate: int = 1
     every: int = 0
+    dusk: int = 0
 
     def begin(self, params: Any, batch_size: int) -> TrainState:
         """The state before the first step; `params` as `TrainState` has them."""
-        opt_state, memory = self.optimizer.init(params), self.method.memory(batch_size, params)
+        opt_state, memory = self.optimizer.init(params), jax.tree.map(jnp.copy, self.method.memory(batch_size, params))  # a step donates each buffer once
         return TrainState(params, _kept(opt_state, memory), jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
 
     def evening(self, state: TrainState) -> TrainState:
@@ -73,10 +75,11 @@ class Learning:
             return state
 
         def fall(state: TrainState) -> TrainState:
-            params = self.method.night(state.params)
-            return dataclasses.replace(state, params=params, opt_state=_kept(self.optimizer.init(params), _parts(state.opt_state)[1]))
+            memory = _parts(state.opt_state)[1]
+            params = self.method.night(state.params, memory)
+            return dataclasses.replace(state, params=params, opt_state=_kept(self.optimizer.init(params), memory))
 
-        return jax.lax.cond(state.step % self.every == 0, fall, lambda state: state, state)
+        return jax.lax.cond(state.step % self.every == self.dusk, fall, lambda state: state, state)
 
     def whole(self, params: Any, frozen: Any) -> Any:
         """The model's parameters."""
@@ -97,8 +100,8 @@ def learning_of(config: RunConfig, task: Source) -> Learning:
             raise UsageError(f"train.keep_best={config.train.keep_best!r} ranks by answers, of which task {task.name} has none: leave it empty")
     method.check(config, task)
     graph = nnx.split(nnx.eval_shape(lambda: build.model_of(config, task)), nnx.Param)[0]
-    every = method.every(config, task)
-    return Learning(method, Problem(graph, task), config.adapters, optim.optimizer(config.optim, every or config.train.steps), config.train.accumulate, every)
+    every, dusk = method.every(config, task), method.dusk(config, task)
+    return Learning(method, Problem(graph, task), config.adapters, optim.optimizer(config.optim, every - dusk or config.train.steps), config.train.accumulate, every, dusk)
 
 
 def _kept(opt_state: Any, memory: Any) -> Any:

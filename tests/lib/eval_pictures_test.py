@@ -25,6 +25,7 @@ TASKS = {
     "mqar": dict(pairs=(4, 40), length=256, vocabulary=1024),
     "phonebook": dict(kind="context", entries=12),
     "rule110": dict(width=12, strings=2, steps=(1, 32)),
+    "skills": dict(kind="stream", days=6),
     "selective_copy": dict(length=64, copies=(4, 28)),
     "variables": dict(noise=(0, 60), hops=5, window=None),
 }

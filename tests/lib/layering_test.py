@@ -45,13 +45,13 @@ MAY = {
     f"{MODELS}.__main__": (f"{MODELS}.zoo", "sleepnet.cli", "sleepnet.errors", MODELS, "sleepnet.trust"),
     "sleepnet.build": ("sleepnet.config", "sleepnet.errors", MODELS, "sleepnet.seeds", "sleepnet.tasks"),
     "sleepnet.registry": (),
-    "sleepnet.adapters": ("sleepnet.config", "sleepnet.errors", f"{MODELS}.experts", "sleepnet.seeds"),
-    "sleepnet.methods": ("sleepnet.adapters", "sleepnet.config", "sleepnet.decode", "sleepnet.errors", "sleepnet.losses", f"{MODELS}.experts", f"{MODELS}.flops", "sleepnet.registry", "sleepnet.scalars", "sleepnet.state", "sleepnet.tasks", "sleepnet.trust"),
+    "sleepnet.adapters": ("sleepnet.config", "sleepnet.errors", f"{MODELS}.experts", f"{MODELS}.sparse", "sleepnet.seeds"),
+    "sleepnet.methods": ("sleepnet.adapters", "sleepnet.config", "sleepnet.decode", "sleepnet.errors", "sleepnet.losses", f"{MODELS}.experts", f"{MODELS}.flops", f"{MODELS}.gated", f"{MODELS}.sparse", "sleepnet.registry", "sleepnet.scalars", "sleepnet.state", "sleepnet.tasks", "sleepnet.trust"),
     "sleepnet.costs": ("sleepnet.build", "sleepnet.config", "sleepnet.methods"),
     "sleepnet.lineage": ("sleepnet.errors", "sleepnet.files", "sleepnet.origin"),
     "sleepnet.start": (
         "sleepnet.adapters", "sleepnet.build", "sleepnet.checkpoint", "sleepnet.config", "sleepnet.costs", "sleepnet.errors", "sleepnet.hf", "sleepnet.lineage", "sleepnet.methods",
-        f"{MODELS}.experts", f"{MODELS}.zoo", "sleepnet.origin", "sleepnet.paths", "sleepnet.released", "sleepnet.step_folders", "sleepnet.tasks",
+        f"{MODELS}.experts", f"{MODELS}.sparse", f"{MODELS}.zoo", "sleepnet.origin", "sleepnet.paths", "sleepnet.released", "sleepnet.step_folders", "sleepnet.tasks",
     ),
     "sleepnet.memory": (
         "sleepnet.checkpoint", "sleepnet.cli", "sleepnet.decode", "sleepnet.errors", "sleepnet.files", "sleepnet.hf", "sleepnet.lineage", MODELS, f"{MODELS}.zoo", "sleepnet.paths",

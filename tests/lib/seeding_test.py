@@ -204,3 +204,11 @@ def test_a_start_whose_experts_are_taken_is_refused():
     method.check_start(config, task, trainable)
     with pytest.raises(UsageError, match="2 nights need as many experts, and of the 2 in the model that this starts from 1 are still asleep"):
         method.check_start(config, task, experts.grow(trainable))
+
+
+def test_several_readings_teach_together(prepared):
+    """The law of two readings is the mean of the two that each row would be taught by alone: its own, and that of the rows that read the other one."""
+    one, both = prepared(2, own=0.0, prompts="keys"), prepared(2, own=0.0, prompts="keys", readings=2)
+    np.testing.assert_array_equal(one["sequence"][:, :3], both["sequence"][:, :3])  # rows 0 and 2 ask the same key, of different readings
+    np.testing.assert_allclose(np.exp(both["law"][:2, :3]), (np.exp(one["law"][:2, :3]) + np.exp(one["law"][2:, :3])) / 2, atol=1e-6)
+    assert np.abs(np.exp(one["law"][:2, :3]) - np.exp(both["law"][:2, :3])).max() > 1e-6

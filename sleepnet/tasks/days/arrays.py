@@ -9,7 +9,7 @@ import numpy as np
 
 from sleepnet.tasks.base import PAD
 from sleepnet.tasks.days.layout import ABOUT, ASK, ASKED, CONTENT, END, FOR, GIVE, HAS, IS, KEYS, KINDS, NAME, NOTE, ORDER, REPLAY, TEMPLATE, TEMPLATES, TURN, TWICE, VALUES, WHOSE, ZERO, Layout
-from sleepnet.tasks.machinery import philox
+from sleepnet.tasks.machinery import philox, turns
 from sleepnet.tasks.machinery.draws import distinct
 from sleepnet.tasks.machinery.splits import TRAIN, draw_members, mix64
 
@@ -24,7 +24,7 @@ def batch(task: Layout, key: tuple[int, int], index: np.ndarray) -> dict[str, An
     if task.by_heart:
         keys_DxF, values_DxF = (array[0] for array in content(task))
         keys_BxDxF, values_BxDxF = (np.broadcast_to(array, (B, *array.shape)) for array in (keys_DxF, values_DxF))
-        day_B, number = turns(task, key, index)
+        day_B, number = turns.turns(task, key, index, turn=TURN, replay=REPLAY)
         day_BxQ, kind_BxQ, fact_BxQ = _asked(task, key, number, day_B)
     else:
         keys_BxDxF, values_BxDxF = _fresh(task, key, index)
@@ -121,22 +121,6 @@ def _asked(task: Layout, key: tuple[int, int], number: np.ndarray, day_B: np.nda
         fact = spans[which, 0] + philox.multiply_high(words[..., 1], spans[which, 1].astype(np.uint64)).astype(np.int64)
     day = philox.multiply_high(words[..., 2], np.uint64(task.days)).astype(np.int64) if day_B is None else np.broadcast_to(day_B[:, None], which.shape)
     return day, np.array([KINDS.index(kind) for kind in task.asks])[which], fact
-
-
-def turns(task: Layout, key: tuple[int, int], index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns each example's day, from 0, and the number under which its words are drawn: one for all that it is, whatever the order of training."""
-    D = np.uint64(task.days)
-    if key[1] != TRAIN:
-        return (index % D).astype(np.int64), index
-    lap, place, nth = task.lap(index)
-    if task.replay:
-        words = philox.words(key, index, REPLAY, 0, 3)
-        again = (philox.multiply_high(words[:, 0], np.uint64(100)) < task.replay) & (place > 0)
-        place, nth = np.where(again, philox.multiply_high(words[:, 1], place), place), np.where(again, philox.multiply_high(words[:, 2], np.uint64(task.kept)), nth)
-    day = place
-    if task.order == "shuffled":
-        day = philox.order(philox.words(key, np.zeros(1, np.uint64), TURN, 0, task.days), np.array([task.days]))[0].astype(np.uint64)[place.astype(np.int64)]
-    return day.astype(np.int64), (lap * np.uint64(task.per_day) + nth) * D + day
 
 
 @functools.cache

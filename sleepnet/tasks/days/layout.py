@@ -1,11 +1,11 @@
 """The days' arguments, and where everything stands that follows from them: what both paths to an example read."""
 import dataclasses
-from typing import Any
 
 import numpy as np
 
 from sleepnet import seeds
 from sleepnet.tasks.base import Task
+from sleepnet.tasks.machinery import turns
 from sleepnet.tasks.machinery.arguments import choice, require, whole
 
 # words: of questions, of templates; then ten digits, then the names
@@ -74,13 +74,9 @@ class Layout(Task):
             require(D * F <= least, f"days={D} × facts={F} are more than the {there}, and no two facts share one: raise {what}")
         for key, value in {} if stream else {"content": self.content, "per_day": self.per_day, "order": self.order, "replay": self.replay, "kept": self.kept}.items():
             require(value == getattr(Layout, key), f"{key}={value!r} says nothing where kind='fresh'; leave it out")
-        choice("order", self.order, ("given", "shuffled", "mixed"))
-        per_day, replay = whole("per_day", self.per_day, 1, 2**40), whole("replay", self.replay, 0, 100)
-        kept = whole("kept", self.kept, 1)
-        require(not replay or kept <= per_day, f"kept={kept} are more than the per_day={per_day} examples of a day")
         self._set(
             kind=kind, days=D, facts=F, links=links, names=names, digits=digits, content=seeds.check("content", self.content), told=told, asks=tuple(asks),
-            questions=whole("questions", (1 if stream else 4) if self.questions is None else self.questions, 1, 256), per_day=per_day, replay=replay, kept=kept, window=window,
+            questions=whole("questions", (1 if stream else 4) if self.questions is None else self.questions, 1, 256), window=window, **turns.checked(self),
         )  # fmt: skip
         for key, held in (("a fact", self.fact_tokens), (f"questions={self.questions}", self.questions * self.question_tokens)):
             require(held <= window, f"window={window} can't hold the {held} tokens of {key}; use window={held}")
@@ -138,9 +134,3 @@ class Layout(Task):
     def of_kind(self, kind: str) -> tuple[int, int]:
         """(first, how many) of a day's facts that a kind of question can be about."""
         return {"reversed": (0, self.named), "two_hop": (self.named, self.links)}.get(kind, (0, self.facts))
-
-    def lap(self, index: Any) -> tuple[Any, Any, Any]:
-        """Of a stream's training example at `index`, a number or an array: the lap through all days, the place of its day in it, the number in that day."""
-        p, D = self.per_day, self.days
-        lap, rest = index // (p * D), index % (p * D)
-        return (lap, rest % D, rest // D) if self.order == "mixed" else (lap, rest // p, rest % p)

@@ -27,7 +27,7 @@ from sleepnet.tasks.days import arrays, known
 from sleepnet.tasks.days.layout import (
     ABOUT, ASK, ASKED, CONTENT, END, FOR, GIVE, HAS, IS, KEYS, KINDS, NAME, NOTE, ORDER, REPLAY, TEMPLATE, TEMPLATES, TURN, TWICE, VALUES, WHOSE, ZERO, Layout,
 )  # fmt: skip
-from sleepnet.tasks.machinery import philox
+from sleepnet.tasks.machinery import philox, turns
 from sleepnet.tasks.machinery.arguments import whole
 from sleepnet.tasks.machinery.draws import first_distinct
 from sleepnet.tasks.machinery.splits import MAX_ATTEMPTS, TRAIN, belongs, empty_split, mix64_int
@@ -65,13 +65,13 @@ class Days(Layout):
     def example(self, seed: int, split: str, index: int) -> dict[str, Any]:
         key, index = self._key(seed, split), whole("index", index, 0, philox.MASK64)
         if self.by_heart:
-            days, (today, number) = self._life, self._turn(key, index)
+            days, (today, number) = self._life, turns.turn_of(self, key, index, turn=TURN, replay=REPLAY)
         else:
             days, today, number = self._fresh(key, index), None, index
         tokens, targets, answer = np.full(self.seq_len, PAD, np.int32), np.full(self.seq_len, PAD, np.int32), np.full(self.seq_len, -1, np.int32)
         told = {"all": range(self.days), "today": [today], "nothing": []}[self.told]
         for at, day in enumerate(told):
-            order = _permutation(philox.stream(key, number, ORDER, day), self.facts)
+            order = turns.permutation(philox.stream(key, number, ORDER, day), self.facts)
             templates = philox.stream(key, number, TEMPLATE, day)
             for place, fact in zip(self.places + at * self.day_tokens, order):
                 text = self._told(philox.below(next(templates), TEMPLATES), *days[day][fact])
@@ -135,18 +135,6 @@ class Days(Layout):
             if belongs(mix64_int(fingerprint & philox.MASK64), key[1]):
                 return days
         raise empty_split(key[1])
-
-    def _turn(self, key: tuple[int, int], index: int) -> tuple[int, int]:
-        """Returns the day, from 0, of a stream's example, and the number under which its words are drawn."""
-        if key[1] != TRAIN:
-            return index % self.days, index
-        lap, place, nth = self.lap(index)
-        words = philox.stream(key, index, REPLAY)
-        again, back, which = (next(words) for _ in range(3))
-        if place and philox.below(again, 100) < self.replay:
-            place, nth = philox.below(back, place), philox.below(which, self.kept)
-        day = _permutation(philox.stream(key, 0, TURN), self.days)[place] if self.order == "shuffled" else place
-        return day, (lap * self.per_day + nth) * self.days + day
 
     def _asked(self, key: tuple[int, int], number: int, today: int | None) -> list[tuple[int, str, int]]:
         """Returns (day, kind, fact) of each question."""
@@ -290,9 +278,3 @@ class Days(Layout):
             graded = [self.token(int(token)) for token in example["targets"][example["answer"] == group]]
             lines.append(f"Question {group + 1}, {_MARKERS[words[0]]}, day {int(example['difficulty']['day'][group])}: {' '.join(words[: -len(graded)])} → {' '.join(graded)}.")
         return "\n".join(lines)
-
-
-def _permutation(words: Iterator[int], size: int) -> list[int]:
-    """Returns a random permutation of 0..size-1: the places of `size` words, sorted by word."""
-    drawn = [next(words) for _ in range(size)]
-    return sorted(range(size), key=drawn.__getitem__)
