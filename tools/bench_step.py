@@ -31,10 +31,10 @@ from ml_collections import config_flags
 from sleepnet import adapters, build, cli, costs, data, methods, paths, sharding
 from sleepnet import mesh as meshes
 from sleepnet.config import RunConfig, parse
+from sleepnet.decode import Law
 from sleepnet.errors import UsageError
 from sleepnet.files import write_json
-from sleepnet.decode import Law
-from sleepnet.methods import experience
+from sleepnet.methods.rl import experience
 from sleepnet.state import fork
 from sleepnet.train.step import draw, learning_of, make_step
 

@@ -13,7 +13,7 @@ import ml_collections
 
 from sleepnet import presets
 from sleepnet.errors import UsageError
-from sleepnet.methods import rewards
+from sleepnet.methods.rl import rewards
 from sleepnet.study import spec
 
 START = "runs/exprl_base"

@@ -15,7 +15,7 @@ from flax import nnx
 
 from sleepnet import adapters, checkpoint, cli, origin, paths
 from sleepnet.errors import UsageError
-from sleepnet.methods import spectrum
+from sleepnet.methods.forgetting import spectrum
 from sleepnet.models import zoo
 
 FLAGS = flags.FlagValues()

@@ -13,8 +13,8 @@ from flax import nnx
 
 from sleepnet.decode import Law
 from sleepnet.mesh import constrain
-from sleepnet.methods import experience
 from sleepnet.methods.base import Problem
+from sleepnet.methods.rl import experience
 
 KS = (1, 4, 16, 64)
 _AT_ONCE = 1024  # rows that write side by side: more change memory alone

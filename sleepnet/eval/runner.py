@@ -19,7 +19,7 @@ from sleepnet.errors import UsageError
 from sleepnet.eval import by_block, own_chain as own, paired, pass_at_k, recalled
 from sleepnet.eval.intervals import wilson
 from sleepnet.mesh import constrain
-from sleepnet.methods import experience
+from sleepnet.methods.rl import experience
 from sleepnet.models import flops
 from sleepnet.tasks.base import PAD, Task
 

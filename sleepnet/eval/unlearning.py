@@ -1,6 +1,6 @@
 """Damage at equal forgetting, of a study whose arms unlearn: what else was lost where so much of what was to be forgotten is gone.
 
-A run was looked at along its strengths, the first time before its first step (see `looks` of `sleepnet.methods.unlearn`):
+A run was looked at along its strengths, the first time before its first step (see `looks` of `sleepnet.methods.forgetting.unlearn`):
 
     forgotten   1 − exact on what is to be forgotten / the same before the first step
     damage      exact on the rest before the first step − the same now

@@ -74,7 +74,7 @@ def work(folder: Path) -> None:
     from sleepnet.config import RunConfig, from_dict, to_dict
     from sleepnet.eval.runner import evaluate
     from sleepnet.files import write_json
-    from sleepnet.methods import experience
+    from sleepnet.methods.rl import experience
     from sleepnet.train import compiled
     from sleepnet.train.loop import train
 

@@ -12,8 +12,8 @@ from flax import nnx
 from sleepnet import build, decode, tasks
 from sleepnet.config import RunConfig, from_dict, parse
 from sleepnet.errors import UsageError
-from sleepnet.methods import experience
 from sleepnet.methods.base import Problem
+from sleepnet.methods.rl import experience
 
 EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "seeds" / "exprl.py"
 ROWS, GROUP = 2, 3

@@ -14,7 +14,8 @@ from sleepnet.config import RunConfig, from_dict
 from sleepnet.errors import UsageError
 from sleepnet.eval import pass_at_k
 from sleepnet.eval.runner import evaluate
-from sleepnet.methods import advantages, base, experience, judge
+from sleepnet.methods import base
+from sleepnet.methods.rl import advantages, experience, judge
 from sleepnet.train.step import REFERENCES, draw, gradients, learning_of, prepared
 
 GROUP = 6

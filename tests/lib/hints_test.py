@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sleepnet.errors import UsageError
-from sleepnet.methods import hints
+from sleepnet.methods.rl import hints
 
 WITHOUT = jnp.array([0.0, 1.0, 0.5])
 WITH = jnp.array([[1.0, 0.0, 1.0, 0.9], [0.4, 0.0, 1.0, 0.2], [0.5, 0.5, 0.5, 0.5]])

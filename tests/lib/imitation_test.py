@@ -6,7 +6,7 @@ from flax import nnx
 
 from seeding_test import STREAM, run_of
 from sleepnet import build, decode, methods, tasks
-from sleepnet.methods import imitation
+from sleepnet.methods.night import imitation
 from sleepnet.models import flops
 from sleepnet.train.step import learning_of
 

@@ -14,7 +14,7 @@ from seeding_test import NIGHT, ROWS, STREAM, VALUES, batch_of, run_of
 from sleepnet import adapters, build, methods, tasks
 from sleepnet.config import RunConfig, from_dict
 from sleepnet.errors import UsageError
-from sleepnet.methods import dreams, nights
+from sleepnet.methods.night import by_night, dreams
 from sleepnet.models import experts
 from sleepnet.origin import named
 from sleepnet.train import loop
@@ -63,8 +63,8 @@ def test_days_before_are_rehearsed_from_the_second_night_on():
     params = nnx.to_pure_dict(jax.jit(lambda: nnx.split(build.model_of(config, task), nnx.Param)[1])())
     fresh = lambda seed: jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(seed), leaf.shape), adapters.split(config.adapters, experts.grow(params), 0)[0])
     born = lambda tree: {"blocks": {0: {"experts": {**tree["blocks"][0]["experts"], "born": jnp.asarray([1.0, 0.0])}}}}
-    now, dusk = (nights.with_part(params, born(fresh(seed))) for seed in (1, 2))
-    start = nights.part_of(method.memory(ROWS, born(fresh(1)))["start"], dusk)
+    now, dusk = (by_night.with_part(params, born(fresh(seed))) for seed in (1, 2))
+    start = by_night.part_of(method.memory(ROWS, born(fresh(1)))["start"], dusk)
 
     @jax.jit
     def of(step, nth):
@@ -77,7 +77,7 @@ def test_days_before_are_rehearsed_from_the_second_night_on():
     first, second = ([of(np.int32(step), np.uint32(nth)) for nth in range(20)] for step in (1, NIGHT + 1))
     share = lambda found: np.mean([np.asarray(rows) for rows, _, _ in found])
     assert share(first) == 0 and 0.3 < share(second) < 0.7 and all(np.asarray(counted).all() for _, counted, _ in (*first, *second))
-    same = lambda memory, other: all(np.array_equal(leaf, named(nights.part_of(start, other))[name]) for name, leaf in named(memory["start"]).items())
+    same = lambda memory, other: all(np.array_equal(leaf, named(by_night.part_of(start, other))[name]) for name, leaf in named(memory["start"]).items())
     dawn = of(np.int32(NIGHT), np.uint32(0))[2]  # a night begins: what the expert is now will be rehearsed in it
     assert int(dawn["step"]) == NIGHT + 1 and same(dawn, now) and not same(dawn, dusk) and same(second[0][2], dusk)
 

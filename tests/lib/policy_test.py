@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sleepnet.methods import advantages, policy
+from sleepnet.methods.rl import advantages, policy
 
 ROWS, GROUP, STEPS = 5, 4, 6
 RNG = np.random.default_rng(0)

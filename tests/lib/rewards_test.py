@@ -11,7 +11,7 @@ from gsm_by_hand import Text
 
 from sleepnet import tasks
 from sleepnet.errors import UsageError
-from sleepnet.methods import judge, rewards
+from sleepnet.methods.rl import judge, rewards
 
 ROWS = 12
 GSM = {"ops": (1, 3), "length": (30, 88), "places": 8, "things": 8, "limit": 30, "window": 88, "fillers": "alike", "answer_alone": True, "chain_of_thought": True}

@@ -10,7 +10,7 @@ from flax import nnx
 from exprl_test import run_of
 from sleepnet import build, start
 from sleepnet.checkpoint import load_model
-from sleepnet.methods.exprl import ExpRL
+from sleepnet.methods.rl.exprl import ExpRL
 from sleepnet.origin import named
 from sleepnet.train import loop
 from sleepnet.train.step import draw

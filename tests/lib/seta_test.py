@@ -10,7 +10,7 @@ from flax import nnx
 from sleepnet import adapters, build, tasks
 from sleepnet.config import RunConfig, SparseConfig, from_dict
 from sleepnet.errors import UsageError
-from sleepnet.methods import seta, tuned
+from sleepnet.methods.night import seta, tuned
 from sleepnet.models import flops, gated, sparse
 from sleepnet.origin import named
 from sleepnet.train.step import draw, learning_of, make_step

@@ -6,7 +6,7 @@ import pytest
 from sleepnet import adapters
 from sleepnet.errors import UsageError
 from sleepnet.eval import increments
-from sleepnet.methods import spectrum
+from sleepnet.methods.forgetting import spectrum
 
 RNG = np.random.default_rng(0)
 M, N = 12, 8

@@ -12,7 +12,7 @@ from sleepnet import adapters, build, methods, start
 from sleepnet.checkpoint import load_model
 from sleepnet.config import AdaptersConfig, RunConfig, from_dict
 from sleepnet.errors import UsageError
-from sleepnet.methods import experience, policy
+from sleepnet.methods.rl import experience, policy
 from sleepnet.origin import named
 from sleepnet.train.loop import train
 from sleepnet.train.step import REFERENCES, _key, draw, learning_of, make_step

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sleepnet.errors import UsageError
-from sleepnet.methods import advantages, policy
+from sleepnet.methods.rl import advantages, policy
 
 GATES = ("none", "gain", "sample")
 

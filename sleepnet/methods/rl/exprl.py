@@ -11,8 +11,9 @@ import jax.numpy as jnp
 
 from sleepnet.decode import Law
 from sleepnet.errors import UsageError, nearest
-from sleepnet.methods import advantages, base, experience, judge, policy, rewards
+from sleepnet.methods import base
 from sleepnet.methods.registry import register
+from sleepnet.methods.rl import advantages, experience, judge, policy, rewards
 
 REWARDS, ADVANTAGES = ("exact", "milestones", "sound"), ("group", "process", "end", "batch", "centred", "process+outcome")
 CONTROLS, ESTIMATORS = ("", "wrong_reference", "random_reward"), ("exact", "low_variance")

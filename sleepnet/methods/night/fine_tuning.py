@@ -11,7 +11,7 @@ from flax import nnx
 
 from sleepnet import decode, losses
 from sleepnet.errors import UsageError
-from sleepnet.methods.nights import ByNight, part_of, with_part
+from sleepnet.methods.night.by_night import ByNight, part_of, with_part
 from sleepnet.methods.registry import register
 from sleepnet.models import flops
 from sleepnet.tasks.base import PAD

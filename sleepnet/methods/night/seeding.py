@@ -16,9 +16,9 @@ from flax import nnx
 
 from sleepnet import decode
 from sleepnet.errors import UsageError
-from sleepnet.methods import dreams, imitation
 from sleepnet.methods.divergence import generalised
-from sleepnet.methods.nights import ByNight, part_of, with_part
+from sleepnet.methods.night import dreams, imitation
+from sleepnet.methods.night.by_night import ByNight, part_of, with_part
 from sleepnet.methods.registry import register
 from sleepnet.models import experts, flops
 from sleepnet.state import fork

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sleepnet import decode
-from sleepnet.methods import advantages, rewards
 from sleepnet.methods.base import Problem
+from sleepnet.methods.rl import advantages, rewards
 from sleepnet.tasks.base import PAD
 
 

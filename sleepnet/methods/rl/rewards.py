@@ -1,7 +1,7 @@
 """Rewards as pure functions, none of them with a gradient; and what is done to each so that it tells nothing.
 
     exact, levenshtein            of what was said and a reference
-    grades, smooth                what a judge says, 1 … 5, as a score from 0 to 1; milestones for it: `sleepnet.methods.judge`
+    grades, smooth                what a judge says, 1 … 5, as a score from 0 to 1; milestones for it: `sleepnet.methods.rl.judge`
     noisy                         a judge who errs
     length_cost                   what saying it cost
     wrong_reference               the reference of another row: a control of every reward that has one

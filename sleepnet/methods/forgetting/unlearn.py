@@ -1,6 +1,6 @@
 """Forgetting on purpose what rewards brought: gradient ascent, NPO or SimNPO on the policy's own right chains (after MAST, arXiv 2606.19222).
 
-A *reconstruction*: the abstract names the three objectives and that chosen attention tensors alone are moved; see `sleepnet.methods.spectrum` for scores of
+A *reconstruction*: the abstract names the three objectives and that chosen attention tensors alone are moved; see `sleepnet.methods.forgetting.spectrum` for scores of
 these, and `adapters.kind=heads` for moving the slices that score highest. Letters: B problems, G chains of each, T tokens.
 """
 import dataclasses
@@ -13,8 +13,10 @@ import numpy as np
 from sleepnet import adapters
 from sleepnet.decode import GREEDY, Law
 from sleepnet.errors import UsageError, nearest
-from sleepnet.methods import base, experience, policy, spectrum
+from sleepnet.methods import base
+from sleepnet.methods.forgetting import spectrum
 from sleepnet.methods.registry import register
+from sleepnet.methods.rl import experience, policy
 
 OBJECTIVES = ("ascent", "npo", "simnpo")
 # what heads' slices are ranked by → factors of the score, whether ranks are summed, whether coupling is a cosine

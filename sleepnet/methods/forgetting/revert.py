@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from sleepnet.errors import UsageError
+from sleepnet.methods.forgetting.unlearn import Unlearn
 from sleepnet.methods.registry import register
-from sleepnet.methods.unlearn import Unlearn
 
 
 @register
