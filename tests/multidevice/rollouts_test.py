@@ -1,4 +1,4 @@
-"""Eight devices draw what one draws, and give the same rewards (see `rewards_cases.py`)."""
+"""Eight devices draw what one draws, and give the same rewards (see `rollouts_cases.py`)."""
 import json
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.mark.slow  # a process of its own that compiles the sampler twice; that rows draw alike on a mesh is in mesh_test
 def test_rewards_are_the_same_on_eight_devices():
-    done = subprocess.run([sys.executable, str(Path(__file__).with_name("rewards_cases.py"))], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, str(Path(__file__).with_name("rollouts_cases.py"))], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     one, eight = json.loads(done.stdout.splitlines()[-1]).values()
     assert one["devices"] == 1 and eight["devices"] == 8
