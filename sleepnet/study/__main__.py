@@ -19,7 +19,9 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -78,7 +80,7 @@ def main(argv: list[str]) -> int:
             console.print(f"{len(adopted)} finished runs of the same configuration taken from {_REUSE.value}", highlight=False, soft_wrap=True)
         ledger.share(workdir, runs)
         waiting = ledger.waiting(runs)
-        failures = _run(console, waiting, sum(run not in waiting and ledger.finished(run) for run in runs))
+        failures = _run(console, waiting, sum(run not in waiting and ledger.finished(run) for run in runs), lambda: _keep(workdir))
         _report(console, workdir)
     for failure in failures:
         ended = failure.cause or failure.run
@@ -122,13 +124,22 @@ def _default_workdir() -> str:
     return os.path.join("runs", Path(path).stem + (f"_{argument}" if argument else ""))
 
 
-def _run(console: Console, waiting: list[Run], done: int) -> list[pool.Failure]:
+def _run(console: Console, waiting: list[Run], done: int, keep: Callable[[], Any]) -> list[pool.Failure]:
+    """`keep` is called as often as runs have finished: what then ends the study loses none of their outcomes."""
     if not waiting:
         return []
-    slots = pool.slots(_JOBS.value, _CORES.value)
+    slots, kept = pool.slots(_JOBS.value, _CORES.value), 0
+
+    def watch(states: dict[str, str]) -> None:
+        nonlocal kept
+        board(states)
+        if (finished := list(states.values()).count("finished")) > kept:
+            kept = finished
+            keep()
+
     try:
         with Board(console, waiting, done, len(slots)) as board:
-            return pool.execute(waiting, slots, board)
+            return pool.execute(waiting, slots, watch)
     except KeyboardInterrupt:
         print("the runs have been ended; the same command goes on where they stopped", file=sys.stderr)
         raise
@@ -148,17 +159,22 @@ def _spec() -> StudySpec:
 
 def _report(console: Console, workdir: Path) -> None:
     """Over all that has finished there, by this command or an earlier one."""
-    spec, commands = ledger.read_study(workdir)
-    found, inner = outcomes.load(workdir, spec), outcomes.load_phases(workdir, spec)
-    out, results = _at(_OUT) or workdir, _at(_RESULTS)
-    if results:
-        kept = {str(path.relative_to(results)) for path in results.rglob("*.json")}
-        lent = {(outcome.arm, outcome.seed) for outcome in _reused(spec) if f"{outcome.arm}-seed{outcome.seed}.json" not in kept}
-        new = [outcome for outcome in (*inner, *found) if (outcome.arm, outcome.seed) not in lent]
-        outcomes.collect(new, spec, commands, results)
+    spec, commands, found, inner = _keep(workdir)
+    out = _at(_OUT) or workdir
     report.write(out, spec, found, commands, inner)
     report.show(console, spec, found, inner)
     console.print(f"report: {paths.shown(out / 'report.html')}", highlight=False, soft_wrap=True)
+
+
+def _keep(workdir: Path) -> tuple[StudySpec, list[str], list[outcomes.Outcome], list[outcomes.Outcome]]:
+    """(study, its commands, outcomes there, those of phases), which --results has then, too, but for those that are lent by --reuse."""
+    spec, commands = ledger.read_study(workdir)
+    found, inner, results = outcomes.load(workdir, spec), outcomes.load_phases(workdir, spec), _at(_RESULTS)
+    if results:
+        kept = {str(path.relative_to(results)) for path in results.rglob("*.json")}
+        lent = {(outcome.arm, outcome.seed) for outcome in _reused(spec) if f"{outcome.arm}-seed{outcome.seed}.json" not in kept}
+        outcomes.collect([outcome for outcome in (*inner, *found) if (outcome.arm, outcome.seed) not in lent], spec, commands, results)
+    return spec, commands, found, inner
 
 
 def _report_only(console: Console) -> int:

@@ -64,6 +64,15 @@ def test_the_command_line(run_study, tmp_path, monkeypatch):
     assert str(tmp_path) not in made, "a report names no machine's folders"
 
 
+def test_results_are_kept_as_soon_as_a_run_has_finished(run_study, tmp_path, monkeypatch):
+    kept = tmp_path / "kept"
+    others = f"\nfound = list(pathlib.Path({str(kept)!r}).glob('*-seed0.json'))\n(folder / 'seen.txt').write_text(str(len(found)))\n"
+    monkeypatch.setattr(pool, "_accelerated", lambda: False)
+    monkeypatch.setattr(pool, "worker_command", lambda run, cores: [sys.executable, "-c", LEAVE_OUTCOME + others, str(run.folder)])
+    assert run_study(f"--config={tmp_path / 'tiny.py'}", f"--workdir={tmp_path / 'runs'}", f"--results={kept}", "--jobs=1")[0] == 0
+    assert sorted(path.read_text() for path in (tmp_path / "runs").rglob("seen.txt")) == ["0", "1"], "the second run finds what the first has left"
+
+
 def test_results_travel_to_another_workdir(run_study, tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "_accelerated", lambda: False)
     worker = lambda run, cores: [sys.executable, "-c", LEAVE_OUTCOME, str(run.folder)]
