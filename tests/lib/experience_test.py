@@ -64,6 +64,8 @@ def test_a_sample_is_a_function_of_its_key_its_row_and_its_number(made):
 
     for row, number in ((0, 0), (1, 0), (1, 1)):
         np.testing.assert_array_equal(one(tokens[row : row + 1], row, number).tokens[0], said.tokens[row, number : number + 2])
+    twice = np.asarray(one(jnp.repeat(tokens[:1], 2, axis=0), 0, 0).tokens)
+    assert (twice[0] != twice[1]).any(axis=1).all(), "rows of one prompt say something else"
 
 
 def test_nothing_of_the_reference_is_read(made):
