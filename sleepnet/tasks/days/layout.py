@@ -72,8 +72,7 @@ class Layout(Task):
         require(links or "two_hop" not in asks, f"asks={tuple(asks)!r} has two_hop, which needs links of at least 1")
         for what, least, there in (("names", names**2, f"{names}² keys"), ("digits", 10**digits, f"{10**digits} values")):
             require(D * F <= least, f"days={D} × facts={F} are more than the {there}, and no two facts share one: raise {what}")
-        for key, value in {} if stream else {"content": self.content, "per_day": self.per_day, "order": self.order, "replay": self.replay, "kept": self.kept}.items():
-            require(value == getattr(Layout, key), f"{key}={value!r} says nothing where kind='fresh'; leave it out")
+        turns.fresh_says_nothing_of(self, "content")
         self._set(
             kind=kind, days=D, facts=F, links=links, names=names, digits=digits, content=seeds.check("content", self.content), told=told, asks=tuple(asks),
             questions=whole("questions", (1 if stream else 4) if self.questions is None else self.questions, 1, 256), window=window, **turns.checked(self),

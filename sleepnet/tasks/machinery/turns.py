@@ -22,6 +22,12 @@ def checked(stream: Any) -> dict[str, int]:
     return {"per_day": per_day, "replay": replay, "kept": kept}
 
 
+def fresh_says_nothing_of(stream: Any, *keys: str) -> None:
+    """Where kind is "fresh", raises UsageError if one of `keys`, or of a stream's own arguments, is not at its default: there are no days that take turns."""
+    for key in (*keys, "per_day", "order", "replay", "kept") if stream.kind == "fresh" else ():
+        require(getattr(stream, key) == getattr(type(stream), key), f"{key}={getattr(stream, key)!r} says nothing where kind='fresh'; leave it out")
+
+
 def lap(stream: Any, index: Any) -> tuple[Any, Any, Any]:
     """Of the training example at `index`, a number or an array: the lap through all days, the place of its day in it, the number in that day."""
     p, D = stream.per_day, stream.days

@@ -77,8 +77,7 @@ class Skills(Task):
         stream = kind == "stream"
         days = whole("days", (6 if stream else 1) if self.days is None else self.days, 1, 256)
         require(stream or days == 1, f"days={days} says nothing where kind='fresh': every example has a table of its own; leave it out")
-        for key, value in {} if stream else {"content": self.content, "overlap": self.overlap, "tells": self.tells, "per_day": self.per_day, "order": self.order, "replay": self.replay, "kept": self.kept}.items():
-            require(value == getattr(Skills, key), f"{key}={value!r} says nothing where kind='fresh'; leave it out")
+        turns.fresh_says_nothing_of(self, "content", "overlap", "tells")
         require(isinstance(self.tells, bool), f"tells={self.tells!r} must be True or False")
         self._set(
             kind=kind, days=days, overlap=whole("overlap", self.overlap, 0, ENTRIES), content=seeds.check("content", self.content), window=whole("window", self.window, 4),
