@@ -14,7 +14,8 @@ from sleepnet.errors import UsageError
 from sleepnet.methods.divergence import generalised
 from sleepnet.models import experts, flops
 from sleepnet.origin import named
-from sleepnet.train.step import _key, draw, learning_of, make_step
+from sleepnet.train.step import _key, draw
+import lives
 
 ROWS, NIGHT = 4, 2
 STREAM = {"kind": "stream", "days": 2, "facts": 2, "links": 0, "names": 4, "digits": 2, "per_day": ROWS * NIGHT, "window": 12}
@@ -39,17 +40,12 @@ def batch_of(task, step):
 @pytest.fixture(scope="module")
 def lived():
     """Two nights of two steps: the learning, what is frozen, the step, and params, optimiser's state and numbers after each."""
-    config = run_of()
-    task = build.task_of(config)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax's Muon
-        learning = learning_of(config, task)
-        params = nnx.to_pure_dict(jax.jit(lambda: nnx.split(build.model_of(config, task), nnx.Param)[1])())
-        trainable, frozen = adapters.split(config.adapters, params, 0)
-        state, step, states = learning.begin(trainable, ROWS), make_step(learning), []
+        (learning, state, frozen, step), states = lives.begin(run_of()), []
         for at in range(2 * NIGHT + 1):
             states.append(jax.tree.map(np.asarray, state))
             if at < 2 * NIGHT:
-                state, numbers = step(state, frozen, batch_of(task, at), draw(0, "", at), 2)
+                state, numbers = step(state, frozen, batch_of(learning.problem.task, at), draw(0, "", at), 2)
                 assert np.isfinite([float(value) for value in numbers.values()]).all() and float(numbers["loss"]) > 0 and 0 <= float(numbers["dream_coverage"]) <= 1
                 assert set(numbers) == {"loss", "gradient_norm", "dream_coverage", "dream_right"}
     return learning, frozen, step, states

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sleepnet import adapters, build, tasks
+from sleepnet import build, tasks
 from sleepnet.config import RunConfig, SparseConfig, from_dict
 from sleepnet.errors import UsageError
 from sleepnet.methods.night import seta, tuned
 from sleepnet.models import flops, gated, sparse
 from sleepnet.origin import named
-from sleepnet.train.step import draw, learning_of, make_step
+from sleepnet.train.step import draw, learning_of
+import lives
 
 ROWS, DAY, SURVEY, DAYS = 4, 4, 2, 3
 STREAM = {"kind": "stream", "days": DAYS, "overlap": 4, "per_day": ROWS * DAY}
@@ -37,17 +38,12 @@ def batch_of(task, step):
 @pytest.fixture(scope="module")
 def lived():
     """Three days of four steps, two of them survey: the learning, what is frozen, and the state before each step."""
-    config = run_of()
-    task = build.task_of(config)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax's Muon
-        learning = learning_of(config, task)
-        params = nnx.to_pure_dict(jax.jit(lambda: nnx.split(build.model_of(config, task), nnx.Param)[1])())
-        trainable, frozen = adapters.split(config.adapters, params, 0)
-        state, step, states, told = learning.begin(trainable, ROWS), make_step(learning), [], []
+        (learning, state, frozen, step), states, told = lives.begin(run_of()), [], []
         for at in range(DAYS * DAY + 1):
             states.append(jax.tree.map(np.asarray, state))
             if at < DAYS * DAY:
-                state, numbers = step(state, frozen, batch_of(task, at), draw(0, "", at), 1)
+                state, numbers = step(state, frozen, batch_of(learning.problem.task, at), draw(0, "", at), 1)
                 told.append({key: float(value) for key, value in numbers.items()})
     assert all(np.isfinite(list(numbers.values())).all() for numbers in told)
     return learning, frozen, states, told
