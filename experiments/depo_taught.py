@@ -9,11 +9,10 @@ Hardware:  two CPU cores, a core a run
 Wall time: a quarter of an hour a run
 """
 from sleepnet import presets
-from sleepnet.study import spec
+from sleepnet.study import spec, taught
 
 STEPS, BATCH = 2000, 32
 TRAINED, ASKED = (2, 4, 8), (2, 4, 8, 12, 16)
-TAUGHT = {"method.name": "taught"}
 
 
 def get_config():
@@ -28,16 +27,6 @@ def get_config():
     config.base.model.sleep.passes, config.base.model.head_dim = most, 64
     config.base.train.random_passes, config.base.train.passes_rise = TRAINED, (400, 800)
     config.base.eval.examples, config.base.eval.passes = 2048, ASKED
-    once = {"model.sleep.passes": 1, "train.random_passes": (), "train.passes_rise": (), "eval.passes": ()}
-    eight = [dict(name="eight", overrides={"task.arguments.follow_passes": False, "task.arguments.asked": most})]
-    config.arms = [
-        dict(name="taught", label="a label at every pass", overrides=TAUGHT),
-        dict(name="untaught", label="labels at the answer alone, the same passes", overrides={}),
-        dict(
-            name="heads", label="one pass, the same labels as further heads, as much compute",
-            overrides={**TAUGHT, **once, "method.arguments": {"labels": "heads", "heads": most - 1}}, phases=eight, match="taught",
-        ),
-        dict(name="once_matched", label="one pass, labels at the answer alone, as much compute", overrides=once, phases=eight, match="taught"),
-    ]
+    config.arms = taught.arms(most - 1, once=taught.ALWAYS_ONCE, asked={"eight": {"task.arguments.follow_passes": False, "task.arguments.asked": most}})
     config.seeds, config.reference = (0, 1, 2), "taught"
     return config

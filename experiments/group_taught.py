@@ -14,11 +14,10 @@ Wall time: a quarter of an hour a run
 """
 from sleepnet import presets
 from sleepnet.errors import UsageError
-from sleepnet.study import spec
+from sleepnet.study import spec, taught
 
 STEPS, BATCH, ELEMENTS = 1800, 64, 16
 TRAINED, ASKED = (2, 4, 8), (2, 4, 8, 12, ELEMENTS)
-TAUGHT = {"method.name": "taught"}
 
 
 def get_config(which="last"):
@@ -36,21 +35,13 @@ def get_config(which="last"):
     config.base.train.random_passes, config.base.train.passes_rise = TRAINED, (400, 700)
     if which == "last":
         config.base.eval.examples, config.base.eval.passes = 4096, ASKED
-    once = {"model.sleep.passes": 1, "train.random_passes": (), "train.passes_rise": (), "eval.passes": ()}
-    whole = [dict(name="whole", overrides={"task.arguments.follow_passes": False})]
-    config.arms = [
-        dict(name="taught", label="a label at every pass", overrides=TAUGHT),
-        dict(name="later", label="a label at every pass, more of training with N = 2 alone", overrides={**TAUGHT, "train.passes_rise": (700, 1000)}),
-        dict(name="untaught", label="labels at the answer alone, the same passes", overrides={}),
-        dict(
-            name="heads", label="one pass, the same labels as further heads, as much compute",
-            overrides={**TAUGHT, **once, "method.arguments": {"labels": "heads", "heads": ELEMENTS - 1}}, phases=whole, match="taught",
-        ),
-        dict(name="once_matched", label="one pass, labels at the answer alone, as much compute", overrides=once, phases=whole, match="taught"),
-    ]
+    config.arms = taught.arms(
+        ELEMENTS - 1, once=taught.ALWAYS_ONCE, asked={"whole": {"task.arguments.follow_passes": False}},
+        more=[dict(name="later", label="a label at every pass, more of training with N = 2 alone", overrides={**taught.TAUGHT, "train.passes_rise": (700, 1000)})],
+    )
     config.seeds, config.reference = (0, 1, 2), "taught"
     if which == "whole":
         config.base.train.steps, config.base.train.random_passes, config.base.train.passes_rise = 2400, (2, 4, 8, ELEMENTS), (600, 800, 1000)
         config.base.model.sleep.passes = ELEMENTS
-        config.arms = [dict(name="taught", label="a label at every pass", overrides=TAUGHT)]
+        config.arms = config.arms[:1]
     return config

@@ -8,10 +8,9 @@ Hardware:  two CPU cores, a core a run
 Wall time: a quarter of an hour a run
 """
 from sleepnet import presets
-from sleepnet.study import spec
+from sleepnet.study import spec, taught
 
 STEPS, BATCH, OPERATIONS = 2000, 32, 4
-TAUGHT = {"method.name": "taught"}
 
 
 def get_config():
@@ -26,12 +25,6 @@ def get_config():
     config.base.model.sleep.passes, config.base.model.head_dim = OPERATIONS + 1, 64
     # sums and products of numbers up to 40 are a table to learn
     config.base.model.mlp_width = 256
-    once = {"model.sleep.passes": 1}
-    config.arms = [
-        dict(name="taught", label="a label at every pass", overrides=TAUGHT),
-        dict(name="untaught", label="labels at the answer alone, the same passes", overrides={}),
-        dict(name="heads", label="one pass, the same labels as further heads, as much compute", overrides={**TAUGHT, **once, "method.arguments": {"labels": "heads", "heads": OPERATIONS}}, match="taught"),
-        dict(name="once_matched", label="one pass, labels at the answer alone, as much compute", overrides=once, match="taught"),
-    ]
+    config.arms = taught.arms(OPERATIONS)
     config.seeds, config.reference = (0, 1, 2), "taught"
     return config

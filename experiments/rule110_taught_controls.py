@@ -10,13 +10,12 @@ Wall time: 4 minutes a run
 """
 from sleepnet import presets
 from sleepnet.study import spec
+from sleepnet.study.taught import ALWAYS_ONCE, TAUGHT
 
 STEPS, BATCH = 1600, 32
 TRAINED, ASKED, T = (2, 4, 7), (2, 4, 7, 9, 13, 17), 6
 FAR = (2, 4, 7, 9, 13, 17, 33, 57)  # eight times the N of training
 RISE = tuple(step * BATCH for step in (150, 300, 450, 600, 750))  # of t that is told
-TAUGHT = {"method.name": "taught"}
-ONCE = {"model.sleep.passes": 1, "train.random_passes": (), "train.passes_rise": (), "eval.passes": ()}
 BLOCKS = {"model.pattern": "AA", "model.sleep.eviction": "none", "model.memory_blocks.count": T}
 
 
@@ -36,10 +35,10 @@ def get_config():
         dict(name="untaught", label="labels at the answer alone", overrides={}),
         labels("wrong_reference", "labels of another row"),
         labels("reversed", "labels in reversed order"),
-        six("heads", "one pass, the same labels as further heads, as much compute", {**TAUGHT, **ONCE, "method.arguments": {"labels": "heads", "heads": T}}),
-        six("once_matched", "one pass, labels at the answer alone, as much compute", ONCE),
-        six("full_cache", "attention alone, the whole KV cache kept, nothing sleeps, as much compute", {**ONCE, "model.pattern": "AA", "model.sleep.eviction": "none"}),
-        six("thought", "one pass, and the same rows written awake before the answer, as much compute", ONCE, chain_of_thought=True),
+        six("heads", "one pass, the same labels as further heads, as much compute", {**TAUGHT, **ALWAYS_ONCE, "method.arguments": {"labels": "heads", "heads": T}}),
+        six("once_matched", "one pass, labels at the answer alone, as much compute", ALWAYS_ONCE),
+        six("full_cache", "attention alone, the whole KV cache kept, nothing sleeps, as much compute", {**ALWAYS_ONCE, "model.pattern": "AA", "model.sleep.eviction": "none"}),
+        six("thought", "one pass, and the same rows written awake before the answer, as much compute", ALWAYS_ONCE, chain_of_thought=True),
         dict(name="fade", label="labels that fade to nothing by step 1,000", overrides={**TAUGHT, "method.arguments": {"fade_from": 600, "fade_until": 1000}}),
         dict(name="one_pass_back", label="a label at every pass, gradients through one pass alone", overrides={**TAUGHT, "model.sleep.gradient": "last"}),
         dict(name="half_rate", label="a label at every pass, half the rate", overrides={**TAUGHT, "optim.learning_rate": 7.5e-3, "optim.adam_rate": 1.125e-3}),
@@ -52,7 +51,7 @@ def get_config():
         rim("rim", "memory blocks (RiM), two layers: a row behind each of six blocks, then the answer behind each, as much compute"),
         rim("rim_deep", "the same, four layers", pattern="AAAA", taken=250),
         rim("rim_loop", "the same, two layers, four passes over the blocks", passes=4, taken=250),
-        six("pause", "as many blocks, the answer behind the last alone, as much compute", {**BLOCKS, **ONCE}),
+        six("pause", "as many blocks, the answer behind the last alone, as much compute", {**BLOCKS, **ALWAYS_ONCE}),
     ]
     config.seeds, config.reference = (0, 1, 2), "taught"
     return config
@@ -63,7 +62,7 @@ def rim(name, label, *, pattern="AA", passes=1, taken=500):
     asked = {"task.arguments.follow_passes": False}
     steps = {**asked, "method.arguments": {"stage": 1, "fade_steps": taken}, "train.steps": taken}
     answer = {**asked, "method.arguments": {"stage": 2}, "optim.warmup": 0, "optim.learning_rate": 5e-3, "optim.adam_rate": 7.5e-4}
-    shared = {**BLOCKS, **ONCE, "model.pattern": pattern, "model.memory_blocks.passes": passes, "method.name": "rim"}
+    shared = {**BLOCKS, **ALWAYS_ONCE, "model.pattern": pattern, "model.memory_blocks.passes": passes, "method.name": "rim"}
     return dict(name=name, label=label, overrides=shared, phases=[dict(name="rows", overrides=steps), dict(name="answer", overrides=answer)], match="taught")
 
 
