@@ -5,6 +5,8 @@ from flax import nnx
 
 from sleepnet.mesh import Axis, gathered, splits_heads
 
+_JOINED = 1 << 18  # elements of kernels that are joined: a megabyte
+
 
 @jax.custom_vjp
 def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -54,9 +56,9 @@ class Linear(nnx.Module):
 def together(x: jax.Array, *layers: Linear) -> list[jax.Array]:
     """`[layer(x) for layer in layers]` as one product: separate matrices for the optimiser, one for the machine.
 
-    Where the mesh cuts their columns, joining them would move them between devices: they stay apart.
+    Where the mesh cuts their columns, joining them would move them between devices, and large ones cost more to copy than one call saves: they stay apart.
     """
-    if splits_heads():
+    if splits_heads() or sum(layer.kernel.size for layer in layers) > _JOINED:
         return [layer(x) for layer in layers]
     kernels = [layer.weights() for layer in layers]
     ends = [sum(kernel.shape[1] for kernel in kernels[:i]) for i in range(1, len(kernels))]
