@@ -3,13 +3,13 @@ import functools
 
 import numpy as np
 import pytest
-from sympy.combinatorics import Permutation
+from sympy.combinatorics import Permutation, PermutationGroup
 from sympy.combinatorics.named_groups import AlternatingGroup, SymmetricGroup
 
 from sleepnet import tasks
 from sleepnet.errors import UsageError
 
-GROUPS = {"S5": SymmetricGroup(5), "A5": AlternatingGroup(5)}
+GROUPS = {"S5": SymmetricGroup(5), "A5": AlternatingGroup(5), "S4": PermutationGroup(Permutation(4)(0, 1, 2, 3), Permutation(4)(0, 1))}
 
 
 def words(task, tokens):
@@ -29,7 +29,7 @@ def product(group, word):
     return "".join(str(total(i) + 1) for i in range(5))
 
 
-@pytest.mark.parametrize("group", ["S5", "A5", "Z60"])
+@pytest.mark.parametrize("group", ["S5", "A5", "S4", "Z60"])
 def test_elements_are_those_of_the_group(group):
     task = tasks.get("group", group=group)
     spelled = [task.token(number) for number in range(task.vocab_size)]
@@ -42,7 +42,7 @@ def test_elements_are_those_of_the_group(group):
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-@pytest.mark.parametrize("group", ["S5", "A5", "Z60"])
+@pytest.mark.parametrize("group", ["S5", "A5", "S4", "Z60"])
 def test_products_agree_with_sympy(group, split):
     for task in (tasks.get("group", group=group), tasks.get("group", group=group, length=(2, 9), window=4)):
         batch = task.batch(5, split, 0, 60)
@@ -141,7 +141,7 @@ def test_held_out_words_are_never_trained_on():
     assert len(short) > 100 and set(map(tuple, short[:, 3:5].tolist())) <= seen["test"]
 
 
-@pytest.mark.parametrize("group", ["S5", "A5", "Z60"])
+@pytest.mark.parametrize("group", ["S5", "A5", "S4", "Z60"])
 def test_baselines_are_what_the_guesses_score(group):
     task, size = tasks.get("group", group=group, length=(2, 3)), 4000
     batch, baselines = task.batch(0, "train", 0, size), task.baselines()

@@ -1,10 +1,11 @@
-"""The elements of S5, A5 and Z60: their words and their tables."""
+"""The elements of S5, A5, S4 and Z60: their words and their tables."""
 import functools
 import itertools
 
 import numpy as np
 
-SIZES = {"S5": 120, "A5": 60, "Z60": 60}
+SIZES = {"S5": 120, "A5": 60, "S4": 24, "Z60": 60}
+UNORDERED = {"S5": 60, "A5": 60, "S4": 12, "Z60": 1}  # elements of the commutator subgroup: products that only the order of a word tells apart
 CYCLIC = SIZES["Z60"]
 
 
@@ -20,7 +21,8 @@ def spelling(group: str) -> tuple[str, ...]:
 def permutations(group: str) -> tuple[tuple[int, ...], ...]:
     """The images of 0 … 4 under each permutation, in their order."""
     inversions = lambda p: sum(a > b for a, b in itertools.combinations(p, 2))
-    return tuple(p for p in itertools.permutations(range(5)) if group == "S5" or inversions(p) % 2 == 0)
+    chosen = {"S5": lambda p: True, "A5": lambda p: inversions(p) % 2 == 0, "S4": lambda p: p[4] == 4}[group]
+    return tuple(filter(chosen, itertools.permutations(range(5))))
 
 
 @functools.cache

@@ -17,7 +17,7 @@ class Layout(Task):
     """A word of a group and its query in tokens.
 
     Attributes:
-      group: "S5", "A5" or "Z60".
+      group: "S5", "A5", "S4" or "Z60".
       length: k: a number, or (least, most), drawn uniformly per example. With `running` words have the most, and products of
         fewer than the least are learned but not graded.
       chain_of_thought: write g1·g2, g1·g2·g3, … after the query, before the answer: learned, not graded. A word of k has k − 1 labels.

@@ -8,7 +8,8 @@ elements are written one token each; the label of the query `?` is their product
     g1 g2 … gk                        `running=True`: what must be predicted at gi is g1·…·gi; nothing sleeps
 
 In S5 (all 120 permutations of five things) and A5 (its 60 even ones) the word problem is complete for NC¹: no fixed number
-of parallel steps is known to do. In Z60 (adding modulo 60) order does not count, and counting is enough.
+of parallel steps is known to do. S4 (the 24 of S5 that leave the fifth thing in its place) is soluble, its order counts, and its table is learnt soonest.
+In Z60 (adding modulo 60) order does not count, and counting is enough.
 """
 import dataclasses
 import functools
@@ -20,7 +21,7 @@ import numpy as np
 
 from sleepnet.tasks.base import PAD, Task
 from sleepnet.tasks.group import arrays
-from sleepnet.tasks.group.elements import CYCLIC, spelling, table
+from sleepnet.tasks.group.elements import CYCLIC, UNORDERED, spelling, table
 from sleepnet.tasks.group.layout import ELEMENTS, LENGTH, Layout
 from sleepnet.tasks.machinery import philox
 from sleepnet.tasks.machinery.arguments import tell_rise, whole
@@ -159,15 +160,13 @@ class Group(Layout):
     @functools.cached_property
     def _baselines(self) -> dict[str, Any]:
         least, most = self.multiplied
-        # of the products that only the order of a word tells apart: S5 and A5 have A5's 60, Z60 has one
-        unordered = 1 if self.group == "Z60" else 60
         return {
             name: {"meaning": meaning, **score, "by": {"k": {k: score for k in range(least, most + 1)}}}
             for name, meaning, chosen in (
                 ("chance", "Any element, alike.", 1 / self.size),
                 ("constant", "One element, always: all are alike.", 1 / self.size),
                 ("last", "The last element of the word.", 1 / self.size),
-                ("unordered", "Any element that agrees with the product but for the order of the factors (in S5: of its sign).", 1 / unordered),
+                ("unordered", "Any element that agrees with the product but for the order of the factors (in S5 and S4: of its sign).", 1 / UNORDERED[self.group]),
             )
             # one element alone is its own product
             for right in [1.0 if most == 1 and name in ("last", "unordered") else chosen]
@@ -184,6 +183,7 @@ class Group(Layout):
         elements = {
             "S5": "the 120 permutations of 1 … 5 (23145 takes 1 to 2, 2 to 3 and 3 to 1)",
             "A5": "the 60 even permutations of 1 … 5 (23145 takes 1 to 2, 2 to 3 and 3 to 1)",
+            "S4": "the 24 permutations of 1 … 5 that leave 5 in its place (23145 takes 1 to 2, 2 to 3 and 3 to 1)",
             "Z60": "the numbers 0 … 59, added modulo 60",
         }[self.group]
         if self.running:
