@@ -64,11 +64,12 @@ def picture(theme: Theme, found: dict[str, list[dict]]) -> str:
         parts.append(line([(across(k), up(row["won"])) for k, row in enumerate(rows)], colour, 2.2, dash="5 4" if released else ""))
         top = TOP + 4 + 58 * number
         low, high = whole["won_interval"]
-        parts.append(text(RIGHT + 16, top, LABELS.get(way, way), colour, 13.5, weight=650))
-        parts.append(text(RIGHT + 16, top + 17, f"all: {whole['won']:.3f} ({low:.3f} … {high:.3f})", theme.text, 12.5))
+        parts.append(line([(RIGHT + 6, top - 5), (RIGHT + 24, top - 5)], colour, 2.2, dash="5 4" if released else ""))
+        parts.append(text(RIGHT + 32, top, LABELS.get(way, way), theme.text if released else colour, 13.5, weight=650))
+        parts.append(text(RIGHT + 32, top + 17, f"all: {whole['won']:.3f} ({low:.3f} … {high:.3f})", theme.text, 12.5))
         if not released:
-            parts.append(text(RIGHT + 16, top + 33, f"of it by what S holds: {whole['saved']:.3f}", theme.muted, 12.5))
-    files = bins[-1]["documents"]
+            parts.append(text(RIGHT + 32, top + 33, f"of it by what S holds: {whole['saved']:.3f}", theme.muted, 12.5))
+    files = next(iter(found.values()))[0]["documents"]
     parts.append(text(20, BOTTOM + 62, f"Less than the released model with each window alone; {files} held-out files, bands 95 % by resampling them.", theme.muted, 12.5))
     return svg(800, BOTTOM + 80, theme, "Nats a token won back by tokens since the boundary, for each way of reading", parts)
 

@@ -24,21 +24,22 @@ page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative
 def drawn(tmp_path_factory):
     """The pictures, drawn again."""
     sys.path.insert(0, str(ROOT / "tools"))
+    import draw_boundary
     import draw_days
     import draw_readme
     import draw_taught
 
     out = tmp_path_factory.mktemp("pictures")
-    for tool in (draw_days, draw_readme, draw_taught):
+    for tool in (draw_boundary, draw_days, draw_readme, draw_taught):
         tool.FLAGS([tool.__name__, f"--out={out}"])
         tool.main([])
     return out
 
 
 def test_the_committed_pictures_are_those_of_the_script(drawn):
-    assert {path.name for path in PICTURES} == {f"{name}-{theme}.svg" for name in ("sleep", "curve", "taught", "days") for theme in ("light", "dark")}
+    assert {path.name for path in PICTURES} == {f"{name}-{theme}.svg" for name in ("sleep", "curve", "taught", "days", "boundary") for theme in ("light", "dark")}
     for path in PICTURES:
-        assert path.read_bytes() == (drawn / path.name).read_bytes(), f"{path.name}: draw it again with python tools/draw_readme.py, draw_taught.py, draw_days.py"
+        assert path.read_bytes() == (drawn / path.name).read_bytes(), f"{path.name}: draw it again with python tools/draw_readme.py, draw_taught.py, draw_days.py, draw_boundary.py"
         assert path.stat().st_size <= 100_000
 
 
