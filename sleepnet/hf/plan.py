@@ -104,9 +104,20 @@ def config_of(folder: Folder, family: Family, changes: Mapping[str, Any], tied: 
     if insert and folder.put_in:
         raise UsageError(f"{folder.path} has blocks put in already, in {PUT_IN}: leave --insert out, or take that file away")
     values = insertion.inserted(values, insert) if insert else values
-    for key, value in (*folder.put_in.items(), *changes.items()):
-        values[key] = {**values.get(key, {}), **value} if isinstance(value, Mapping) else value
-    return from_dict(ModelConfig, values, "model.")
+    return from_dict(ModelConfig, changed(values, folder.put_in, changes), "model.")
+
+
+def changed(values: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of ModelConfig with others in their place, `sleep` as a mapping. Convolutions remember across windows wherever no KV entries are lost there, or there are
+    none, as the released models' do; unless `sleep.keep_tails` says something, or nothing is changed that it hangs on."""
+    made = dict(values)
+    for key, value in (item for change in changes for item in change.items()):
+        made[key] = {**made.get(key, {}), **value} if isinstance(value, Mapping) else value
+    sleep, hangs_on = made.get("sleep", {}), any("eviction" in change.get("sleep", {}) for change in changes)
+    if any("keep_tails" in change.get("sleep", {}) for change in changes) or "keep_tails" in sleep and not hangs_on:
+        return made
+    keeps = "G" in made["pattern"] and ("A" not in made["pattern"] or sleep.get("eviction", "hard") != "hard")
+    return {**made, "sleep": {**sleep, "keep_tails": keeps}}
 
 
 def shapes_of(config: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:

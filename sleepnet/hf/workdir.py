@@ -45,10 +45,7 @@ def record(folder: str | Path) -> dict[str, Any]:
 def read(folder: str | Path, changes: Mapping[str, Any]) -> tuple[ModelConfig, Iterator[tuple[str, np.ndarray]]]:
     """(configuration with some keys changed, parameters one by one) of a folder that `import` has written."""
     known, path = record(folder), paths.plain(folder, "folder")
-    values = dict(known["model"])
-    for key, value in changes.items():
-        values[key] = {**values.get(key, {}), **value} if isinstance(value, Mapping) else value
-    config = from_dict(ModelConfig, values, "model.")
+    config = from_dict(ModelConfig, plans.changed(known["model"], changes), "model.")
     return config, _parameters(path, known, plans.shapes_of(config))
 
 

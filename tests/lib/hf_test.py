@@ -150,6 +150,30 @@ def test_a_broken_configuration_is_seen(name):
     assert found.largest > 30 * found.bar, f"{name}: {found}"
 
 
+def test_where_nothing_is_evicted_windows_make_no_difference():
+    """The golden's 12 tokens in windows of 6, with all of the cache kept: what convolutions remember must outlive a window."""
+    other, _ = load(check.GOLDENS / "qwen3_5_text", window=6, sleep={"eviction": "none"})
+    tokens, (graph, params) = jnp.asarray(opened("qwen3_5_text").golden["tokens"]), nnx.split(other, nnx.Param)
+    found = check.difference(jax.jit(lambda params: nnx.merge(graph, params).forward(tokens, predicts=(True, True)))(params), opened("qwen3_5_text").golden["logits"])
+    assert found.passed, str(found)
+
+
+def test_convolutions_remember_where_keys_and_values_do(tmp_path):
+    kept = lambda folder, **sleep: load(folder, sleep=sleep)[0].config.sleep.keep_tails
+    hybrid, alone = check.GOLDENS / "qwen3_5_text", copied("gated_deltanet", tmp_path / "alone", without_attention, told(attn=None))
+    assert [kept(hybrid), kept(hybrid, eviction="sliding"), kept(hybrid, eviction="none"), kept(alone)] == [False, True, True, True]
+    assert not kept(hybrid, eviction="none", keep_tails=False) and not kept(check.GOLDENS / "llama", eviction="none")
+    assert main(["import", str(hybrid), f"--out={tmp_path / 'in'}"]) == 0
+    assert not kept(tmp_path / "in") and kept(tmp_path / "in", eviction="none") and not kept(tmp_path / "in", passes=2)
+
+
+def without_attention(held):
+    """The fast-weight block of the golden in place of its attention, too."""
+    for name in [name for name in held if name.startswith("model.layers.1.")]:
+        del held[name]
+    held.update({name.replace(".0.", ".1."): value for name, value in held.items() if name.startswith("model.layers.0.")})
+
+
 def test_a_raw_carry_is_seen():
     other, _ = load(check.GOLDENS / "ouro", window=WINDOW, sleep={"carry": "hidden"})
     found = check.difference(check.logits_of(other, opened("ouro").golden["tokens"]), opened("ouro").golden["logits"])
@@ -277,6 +301,11 @@ def test_other_spellings_are_read_and_the_one_that_was_read_is_written(name, tmp
     assert not left or "left out" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("places", [{"rope_parameters": None, "rope_theta": None}, {"rope_parameters": {"rope_theta": None, "rope_type": "default"}}])
+def test_no_rotary_positions_are_those_that_the_file_says_to_be_none(places, tmp_path):
+    assert load(copied("olmo_hybrid", tmp_path / "other", None, told(**places)))[0].config.rope_share == 0.0
+
+
 def test_dtypes_of_files_come_back(tmp_path, capsys):
     def mixed(held):
         return {name: value.astype(np.float16 if "mlp" in name else ml_dtypes.bfloat16) for name, value in held.items()}
@@ -324,6 +353,9 @@ REFUSED = {
     "experts": ("llama", None, told(model_type="qwen3_moe"), "model_type='qwen3_moe' is not supported; it needs mixtures of experts"),
     "no family": ("llama", None, told(model_type=None), "model_type is missing"),
     "no base": ("llama", None, told(rope_parameters={"rope_type": "default"}), "no rotary base"),
+    "no base, of a family that may have none": ("olmo_hybrid", None, told(rope_parameters=None), "no rotary base"),
+    "rotary words that are none": ("llama", None, told(rope_parameters=[1]), r"rope_parameters=\[1\] must be of type dict"),
+    "no heads": ("llama", None, told(num_attention_heads=0, head_dim=None), "model.heads=0 must be at least 1"),
     "scaled base": ("llama", None, told(rope_parameters={"rope_type": "llama3", "rope_theta": 1e4}), "rotary type 'llama3' is not supported"),
     "no head": ("qwen3", without("lm_head.weight"), None, "tensor lm_head.weight is missing, and config.json does not say that the head is the embedding: give the tensor, or --tied"),
     "another head": ("llama", with_("lm_head.weight", lambda _: np.ones((32, 8), np.float32)), None, "lm_head.weight is not the embedding, though config.json says so: give --untied"),
