@@ -423,6 +423,57 @@ def test_describe_reads_no_weight(tmp_path, capsys):
         assert wanted in text, wanted
 
 
+# What their authors say of real ones: parameters of the model, bytes of S
+REAL = {
+    "SmolLM2-135M": (134_515_008, 0, dict(
+        model_type="llama", hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, vocab_size=49152, rms_norm_eps=1e-5,
+        rope_theta=100000, rope_scaling=None, rope_interleaved=False, tie_word_embeddings=True, hidden_act="silu", attention_bias=False, pretraining_tp=1, torch_dtype="bfloat16",
+    )),
+    "Qwen3-0.6B": (596_049_920, 0, dict(
+        model_type="qwen3", hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, head_dim=128, vocab_size=151936,
+        rms_norm_eps=1e-6, rope_theta=1000000, rope_scaling=None, sliding_window=None, use_sliding_window=False, max_window_layers=28, tie_word_embeddings=True, hidden_act="silu",
+    )),
+    "Qwen3.5-0.8B": (752_392_000, 18 * 16 * 128 * 128 * 4, dict(model_type="qwen3_5", tie_word_embeddings=True, vision_config={"depth": 12}, text_config=dict(
+        model_type="qwen3_5_text", hidden_size=1024, intermediate_size=3584, num_hidden_layers=24, num_attention_heads=8, num_key_value_heads=2, head_dim=256, vocab_size=248320,
+        rms_norm_eps=1e-6, full_attention_interval=4, linear_num_key_heads=16, linear_num_value_heads=16, linear_key_head_dim=128, linear_value_head_dim=128,
+        linear_conv_kernel_dim=4, attn_output_gate=True, tie_word_embeddings=True, hidden_act="silu",
+        rope_parameters={"mrope_interleaved": True, "mrope_section": [11, 11, 10], "rope_type": "default", "rope_theta": 10000000, "partial_rotary_factor": 0.25},
+    ))),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_config_json_alone_is_described(name, tmp_path, capsys):
+    parameters, state, known = REAL[name]
+    (tmp_path / "config.json").write_text(json.dumps(known))
+    assert main(["describe", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert f" {parameters:,}\n" in text and f" {state:,} bytes a sequence" in text and "config.json alone: there are no weights in the folder" in text
+    assert main(["import", str(tmp_path), f"--out={tmp_path / 'in'}"]) == 2 and "model.safetensors is missing: fetch the model's weights" in capsys.readouterr().err
+
+
+def test_what_was_imported_is_checked_beside_what_it_came_from(tmp_path, monkeypatch):
+    source, asked = copied("llama", tmp_path / "hub"), []
+    assert main(["import", str(source), f"--out={tmp_path / 'in'}"]) == 0
+    monkeypatch.setattr(check, "has_torch", lambda: True)
+    monkeypatch.setattr(check, "logits_of", lambda model, tokens: np.ones((2, 4, 32)))
+    monkeypatch.setattr(check, "stepped", lambda model, tokens, size=1: (np.ones((2, 4, 32)), model.init_state(2)))
+    monkeypatch.setattr(check, "torch_logits", lambda folder, tokens: asked.append(folder) or np.ones((2, 4, 32)))
+    lines, good = check.check(tmp_path / "in", tokens=4)
+    assert good and lines[0].startswith("beside transformers") and asked == [source]
+    monkeypatch.setattr(check, "golden", lambda kind: check.Difference(0.0, 1.0, 0.0, 1.0))
+    shutil.rmtree(source)
+    assert "give the folder of safetensors that it came from: the family's golden" in check.check(tmp_path / "in", tokens=4)[0][0]
+
+
+def test_families_are_told_with_torchs_own_distance(monkeypatch, capsys):
+    monkeypatch.setattr(check, "golden", lambda kind: check.Difference(2e-6, 5.0, 0.0, 1.0 if kind != "ouro" else 1e-6))
+    assert main(["families"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split("`")[1] for row in rows[2:]] == KINDS and all("2.0e-06" in row for row in rows[2:])
+    assert [row for row in rows if "missed" in row] == [row for row in rows if "`ouro`" in row]
+
+
 def test_a_tiny_model_goes_all_the_way(tmp_path, capsys):
     steps = (
         ["tiny", tmp_path / "tiny"], ["import", tmp_path / "tiny", f"--out={tmp_path / 'in'}", "--window=8"], ["describe", tmp_path / "in"],
