@@ -1,11 +1,12 @@
 """`python -m sleepnet.hf`: released models, for a reader."""
 import argparse
+import re
 import sys
 
 from sleepnet import cli, talk
 from sleepnet.errors import UsageError
-from sleepnet.models import flops
 from sleepnet.hf import check, describe, insertion, model, plan as plans, say, sources, tiny, tokens, trained, workdir
+from sleepnet.models import flops
 
 _EXAMPLES = """examples:
   python -m sleepnet.hf tiny runs/tiny
@@ -24,8 +25,9 @@ exit status: 0; 1 where `check` finds other logits; 2 for a request that can't b
 
 
 def _loop(text: str) -> tuple[int, int]:
-    start, _, stop = text.partition(":")
-    return int(start), int(stop)
+    if not (found := re.fullmatch(r"(\d+):(\d+)", text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no span of blocks, such as 7:21")
+    return int(found[1]), int(found[2])
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -82,8 +82,9 @@ def family_of(folder: Folder) -> tuple[str, Family]:
         raise UsageError(f"{folder.described}: model_type is missing; known: {', '.join(sorted(known))}")
     if kind in known:
         return kind, known[kind]
-    needs = next((f"; it needs {what}, which are not built here" for part, what in _LACKING.items() if part in kind), nearest(kind, known))
-    raise UsageError(f"{folder.described}: model_type={kind!r} is not supported{needs}; supported: {', '.join(sorted(known))}")
+    if part := max((part for part in _LACKING if part in kind), key=len, default=""):
+        raise UsageError(f"{folder.described}: model_type={kind!r} is not supported; it needs {_LACKING[part]}, which are not built here; supported: {', '.join(sorted(known))}")
+    raise UsageError(f"{folder.described}: model_type={kind!r} is not supported{nearest(kind, known)}")
 
 
 def config_of(folder: Folder, family: Family, changes: Mapping[str, Any], tied: bool | None = None, insert: str = "") -> ModelConfig:

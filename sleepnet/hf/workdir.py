@@ -214,5 +214,9 @@ def filling(out: str | Path) -> Iterator[Path]:
             if path.is_dir():
                 path.rmdir()
             os.rename(part, path)
+    except OSError as error:
+        if error.filename and Path(error.filename).is_relative_to(part):
+            error.filename = str(path)  # what a person knows of
+        raise
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -351,6 +351,8 @@ REFUSED = {
     "quantised": ("llama", with_(NORM, lambda value: value.astype(np.int8)), None, f"tensor {NORM} is I8"),
     "unknown family": ("llama", None, told(model_type="lama"), "model_type='lama' is not supported; did you mean 'llama'"),
     "experts": ("llama", None, told(model_type="qwen3_moe"), "model_type='qwen3_moe' is not supported; it needs mixtures of experts"),
+    "two lacks": ("llama", None, told(model_type="granitemoehybrid"), "model_type='granitemoehybrid' is not supported; it needs Mamba-2 blocks"),
+    "nobody's": ("llama", None, told(model_type="phi"), "model_type='phi' is not supported; known: gated_deltanet, llama, [^;]*$"),
     "no family": ("llama", None, told(model_type=None), "model_type is missing"),
     "no base": ("llama", None, told(rope_parameters={"rope_type": "default"}), "no rotary base"),
     "no base, of a family that may have none": ("olmo_hybrid", None, told(rope_parameters=None), "no rotary base"),
@@ -406,9 +408,18 @@ def test_what_is_no_folder_of_a_model_is_refused(tmp_path, capsys):
 
 
 def test_a_folder_that_was_not_finished_is_not_there(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(workdir, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    def full(path, _):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(workdir, "write_bytes", full)
     assert main(["import", str(check.GOLDENS / "llama"), f"--out={tmp_path / 'in'}"]) == 2
-    assert "No space left on device" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert f" {tmp_path / 'in'}: No space left on device" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_a_span_that_is_none_is_told_in_words(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["import", "model", "--out=out", "--loop=7"])
+    assert "argument --loop: '7' is no span of blocks, such as 7:21" in capsys.readouterr().err
 
 
 # For a reader
@@ -423,7 +434,7 @@ def test_describe_reads_no_weight(tmp_path, capsys):
         assert wanted in text, wanted
 
 
-# What their authors say of real ones: parameters of the model, bytes of S
+# What config.json says of real ones; the parameters that transformers counts in each, the bytes of S by hand
 REAL = {
     "SmolLM2-135M": (134_515_008, 0, dict(
         model_type="llama", hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, vocab_size=49152, rms_norm_eps=1e-5,
@@ -433,7 +444,7 @@ REAL = {
         model_type="qwen3", hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, head_dim=128, vocab_size=151936,
         rms_norm_eps=1e-6, rope_theta=1000000, rope_scaling=None, sliding_window=None, use_sliding_window=False, max_window_layers=28, tie_word_embeddings=True, hidden_act="silu",
     )),
-    "Qwen3.5-0.8B": (752_392_000, 18 * 16 * 128 * 128 * 4, dict(model_type="qwen3_5", tie_word_embeddings=True, vision_config={"depth": 12}, text_config=dict(
+    "Qwen3.5-0.8B": (752_393_024, 18 * 16 * 128 * 128 * 4, dict(model_type="qwen3_5", tie_word_embeddings=True, vision_config={"depth": 12}, text_config=dict(
         model_type="qwen3_5_text", hidden_size=1024, intermediate_size=3584, num_hidden_layers=24, num_attention_heads=8, num_key_value_heads=2, head_dim=256, vocab_size=248320,
         rms_norm_eps=1e-6, full_attention_interval=4, linear_num_key_heads=16, linear_num_value_heads=16, linear_key_head_dim=128, linear_value_head_dim=128,
         linear_conv_kernel_dim=4, attn_output_gate=True, tie_word_embeddings=True, hidden_act="silu",
