@@ -2,6 +2,7 @@
 import json
 import struct
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,6 +153,21 @@ def test_a_tokenizer_of_another_kind_is_not_guessed(keys, tmp_path, capsys):
 def test_its_ids_are_those_of_byte_level_pairs(tmp_path):
     _, tokenizer = load(golden(tmp_path / "a.gguf"))
     assert tokenizer.encode("abc ab12<|b|>") == [16, 17, 11, 12, 1] and tokenizer.decode([16, 17, 1]) == "abc ab"
+
+
+@pytest.mark.hf
+def test_real_weights_cost_what_they_cost_elsewhere():
+    """SmolLM2 on the licence of this repository, nats a token as a program of its own had them: tokens 1 … 512, the next 512 with all before them, and alone."""
+    model, tokenizer = load("smollm2", window=1024)
+    ids = np.asarray(tokenizer.encode((Path(__file__).resolve().parents[2] / "LICENSE").read_text())[:1024], np.int32)
+
+    def nats(ids):
+        logits = np.asarray(check.logits_of(model, ids[None, :-1])[0], np.float64)
+        return np.log(np.exp(logits).sum(-1)) - logits[np.arange(len(logits)), ids[1:]]
+
+    whole, alone = nats(ids), nats(ids[512:])
+    assert [round(float(cost.mean()), 2) for cost in (whole[:511], whole[512:], alone)] == [2.83, 2.52, 2.82]
+    assert np.all(np.isfinite(whole))
 
 
 REFUSED = {
