@@ -10,7 +10,6 @@ import numpy as np
 from flax import nnx
 from safetensors import safe_open
 
-from sleepnet import paths
 from sleepnet.hf import model as models, sources, workdir
 from sleepnet.hf.plan import family_of, names
 from sleepnet.models.hybrid import Hybrid

@@ -114,8 +114,8 @@ def changed(values: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[str,
     made = dict(values)
     for key, value in (item for change in changes for item in change.items()):
         made[key] = {**made.get(key, {}), **value} if isinstance(value, Mapping) else value
-    sleep, hangs_on = made.get("sleep", {}), any("eviction" in change.get("sleep", {}) for change in changes)
-    if any("keep_tails" in change.get("sleep", {}) for change in changes) or "keep_tails" in sleep and not hangs_on:
+    asked = {key for change in changes if isinstance(change.get("sleep"), Mapping) for key in change["sleep"]}
+    if not isinstance(sleep := made.get("sleep", {}), Mapping) or "keep_tails" in asked or "keep_tails" in sleep and "eviction" not in asked:
         return made
     keeps = "G" in made["pattern"] and ("A" not in made["pattern"] or sleep.get("eviction", "hard") != "hard")
     return {**made, "sleep": {**sleep, "keep_tails": keeps}}

@@ -231,6 +231,10 @@ def test_a_packaged_model_is_found_by_name_or_told_how_to_get(tmp_path, monkeypa
 
 def test_a_folder_of_such_files_is_told_to_give_one(tmp_path, capsys):
     golden(tmp_path / "a.gguf")
-    assert main(["describe", str(tmp_path)]) == 2 and "give one of its files, such as" in capsys.readouterr().err
+    assert main(["describe", str(tmp_path)]) == 2 and f"give what lies in it, such as {tmp_path / 'a.gguf'}" in capsys.readouterr().err
+    cached = tmp_path / "models--org--name/snapshots/0a1b"
+    cached.mkdir(parents=True)
+    (cached / "config.json").write_text("{}")
+    assert main(["describe", str(tmp_path / "models--org--name")]) == 2 and f"has no config.json: give what lies in it, such as {cached}" in capsys.readouterr().err
     (tmp_path / "b.bin").write_bytes(b"x")
     assert main(["describe", str(tmp_path / "b.bin")]) == 2 and "no .gguf" in capsys.readouterr().err

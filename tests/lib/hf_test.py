@@ -159,12 +159,13 @@ def test_where_nothing_is_evicted_windows_make_no_difference():
 
 
 def test_convolutions_remember_where_keys_and_values_do(tmp_path):
-    kept = lambda folder, **sleep: load(folder, sleep=sleep)[0].config.sleep.keep_tails
+    kept = lambda folder, **sleep: plans.config_of(Folder(folder), plans.family_of(Folder(folder))[1], {"sleep": sleep}).sleep.keep_tails
     hybrid, alone = check.GOLDENS / "qwen3_5_text", copied("gated_deltanet", tmp_path / "alone", without_attention, told(attn=None))
     assert [kept(hybrid), kept(hybrid, eviction="sliding"), kept(hybrid, eviction="none"), kept(alone)] == [False, True, True, True]
     assert not kept(hybrid, eviction="none", keep_tails=False) and not kept(check.GOLDENS / "llama", eviction="none")
     assert main(["import", str(hybrid), f"--out={tmp_path / 'in'}"]) == 0
-    assert not kept(tmp_path / "in") and kept(tmp_path / "in", eviction="none") and not kept(tmp_path / "in", passes=2)
+    kept = lambda **sleep: workdir.read(tmp_path / "in", {"sleep": sleep})[0].sleep.keep_tails
+    assert not kept() and kept(eviction="none") and not kept(passes=2)
 
 
 def without_attention(held):
