@@ -117,7 +117,8 @@ def changed(values: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[str,
     asked = {key for change in changes if isinstance(change.get("sleep"), Mapping) for key in change["sleep"]}
     if not isinstance(sleep := made.get("sleep", {}), Mapping) or "keep_tails" in asked or "keep_tails" in sleep and "eviction" not in asked:
         return made
-    keeps = "G" in made["pattern"] and ("A" not in made["pattern"] or sleep.get("eviction", "hard") != "hard")
+    pattern = str(made.get("pattern"))
+    keeps = "G" in pattern and ("A" not in pattern or sleep.get("eviction", "hard") != "hard")
     return {**made, "sleep": {**sleep, "keep_tails": keeps}}
 
 
