@@ -41,7 +41,7 @@ def run(main: Callable[[list[str]], int | None], flag_values: flags.FlagValues =
       main: gets [program]; what it returns is the exit code, None for 0.
       flag_values: where the flags are defined. A command with its own `flags.FlagValues()` shares no names with others.
     """
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.ERROR)  # to the end of the process
 
     def action() -> int | None:
         own = _own_flags(main, flag_values)
@@ -66,8 +66,9 @@ def guarded(action: Callable[[], int | None], prefix: str = "error: ") -> int:
       prefix: of the line that an error becomes.
     """
     _open_streams()
-    heard, sys.stderr = sys.stderr, _Aside(sys.stderr)
+    heard, sys.stderr, told = sys.stderr, _Aside(sys.stderr), logging.get_verbosity()
     try:
+        logging.set_verbosity(logging.ERROR)  # what libraries remark upon is not for a person
         code = action()
         sys.stdout.flush()
     except BrokenPipeError:
@@ -86,6 +87,7 @@ def guarded(action: Callable[[], int | None], prefix: str = "error: ") -> int:
             raise
         code = _fail(fault, prefix)
     finally:
+        logging.set_verbosity(told)
         sys.stderr = heard
         for stream in (sys.stdout, sys.stderr):
             _let_go(stream)
@@ -180,7 +182,8 @@ def bar(words: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:  # elsewhere it would be an empty line
         line = shown.add_task(words, total=None)
         yield lambda done, total: shown.update(line, completed=done, total=total)
 

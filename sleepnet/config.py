@@ -98,6 +98,8 @@ class ModelConfig:
     no_mlp: tuple[int, ...] = ()  # blocks, from 0, that are a mixer alone: those put into a model that was trained without them
     conv_width: int = 4  # W of the short convolution in a fast-weight block
     conv: str = "fixed"  # its taps: fixed (over q, k and v), or dynamic (each token makes its own, over v alone; Jet)
+    conv_rank: int = 0  # of a dynamic one, channels through which a token makes its taps; 0: an eighth of width
+    conv_bias: bool = False  # of a dynamic one: added to the taps
     rule: str = "gated_delta"  # fast-weight rule, one of sleepnet.rules or your own as "module:NAME"
     beta_max: float = 1.0  # write strength lies in (0, beta_max); 2 lets the delta rules turn a key's value round (negative eigenvalues)
     turn_keys: str = "never"  # keys of S turn, so that one does not write over the other, behind windows, or behind every pass; see sleepnet.models.turn
@@ -182,9 +184,9 @@ class ModelConfig:
         return place != "post", place != "pre"
 
     @property
-    def conv_rank(self) -> int:
-        """Channels through which a token makes its taps."""
-        return max(self.width // 8, 1)
+    def taps_rank(self) -> int:
+        """`conv_rank`, resolved."""
+        return self.conv_rank or max(self.width // 8, 1)
 
     @property
     def recomputed(self) -> str:

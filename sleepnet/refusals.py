@@ -10,7 +10,7 @@ from sleepnet.errors import UsageError
 
 # keys that fast-weight blocks alone read, and what they say by default
 _OF_FAST_WEIGHTS = {
-    "rule": "gated_delta", "beta_max": 1.0, "conv": "fixed", "decay_start": "windows", "key_heads": 0, "value_heads": 0, "key_dim": 0, "value_dim": 0,
+    "rule": "gated_delta", "beta_max": 1.0, "conv": "fixed", "conv_rank": 0, "conv_bias": False, "decay_start": "windows", "key_heads": 0, "value_heads": 0, "key_dim": 0, "value_dim": 0,
     "scale_queries": False, "gate_epsilon": 1e-6, "turn_keys": "never",
 }
 # … and those that attention alone reads
@@ -110,6 +110,10 @@ def model(config: Any) -> None:
     trust.named(config.rule)
     rules.get(config.rule)
     choice("model.conv", config.conv, ("fixed", "dynamic"))
+    at_least("model.conv_rank", config.conv_rank, 0)
+    for key, value in (("conv_rank", 0), ("conv_bias", False)):
+        if config.conv == "fixed" and getattr(config, key) != value:
+            raise UsageError(f"model.{key}={getattr(config, key)!r} is of a dynamic convolution: leave it at {value!r}, or set model.conv to 'dynamic'")
     choice("model.turn_keys", config.turn_keys, ("never", "windows", "passes"))
     choice("model.decay_start", config.decay_start, ("windows", "mamba2"))
     choice("model.dtype", config.dtype, ("float32", "bfloat16"))

@@ -30,7 +30,7 @@ RULES: tuple[tuple[str, tuple[Axis, ...]], ...] = (
     (r"mixer\.(q|k|v|gate|decay|beta|momentum)\.kernel", ("fsdp", "tensor")),
     (r"mixer\.(decay_in|dynamic_conv\.reduce)\.kernel", ("fsdp", None)),
     (r"mixer\.dynamic_conv\.taps\.kernel", ("fsdp", "tensor")),
-    (r"mixer\.(q|k|v)\.bias", ("tensor",)),
+    (r"mixer\.(q|k|v|dynamic_conv\.taps)\.bias", ("tensor",)),
     (r"mixer\.out\.kernel", ("tensor", "fsdp")),
     (r"mlp\.(gate|up)\.kernel", ("fsdp", "tensor")),
     (r"mlp\.down\.kernel", ("tensor", "fsdp")),

@@ -11,6 +11,7 @@ from flax import nnx
 from sleepnet import adapters, build, checkpoint, costs, hf, lineage, methods, origin, paths, released, step_folders
 from sleepnet.config import RunConfig
 from sleepnet.errors import UsageError, nearest
+from sleepnet.hf import trained
 from sleepnet.methods.base import Problem
 from sleepnet.models import zoo
 from sleepnet.models.experts import EXPERTS
@@ -90,6 +91,7 @@ def model(config: RunConfig, task: Source) -> nnx.Module:
 
 def _first(config: RunConfig, task: Source, shapes: Any, make: Callable[[], Any], workdir: Path, references: dict[str, Any]) -> Start:
     """A run's beginning, all of it read or made."""
+    _same_tokenizer(config.start, task)
     whole, record = _elsewhere("start", config.start) if config.start else (make(), {"start": "", "kind": "fresh", "flops": 0, "tokens": 0, "chain": []})
     whole = _fitting("start", config.start, shapes, whole, make)
     chosen, told = None, {}
@@ -101,6 +103,18 @@ def _first(config: RunConfig, task: Source, shapes: Any, make: Callable[[], Any]
     record = record | told
     record = _same(config, workdir, {**record, "digest": lineage.digest(whole), "frozen": lineage.digest(frozen)})
     return Start(jax.eval_shape(lambda: trainable), lambda: trainable, frozen, record)
+
+
+def _same_tokenizer(where: str, task: Source) -> None:
+    """Refuses text in other tokens than those of the model or the run to start from, where both are known: ids that mean something else train all the same."""
+    if not where or not (corpus := getattr(task, "corpus", None)):
+        return
+    known, given = trained.tokenizer_of(paths.plain(where, "start")), corpus.tokenizer
+    if known is not None and known[1] != given["sha256"]:
+        raise UsageError(
+            f"start={where} has the tokenizer {known[0]} ({known[1][:12]}), task.arguments.tokens={task.tokens!r} are of {given['name']} ({given['sha256'][:12]}): "
+            f"write them with its own (python -m sleepnet.tasks tokenize --tokenizer=…)"
+        )
 
 
 def _same(config: RunConfig, workdir: Path, record: dict[str, Any]) -> dict[str, Any]:

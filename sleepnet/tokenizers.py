@@ -16,8 +16,9 @@ class Bytes:
     name, vocab_size = "bytes", BYTES
     sha256 = hashlib.sha256(b"bytes").hexdigest()  # there is no file to hash
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, special: bool = True) -> list[int]:
         """Ids of a text."""
+        del special
         return list(text.encode())
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -54,9 +55,9 @@ class Json:
         """Of the file, in hex."""
         return hashlib.sha256(self._content).hexdigest()
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text, with what the tokenizer itself puts around it."""
-        return self._held.encode(text).ids
+    def encode(self, text: str, special: bool = True) -> list[int]:
+        """Ids of a text, with what the tokenizer itself puts around it; without, if not `special`: of what a chat template has made, which has all of that."""
+        return self._held.encode(text, add_special_tokens=special).ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text without special tokens."""

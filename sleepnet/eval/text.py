@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -104,10 +103,10 @@ def evaluate(
 
 
 def _evicting(model, eviction):
-    """The same parameters, another eviction."""
-    graph, params = nnx.split(model, nnx.Param)
-    del graph
-    config = dataclasses.replace(model.config, sleep=dataclasses.replace(model.config.sleep, eviction=eviction))
+    """The same parameters, another eviction; convolutions remember where it leaves KV entries."""
+    _, params = nnx.split(model, nnx.Param)
+    keeps = model.config.sleep.keep_tails if eviction == "hard" else "G" in model.config.pattern
+    config = dataclasses.replace(model.config, sleep=dataclasses.replace(model.config.sleep, eviction=eviction, keep_tails=keeps))
     return nnx.merge(nnx.split(nnx.eval_shape(lambda: type(model)(config, nnx.Rngs(0))), nnx.Param)[0], params)
 
 

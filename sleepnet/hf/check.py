@@ -10,7 +10,6 @@ import numpy as np
 from flax import nnx
 from safetensors import safe_open
 
-from sleepnet import paths
 from sleepnet.hf import model as models, sources, workdir
 from sleepnet.hf.plan import family_of, names
 from sleepnet.models.hybrid import Hybrid
@@ -72,6 +71,17 @@ def golden(kind: str) -> Difference:
     return difference(logits_of(model, tokens), logits, float(told["from_float64"]))
 
 
+def families() -> list[str]:
+    """A table: of each family's tiny model, how far its logits are from torch's, and those from float64's."""
+    rows = ["| `model_type` | largest logit | largest difference | torch from float64 | bar |", "|---|---|---|---|---|"]
+    for kind in sorted(path.name for path in GOLDENS.iterdir() if path.is_dir()):
+        with safe_open(GOLDENS / kind / "golden.safetensors", framework="numpy") as file:
+            rounding = float(file.metadata()["from_float64"])
+        found = golden(kind)
+        rows.append(f"| `{kind}` | {found.logit:.1f} | {found.largest:.1e} | {rounding:.1e} | {found.bar:.1e}{'' if found.passed else ', missed'} |")
+    return rows
+
+
 def has_torch() -> bool:
     """Whether torch and transformers are installed; neither is imported."""
     return all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
@@ -98,14 +108,15 @@ def check(folder: str | Path, tokens: int = 64, seed: int = 0) -> tuple[list[str
     path, imported = sources.place(folder), workdir.is_one(folder)
     kind = workdir.record(folder)["family"] if imported else family_of(sources.opened(folder))[0]
     model, _ = models.load(folder, window=tokens)
+    first = Path(workdir.record(folder)["source"]) if imported and model.config.weights_dtype == "float32" else path  # still there, it says what the import must
     drawn = np.random.default_rng(seed).integers(0, model.config.vocab_size, (2, tokens)).astype(np.int32)
     whole, lines, good = logits_of(model, drawn), [], True
-    if has_torch() and path.is_dir() and not imported and not names()[kind].note:
-        found = difference(whole, torch_logits(path, drawn))
+    if has_torch() and first.is_dir() and not workdir.is_one(first) and not names()[kind].note:
+        found = difference(whole, torch_logits(first, drawn))
         lines, good = [f"beside transformers: {found}"], found.passed
     elif (GOLDENS / kind).is_dir():
         found = golden(kind)
-        why = "the family loops" if names()[kind].note else "give a folder of safetensors for transformers" if imported or path.is_file() else "torch or transformers is not installed"
+        why = "the family loops" if names()[kind].note else "give the folder of safetensors that it came from" if has_torch() else "torch or transformers is not installed"
         lines, good = [f"{why}: the family's golden, {found}"], found.passed
     else:
         lines = [f"no golden of {kind} is kept, and torch or transformers is not installed: its logits were not compared"]

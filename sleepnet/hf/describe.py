@@ -1,4 +1,4 @@
-"""A folder told from its config.json and its headers: no weight is read."""
+"""A folder told from its config.json and its headers, or from config.json alone where there is nothing else: no weight is read."""
 import math
 from pathlib import Path
 
@@ -15,8 +15,12 @@ def describe(folder: str | Path, window: int | None = None) -> list[str]:
         config = from_dict(ModelConfig, {**known["model"], **({"window": window} if window else {})}, "model.")
         origin = ", ".join(f"{file['name']} (sha256 {file['sha256'][:12]})" for file in known["origin"])
         return [f"imported from {known['source']}: {plans.names()[known['family']].title}", f"of {origin}", "", drawing.draw(config), "", *_figures(config)]
-    held = sources.opened(folder).headers()
-    plan = plans.make(held, {"window": window} if window else {})
+    held, changes = sources.opened(folder), {"window": window} if window else {}
+    if not held.has_weights():
+        kind, family = plans.family_of(held)
+        config = plans.config_of(held, family, changes)
+        return [f"{kind}: {family.title}", "", drawing.draw(config), "", *_figures(config), f"{'note':14} of {held.described.name} alone: there are no weights in the folder"]
+    plan = plans.make(held.headers(), changes)
     stored = sorted({held.dtypes[name] for item in plan.items for name in item.theirs})
     count = sum(math.prod(held.shapes[name]) for item in plan.items for name in item.theirs)
     lines = [

@@ -46,6 +46,8 @@ class Folder:
         self.path = paths.plain(given, "folder")
         if not self.path.is_dir():
             raise UsageError(f"{given} is no folder: fetch the model first (`hf download NAME --local-dir={given}`); nothing is fetched here")
+        if (self.path / "task.json").is_file():
+            raise UsageError(f"{given} is a run's folder: `say` and `export` take it, python -m sleepnet.eval and tools/inspect_checkpoint.py tell of it")
         if not (self.path / "config.json").is_file():
             raise UsageError(f"{given} has no config.json: give the folder of a model as the Hugging Face hub has it")
         self.config = read_json(self.path / "config.json", "fetch it again")
@@ -53,6 +55,10 @@ class Folder:
         self._file_of: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, str] = {}
+
+    def has_weights(self) -> bool:
+        """Whether there are any, or an index that names some; pickled ones count."""
+        return any(path.name == INDEX or path.suffix in (".safetensors", ".bin", ".pt", ".pth") for path in self.path.iterdir())
 
     def headers(self) -> "Folder":
         """Reads the headers of the safetensors, and gives itself."""

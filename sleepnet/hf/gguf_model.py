@@ -48,6 +48,10 @@ class GgufModel(Folder):
             self._name_of[theirs], self.shapes[theirs], self.dtypes[theirs] = name, place.shape, place.dtype
         return self
 
+    def has_weights(self) -> bool:
+        """It is a file of them."""
+        return True
+
     def read(self, name: str) -> np.ndarray:
         """One tensor in the hub's layout, float16 or float32.
 

@@ -82,8 +82,9 @@ def family_of(folder: Folder) -> tuple[str, Family]:
         raise UsageError(f"{folder.described}: model_type is missing; known: {', '.join(sorted(known))}")
     if kind in known:
         return kind, known[kind]
-    needs = next((f"; it needs {what}, which are not built here" for part, what in _LACKING.items() if part in kind), nearest(kind, known))
-    raise UsageError(f"{folder.described}: model_type={kind!r} is not supported{needs}; supported: {', '.join(sorted(known))}")
+    if part := max((part for part in _LACKING if part in kind), key=len, default=""):
+        raise UsageError(f"{folder.described}: model_type={kind!r} is not supported; it needs {_LACKING[part]}, which are not built here; supported: {', '.join(sorted(known))}")
+    raise UsageError(f"{folder.described}: model_type={kind!r} is not supported{nearest(kind, known)}")
 
 
 def config_of(folder: Folder, family: Family, changes: Mapping[str, Any], tied: bool | None = None, insert: str = "") -> ModelConfig:
@@ -104,9 +105,21 @@ def config_of(folder: Folder, family: Family, changes: Mapping[str, Any], tied: 
     if insert and folder.put_in:
         raise UsageError(f"{folder.path} has blocks put in already, in {PUT_IN}: leave --insert out, or take that file away")
     values = insertion.inserted(values, insert) if insert else values
-    for key, value in (*folder.put_in.items(), *changes.items()):
-        values[key] = {**values.get(key, {}), **value} if isinstance(value, Mapping) else value
-    return from_dict(ModelConfig, values, "model.")
+    return from_dict(ModelConfig, changed(values, folder.put_in, changes), "model.")
+
+
+def changed(values: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of ModelConfig with others in their place, `sleep` as a mapping. Convolutions remember across windows wherever no KV entries are lost there, or there are
+    none, as the released models' do; unless `sleep.keep_tails` says something, or nothing is changed that it hangs on."""
+    made = dict(values)
+    for key, value in (item for change in changes for item in change.items()):
+        made[key] = {**made.get(key, {}), **value} if isinstance(value, Mapping) else value
+    asked = {key for change in changes if isinstance(change.get("sleep"), Mapping) for key in change["sleep"]}
+    if not isinstance(sleep := made.get("sleep", {}), Mapping) or "keep_tails" in asked or "keep_tails" in sleep and "eviction" not in asked:
+        return made
+    pattern = str(made.get("pattern"))
+    keeps = "G" in pattern and ("A" not in pattern or sleep.get("eviction", "hard") != "hard")
+    return {**made, "sleep": {**sleep, "keep_tails": keeps}}
 
 
 def shapes_of(config: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:

@@ -40,6 +40,8 @@ def opened(given: str | Path) -> Folder:
         if path.suffix != ".gguf":
             raise UsageError(f"{given} is a file, and no .gguf: give the model's folder")
         return GgufModel(path)
-    if path.is_dir() and not (path / "config.json").exists() and (files := sorted(path.glob("*.gguf"))):
-        raise UsageError(f"{given} has no config.json: give one of its files, such as {files[0]}")
+    if path.is_dir() and not (path / "config.json").exists():
+        inside = [*sorted(path.glob("*.gguf")), *(found.parent for found in sorted(path.glob("snapshots/*/config.json")))]  # the second: the hub's own cache
+        if inside:
+            raise UsageError(f"{given} has no config.json: give what lies in it, such as {inside[0]}")
     return Folder(path)

@@ -3,8 +3,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sleepnet.files import read_json
 from sleepnet.hf import sources
-from sleepnet.tokenizers import BYTES, Bytes, Json
+from sleepnet.released import RECORD
+from sleepnet.tokenizers import BYTES, Bytes, Json, hash_of
 
 
 class OnUse:
@@ -26,6 +28,14 @@ def tokenizer_of(folder: str | Path, vocab_size: int) -> OnUse | Bytes | None:
     if (held := source.beside("tokenizer.json")) is not None:
         return OnUse(source.path / "tokenizer.json", held)
     return Bytes() if vocab_size == BYTES else None
+
+
+def told_of(folder: Path) -> tuple[str, str] | None:
+    """(name, sha256) of the tokenizer that `tokenizer_of` gives for an imported model, without the package that reads it."""
+    if (folder / "tokenizer.json").is_file():
+        return "tokenizer.json", hash_of(str(folder))
+    known = read_json(folder / RECORD, "import it again").get("model")
+    return (Bytes.name, Bytes.sha256) if isinstance(known, dict) and known.get("vocab_size") == BYTES else None
 
 
 def stops_of(folder: str | Path) -> tuple[int, ...]:

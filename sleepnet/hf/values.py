@@ -16,7 +16,7 @@ class Values:
     """
 
     def __init__(self, values: Mapping[str, Any], where: str):
-        self.values, self.where, self.read = values, where, {"model_type", "architectures"}
+        self.values, self.where = values, where
 
     def get(self, key: str, default: Any = _MISSING, kind: type | tuple[type, ...] = int) -> Any:
         """The value of a key, `default` where it is absent or null.
@@ -24,7 +24,6 @@ class Values:
         Raises:
           UsageError: it is absent and there is no default, or of another type.
         """
-        self.read.add(key)
         value = self.values.get(key)
         if value is None:
             if default is _MISSING:
@@ -37,7 +36,6 @@ class Values:
 
     def only(self, key: str, wanted: Any, why: str) -> None:
         """Refuses a key that says something else than `wanted`, which an absent one means, too."""
-        self.read.add(key)
         if self.values.get(key) not in (None, wanted):
             raise UsageError(f"{self.where}: {key}={self.values[key]!r} is not supported, only {wanted!r}: {why}")
 
@@ -47,9 +45,8 @@ class Values:
         Raises:
           UsageError: there is no base, in either place, or the frequencies are scaled.
         """
-        self.read |= {"rope_parameters", "rope_scaling", "rope_theta", "partial_rotary_factor"}
-        inner = dict(self.values.get("rope_parameters") or {})
-        for section in (inner, dict(self.values.get("rope_scaling") or {})):
+        inner = self.get("rope_parameters", {}, dict)
+        for section in (inner, self.get("rope_scaling", {}, dict)):
             kind = section.get("rope_type", section.get("type", "default"))
             if kind not in (None, "default"):
                 raise UsageError(f"{self.where}: rotary type {kind!r} is not supported: frequencies that are scaled are not built here yet, only 'default'")

@@ -7,7 +7,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from sleepnet.hf.folder import ALONG, INDEX, PREFIX, PUT_IN, WHOLE, Folder, bloc
 
 RECORD, VERSION = released.RECORD, 1
 _SHARD, _OURS = 2 << 30, 128 << 20  # bytes of a file, about, of those exported and those imported; so many are held twice while one is written
+# keys that say how a model is used, and those of blocks that were put in, of which sleepnet.safetensors tells
+_OF_USE = ("window", "pad_id", "dtype", "weights_dtype", "remat", "sleep", "loop_gain", "output_scale", "decay_start")
+_OF_PUT_IN = ("pattern", "no_mlp", "conv", "conv_rank", "conv_bias", "conv_width", "rule", "beta_max", "turn_keys", "key_heads", "value_heads", "key_dim", "value_dim", "scale_queries", "gate_epsilon")
 _FIX = "the folder is damaged: import it again"
 # dtypes of tensors read → of those written: what was quantised comes back as the numbers it meant
 _STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "Q4_1": "float32", "Q8_0": "float32"}
@@ -45,16 +48,14 @@ def record(folder: str | Path) -> dict[str, Any]:
 def read(folder: str | Path, changes: Mapping[str, Any]) -> tuple[ModelConfig, Iterator[tuple[str, np.ndarray]]]:
     """(configuration with some keys changed, parameters one by one) of a folder that `import` has written."""
     known, path = record(folder), paths.plain(folder, "folder")
-    values = dict(known["model"])
-    for key, value in changes.items():
-        values[key] = {**values.get(key, {}), **value} if isinstance(value, Mapping) else value
-    config = from_dict(ModelConfig, values, "model.")
-    return config, _parameters(path, known, plans.shapes_of(config))
+    config = from_dict(ModelConfig, plans.changed(known["model"], changes), "model.")
+    shapes = plans.shapes_of(config)
+    return config, _parameters(path, known, shapes, shapes)
 
 
-def _parameters(path, known, shapes):
+def _parameters(path, known, names, shapes):
     held = Held(path, known["files"])
-    for name in shapes:
+    for name in names:
         if name in plans.OWN and name not in known["files"]:
             continue
         if name not in known["files"]:
@@ -95,18 +96,40 @@ def export(folder: str | Path, out: str | Path) -> list[str]:
       UsageError: `folder` was not imported, or `out` is not empty.
     """
     if not is_one(folder):
-        raise UsageError(f"{folder} has no {RECORD}: export takes what `python -m sleepnet.hf import` has written")
+        raise UsageError(f"{folder} has no {RECORD}: export takes what `python -m sleepnet.hf import` has written, and runs that began with it")
     known, path = record(folder), paths.plain(folder, "folder")
-    config, family = from_dict(ModelConfig, known["model"], "model."), plans.names()[known["family"]]
+    config = from_dict(ModelConfig, known["model"], "model.")
+    return put_back(folder, config, lambda names: _parameters(path, known, names, plans.shapes_of(config)), out)
+
+
+def put_back(folder: str | Path, config: ModelConfig, values: Callable[[Iterable[str]], Iterable[tuple[str, np.ndarray]]], out: str | Path) -> list[str]:
+    """`export` of other parameters of a model that began as the imported one in `folder`; `values(names)` gives some, by name.
+
+    Raises:
+      UsageError: `out` is not empty; or the model has become one that the family's names and config.json do not say: names the first parameter or key.
+    """
+    known, path = record(folder), paths.plain(folder, "folder")
+    family, source = plans.names()[known["family"]], Folder(path)
+    tensors = {name: tensor for name, tensor in known["tensors"].items() if not name.startswith(PREFIX)}
+    shapes, said = plans.shapes_of(config), plans.config_of(source, family, {}, config.tied)
+    _sayable(config, said, plans.spelled(family, config, shapes, {name: tuple(each["shape"]) for name, each in tensors.items()}), known["family"])
     with filling(out) as part:
-        along(source := Folder(path), part)
-        tensors = {name: tensor for name, tensor in known["tensors"].items() if not name.startswith(PREFIX)}
-        save(part, theirs(family, config, _parameters(path, known, plans.shapes_of(config)), tensors))
-        ours = {name: shape for name, shape in plans.shapes_of(config).items() if insertion.within(config, name)}
-        if put_in := dict(_parameters(path, known, ours)):
-            write_bytes(part / PUT_IN, blocks_put_in(_unsaid(config, plans.config_of(source, family, {}, config.tied)), put_in))
+        along(source, part)
+        save(part, theirs(family, config, values(shapes), tensors))
+        if put_in := dict(values([name for name in shapes if insertion.within(config, name)])):
+            write_bytes(part / PUT_IN, blocks_put_in(_unsaid(config, said), put_in))
     told = [f"{what} was not imported, and is not in {out}" for what in known.get("left_out", ()) if "once more" not in what and "follow from" not in what]
     return told + ([f"blocks {', '.join(map(str, config.no_mlp))} were put in: they are in {PUT_IN}, and what transformers opens is the model without them"] if put_in else [])
+
+
+def _sayable(config: ModelConfig, said: ModelConfig, items: Iterable[plans.Item], kind: str) -> None:
+    """Refuses a model that has more than its family and the blocks put in, or other numbers than its config.json says."""
+    named = {name for item in items for name in item.ours} | ({"loop_gain"} if config.sleep.carry != "reinject" else set())
+    if more := next((name for name in plans.shapes_of(config) if name not in named and not insertion.within(config, name)), None):
+        raise UsageError(f"the model has {more}, for which a {kind} model has no name: it can't be exported")
+    free = (*_OF_USE, *(_OF_PUT_IN if config.no_mlp else ()))
+    if other := next((key for key in _unsaid(config, said) if key not in free), None):
+        raise UsageError(f"model.{other}={getattr(config, other)!r} is not what config.json of the released model says ({getattr(said, other)!r}): it can't be exported")
 
 
 def _unsaid(config: ModelConfig, said: ModelConfig) -> dict[str, Any]:
@@ -191,5 +214,9 @@ def filling(out: str | Path) -> Iterator[Path]:
             if path.is_dir():
                 path.rmdir()
             os.rename(part, path)
+    except OSError as error:
+        if error.filename and Path(error.filename).is_relative_to(part):
+            error.filename = str(path)  # what a person knows of
+        raise
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -1,5 +1,6 @@
 """`python -m sleepnet.memory`: what a model remembers of a text, kept in a file."""
 import argparse
+import re
 import sys
 
 from sleepnet import cli, talk, trust
@@ -18,6 +19,8 @@ exit status: 0; 2 for a request that can't be met, told in one line."""
 
 
 def _ids(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} are no token ids, such as 2,7")
     return tuple(int(part) for part in text.split(","))
 
 

@@ -21,7 +21,7 @@ def ask(
     Raises:
       UsageError: as `sleepnet.talk.follow`; or there is no template.
     """
-    prompt = model.tokenizer.encode(model.chat(text) if chat else text)
+    prompt = model.tokenizer.encode(model.chat(text) if chat else text, special=not chat)
     sleep = model.model.config.sleep
     how = {"state": memory.state, "law": law, "stop": (*model.stop, *stop), "passes": sleep.passes if sleep.after_predicting else 1, "samples": samples, "seed": seed}
     answers = talk.follow(model.model, prompt, count, **how)

@@ -7,9 +7,9 @@ from typing import Any
 
 from flax import nnx
 
-from sleepnet import checkpoint, hf, lineage, paths, released, talk, tokenizers
+from sleepnet import checkpoint, hf, lineage, paths, talk, tokenizers
 from sleepnet.errors import UsageError
-from sleepnet.hf import say, tokens
+from sleepnet.hf import say, tokens, trained
 from sleepnet.models import zoo
 from sleepnet.models.hybrid import Hybrid
 from sleepnet.tokenizers import Bytes
@@ -20,8 +20,9 @@ class Ids:
 
     name = "ids"
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, special: bool = True) -> list[int]:
         """Ids of a text; raises UsageError where it has something else."""
+        del special
         words = text.split()
         if wrong := next((word for word in words if not (word.isascii() and word.isdigit())), None):
             raise UsageError(f"this model has no tokenizer: give its tokens as numbers with blanks between them, not {wrong[:20]!r}")
@@ -84,8 +85,7 @@ def _of_run(name: str, path: Path) -> Model:
     model, learnt = loaded.model, getattr(loaded.task, "corpus", None)  # of a run on text, with the tokenizer that its tokens are of
     if learnt is not None and (known := getattr(loaded.task, "tokenizer", "") or learnt.tokenizer["name"]) and (known == Bytes.name or Path(known).exists()):
         return Model(name, model, tokenizers.get(known), (), _no_chat(name))
-    before = next((Path(link["folder"]) for link in lineage.read(path).get("chain", ()) if link.get("folder")), None)
-    if before is None or not released.is_one(before):
+    if (before := trained.began_with(path)) is None:
         return Model(name, model, Ids(), (), _no_chat(name))
     found = tokens.tokenizer_of(before, model.config.vocab_size)
     return Model(name, model, found or Ids(), tokens.stops_of(before), lambda text: say.chat(before, text))

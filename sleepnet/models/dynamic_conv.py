@@ -9,11 +9,11 @@ from sleepnet.models.linear import Linear
 
 
 class DynamicConv(nnx.Module):
-    """`w_t = W₂ silu(W₁ x_t)`, a tap for each channel and place; `y_t = Σ_i w_t[i] · v_{t − (W − 1) + i}`, i = 0 … W − 1."""
+    """`w_t = W₂ silu(W₁ x_t)`, plus a bias with `conv_bias`, a tap for each channel and place; `y_t = Σ_i w_t[i] · v_{t − (W − 1) + i}`, i = 0 … W − 1."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.reduce = Linear(config.width, config.conv_rank, rngs=rngs, axes=(None, None))
-        self.taps = Linear(config.conv_rank, config.conv_channels * config.conv_width, rngs=rngs, scale=config.conv_width**-0.5)
+        self.reduce = Linear(config.width, config.taps_rank, rngs=rngs, axes=(None, None))
+        self.taps = Linear(config.taps_rank, config.conv_channels * config.conv_width, rngs=rngs, scale=config.conv_width**-0.5, bias=config.conv_bias)
         self.width = config.conv_width
 
     def __call__(self, x_BxTxD: jax.Array, v_BxTxC: jax.Array, tail_BxPxC: jax.Array | None) -> tuple[jax.Array, jax.Array]:

@@ -40,7 +40,7 @@ def _projections(config: ModelConfig, kind: str) -> int:
 def _taps(config: ModelConfig) -> int:
     """Weights of the short convolution: its taps, or what makes them."""
     taps = config.conv_width * config.conv_channels
-    return config.conv_rank * (config.width + taps) if config.conv == "dynamic" else taps
+    return config.taps_rank * (config.width + taps) if config.conv == "dynamic" else taps
 
 
 def pass_flops(config: ModelConfig, tokens: int, *, context: int | None = None, blocks: tuple[int, int] | None = None, rewrites: bool = False) -> int:
@@ -265,7 +265,7 @@ def parameters(config: ModelConfig) -> int:
     D, I, J = config.width, config.heads * config.head_dim, math.prod(config.entry_shape)
     block = {
         "A": _projections(config, "A") + {"none": 0, "head": 2 * config.head_dim, "all": I + J}[config.qk_norm] + (I + 2 * J if config.qkv_bias else 0),
-        "G": _projections(config, "G") + sum(_gates(config)) + _taps(config) + config.value_shape[1],  # … gates, convolution, norm
+        "G": _projections(config, "G") + sum(_gates(config)) + _taps(config) + config.conv_bias * config.conv_width * config.conv_channels + config.value_shape[1],  # … gates, convolution, norm
     }
     norms = {kind: D * sum(config.norms_of(kind)) for kind in "AG"}
     mlp = lambda index, kind: 3 * D * config.mlp_width + norms[kind] if config.has_mlp(index) else 0

@@ -8,7 +8,7 @@ import types
 import jax
 import jax.numpy as jnp
 import pytest
-from absl import flags
+from absl import flags, logging
 from flax import nnx
 from ml_collections.config_flags import config_flags
 
@@ -222,6 +222,12 @@ def test_eval_of_a_model_of_the_package(grade, tmp_path):
 )
 def test_eval_refuses_in_one_line(grade, arguments, message):
     assert grade(*arguments) == (2, "", f"error: {message}\n")
+
+
+def test_libraries_remarks_are_not_for_a_person():
+    found, before = [], logging.get_verbosity()
+    assert cli.guarded(lambda: found.append(logging.get_verbosity())) == 0
+    assert found == [logging.ERROR] and logging.get_verbosity() == before
 
 
 def test_eval_finds_out_early_that_it_cannot_write(grade, tmp_path):

@@ -81,6 +81,8 @@ def test_a_dynamic_convolution_by_hand():
     dynamic = dataclasses.replace(fixed, conv="dynamic")
     assert flops.pass_flops(dynamic, 1) - flops.pass_flops(fixed, 1) == 2 * (made + one - three)
     assert flops.parameters(dynamic) - flops.parameters(fixed) == made - three
+    wider = dataclasses.replace(dynamic, conv_rank=24, conv_bias=True)
+    assert flops.parameters(wider) - flops.parameters(dynamic) == 16 * (64 + 32 * 4) + 32 * 4
 
 
 def test_one_attention_block_by_hand():

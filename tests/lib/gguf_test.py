@@ -2,6 +2,7 @@
 import json
 import struct
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,6 +155,21 @@ def test_its_ids_are_those_of_byte_level_pairs(tmp_path):
     assert tokenizer.encode("abc ab12<|b|>") == [16, 17, 11, 12, 1] and tokenizer.decode([16, 17, 1]) == "abc ab"
 
 
+@pytest.mark.hf
+def test_real_weights_cost_what_they_cost_elsewhere():
+    """SmolLM2 on the licence of this repository, nats a token as a program of its own had them: tokens 1 … 512, the next 512 with all before them, and alone."""
+    model, tokenizer = load("smollm2", window=1024)
+    ids = np.asarray(tokenizer.encode((Path(__file__).resolve().parents[2] / "LICENSE").read_text())[:1024], np.int32)
+
+    def nats(ids):
+        logits = np.asarray(check.logits_of(model, ids[None, :-1])[0], np.float64)
+        return np.log(np.exp(logits).sum(-1)) - logits[np.arange(len(logits)), ids[1:]]
+
+    whole, alone = nats(ids), nats(ids[512:])
+    assert [round(float(cost.mean()), 2) for cost in (whole[:511], whole[512:], alone)] == [2.83, 2.52, 2.82]
+    assert np.all(np.isfinite(whole))
+
+
 REFUSED = {
     "another family": ({"general.architecture": (STRING, "qwen2")}, None, (), "general.architecture='qwen2' is not supported as GGUF"),
     "a key that is not known": ({"llama.expert_count": (U32, 8)}, None, (), "llama.expert_count=8 is not known here"),
@@ -215,6 +231,10 @@ def test_a_packaged_model_is_found_by_name_or_told_how_to_get(tmp_path, monkeypa
 
 def test_a_folder_of_such_files_is_told_to_give_one(tmp_path, capsys):
     golden(tmp_path / "a.gguf")
-    assert main(["describe", str(tmp_path)]) == 2 and "give one of its files, such as" in capsys.readouterr().err
+    assert main(["describe", str(tmp_path)]) == 2 and f"give what lies in it, such as {tmp_path / 'a.gguf'}" in capsys.readouterr().err
+    cached = tmp_path / "models--org--name/snapshots/0a1b"
+    cached.mkdir(parents=True)
+    (cached / "config.json").write_text("{}")
+    assert main(["describe", str(tmp_path / "models--org--name")]) == 2 and f"has no config.json: give what lies in it, such as {cached}" in capsys.readouterr().err
     (tmp_path / "b.bin").write_bytes(b"x")
     assert main(["describe", str(tmp_path / "b.bin")]) == 2 and "no .gguf" in capsys.readouterr().err

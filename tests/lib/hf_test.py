@@ -150,6 +150,31 @@ def test_a_broken_configuration_is_seen(name):
     assert found.largest > 30 * found.bar, f"{name}: {found}"
 
 
+def test_where_nothing_is_evicted_windows_make_no_difference():
+    """The golden's 12 tokens in windows of 6, with all of the cache kept: what convolutions remember must outlive a window."""
+    other, _ = load(check.GOLDENS / "qwen3_5_text", window=6, sleep={"eviction": "none"})
+    tokens, (graph, params) = jnp.asarray(opened("qwen3_5_text").golden["tokens"]), nnx.split(other, nnx.Param)
+    found = check.difference(jax.jit(lambda params: nnx.merge(graph, params).forward(tokens, predicts=(True, True)))(params), opened("qwen3_5_text").golden["logits"])
+    assert found.passed, str(found)
+
+
+def test_convolutions_remember_where_keys_and_values_do(tmp_path):
+    kept = lambda folder, **sleep: plans.config_of(Folder(folder), plans.family_of(Folder(folder))[1], {"sleep": sleep}).sleep.keep_tails
+    hybrid, alone = check.GOLDENS / "qwen3_5_text", copied("gated_deltanet", tmp_path / "alone", without_attention, told(attn=None))
+    assert [kept(hybrid), kept(hybrid, eviction="sliding"), kept(hybrid, eviction="none"), kept(alone)] == [False, True, True, True]
+    assert not kept(hybrid, eviction="none", keep_tails=False) and not kept(check.GOLDENS / "llama", eviction="none")
+    assert main(["import", str(hybrid), f"--out={tmp_path / 'in'}"]) == 0
+    kept = lambda **sleep: workdir.read(tmp_path / "in", {"sleep": sleep})[0].sleep.keep_tails
+    assert not kept() and kept(eviction="none") and not kept(passes=2)
+
+
+def without_attention(held):
+    """The fast-weight block of the golden in place of its attention, too."""
+    for name in [name for name in held if name.startswith("model.layers.1.")]:
+        del held[name]
+    held.update({name.replace(".0.", ".1."): value for name, value in held.items() if name.startswith("model.layers.0.")})
+
+
 def test_a_raw_carry_is_seen():
     other, _ = load(check.GOLDENS / "ouro", window=WINDOW, sleep={"carry": "hidden"})
     found = check.difference(check.logits_of(other, opened("ouro").golden["tokens"]), opened("ouro").golden["logits"])
@@ -277,6 +302,11 @@ def test_other_spellings_are_read_and_the_one_that_was_read_is_written(name, tmp
     assert not left or "left out" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("places", [{"rope_parameters": None, "rope_theta": None}, {"rope_parameters": {"rope_theta": None, "rope_type": "default"}}])
+def test_no_rotary_positions_are_those_that_the_file_says_to_be_none(places, tmp_path):
+    assert load(copied("olmo_hybrid", tmp_path / "other", None, told(**places)))[0].config.rope_share == 0.0
+
+
 def test_dtypes_of_files_come_back(tmp_path, capsys):
     def mixed(held):
         return {name: value.astype(np.float16 if "mlp" in name else ml_dtypes.bfloat16) for name, value in held.items()}
@@ -322,8 +352,13 @@ REFUSED = {
     "quantised": ("llama", with_(NORM, lambda value: value.astype(np.int8)), None, f"tensor {NORM} is I8"),
     "unknown family": ("llama", None, told(model_type="lama"), "model_type='lama' is not supported; did you mean 'llama'"),
     "experts": ("llama", None, told(model_type="qwen3_moe"), "model_type='qwen3_moe' is not supported; it needs mixtures of experts"),
+    "two lacks": ("llama", None, told(model_type="granitemoehybrid"), "model_type='granitemoehybrid' is not supported; it needs Mamba-2 blocks"),
+    "nobody's": ("llama", None, told(model_type="phi"), "model_type='phi' is not supported; known: gated_deltanet, llama, [^;]*$"),
     "no family": ("llama", None, told(model_type=None), "model_type is missing"),
     "no base": ("llama", None, told(rope_parameters={"rope_type": "default"}), "no rotary base"),
+    "no base, of a family that may have none": ("olmo_hybrid", None, told(rope_parameters=None), "no rotary base"),
+    "rotary words that are none": ("llama", None, told(rope_parameters=[1]), r"rope_parameters=\[1\] must be of type dict"),
+    "no heads": ("llama", None, told(num_attention_heads=0, head_dim=None), "model.heads=0 must be at least 1"),
     "scaled base": ("llama", None, told(rope_parameters={"rope_type": "llama3", "rope_theta": 1e4}), "rotary type 'llama3' is not supported"),
     "no head": ("qwen3", without("lm_head.weight"), None, "tensor lm_head.weight is missing, and config.json does not say that the head is the embedding: give the tensor, or --tied"),
     "another head": ("llama", with_("lm_head.weight", lambda _: np.ones((32, 8), np.float32)), None, "lm_head.weight is not the embedding, though config.json says so: give --untied"),
@@ -374,9 +409,18 @@ def test_what_is_no_folder_of_a_model_is_refused(tmp_path, capsys):
 
 
 def test_a_folder_that_was_not_finished_is_not_there(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(workdir, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    def full(path, _):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(workdir, "write_bytes", full)
     assert main(["import", str(check.GOLDENS / "llama"), f"--out={tmp_path / 'in'}"]) == 2
-    assert "No space left on device" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert f" {tmp_path / 'in'}: No space left on device" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_a_span_that_is_none_is_told_in_words(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["import", "model", "--out=out", "--loop=7"])
+    assert "argument --loop: '7' is no span of blocks, such as 7:21" in capsys.readouterr().err
 
 
 # For a reader
@@ -389,6 +433,57 @@ def test_describe_reads_no_weight(tmp_path, capsys):
     text = capsys.readouterr().out
     for wanted in ("Qwen3.5", "gated_delta, 4 × 6 over 2 × 4 of keys", "attention, 4 × 8 over 2 of keys", "apache-2.0", "modeling_x.py: code that comes with the model is not run"):
         assert wanted in text, wanted
+
+
+# What config.json says of real ones; the parameters that transformers counts in each, the bytes of S by hand
+REAL = {
+    "SmolLM2-135M": (134_515_008, 0, dict(
+        model_type="llama", hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, vocab_size=49152, rms_norm_eps=1e-5,
+        rope_theta=100000, rope_scaling=None, rope_interleaved=False, tie_word_embeddings=True, hidden_act="silu", attention_bias=False, pretraining_tp=1, torch_dtype="bfloat16",
+    )),
+    "Qwen3-0.6B": (596_049_920, 0, dict(
+        model_type="qwen3", hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, head_dim=128, vocab_size=151936,
+        rms_norm_eps=1e-6, rope_theta=1000000, rope_scaling=None, sliding_window=None, use_sliding_window=False, max_window_layers=28, tie_word_embeddings=True, hidden_act="silu",
+    )),
+    "Qwen3.5-0.8B": (752_393_024, 18 * 16 * 128 * 128 * 4, dict(model_type="qwen3_5", tie_word_embeddings=True, vision_config={"depth": 12}, text_config=dict(
+        model_type="qwen3_5_text", hidden_size=1024, intermediate_size=3584, num_hidden_layers=24, num_attention_heads=8, num_key_value_heads=2, head_dim=256, vocab_size=248320,
+        rms_norm_eps=1e-6, full_attention_interval=4, linear_num_key_heads=16, linear_num_value_heads=16, linear_key_head_dim=128, linear_value_head_dim=128,
+        linear_conv_kernel_dim=4, attn_output_gate=True, tie_word_embeddings=True, hidden_act="silu",
+        rope_parameters={"mrope_interleaved": True, "mrope_section": [11, 11, 10], "rope_type": "default", "rope_theta": 10000000, "partial_rotary_factor": 0.25},
+    ))),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_config_json_alone_is_described(name, tmp_path, capsys):
+    parameters, state, known = REAL[name]
+    (tmp_path / "config.json").write_text(json.dumps(known))
+    assert main(["describe", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert f" {parameters:,}\n" in text and f" {state:,} bytes a sequence" in text and "config.json alone: there are no weights in the folder" in text
+    assert main(["import", str(tmp_path), f"--out={tmp_path / 'in'}"]) == 2 and "model.safetensors is missing: fetch the model's weights" in capsys.readouterr().err
+
+
+def test_what_was_imported_is_checked_beside_what_it_came_from(tmp_path, monkeypatch):
+    source, asked = copied("llama", tmp_path / "hub"), []
+    assert main(["import", str(source), f"--out={tmp_path / 'in'}"]) == 0
+    monkeypatch.setattr(check, "has_torch", lambda: True)
+    monkeypatch.setattr(check, "logits_of", lambda model, tokens: np.ones((2, 4, 32)))
+    monkeypatch.setattr(check, "stepped", lambda model, tokens, size=1: (np.ones((2, 4, 32)), model.init_state(2)))
+    monkeypatch.setattr(check, "torch_logits", lambda folder, tokens: asked.append(folder) or np.ones((2, 4, 32)))
+    lines, good = check.check(tmp_path / "in", tokens=4)
+    assert good and lines[0].startswith("beside transformers") and asked == [source]
+    monkeypatch.setattr(check, "golden", lambda kind: check.Difference(0.0, 1.0, 0.0, 1.0))
+    shutil.rmtree(source)
+    assert "give the folder of safetensors that it came from: the family's golden" in check.check(tmp_path / "in", tokens=4)[0][0]
+
+
+def test_families_are_told_with_torchs_own_distance(monkeypatch, capsys):
+    monkeypatch.setattr(check, "golden", lambda kind: check.Difference(2e-6, 5.0, 0.0, 1.0 if kind != "ouro" else 1e-6))
+    assert main(["families"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split("`")[1] for row in rows[2:]] == KINDS and all("2.0e-06" in row for row in rows[2:])
+    assert [row for row in rows if "missed" in row] == [row for row in rows if "`ouro`" in row]
 
 
 def test_a_tiny_model_goes_all_the_way(tmp_path, capsys):

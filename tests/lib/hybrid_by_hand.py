@@ -66,7 +66,7 @@ def taps_by_hand(config, p, x, channels):
         return np.broadcast_to(p["conv"], (len(x), *p["conv"].shape))
     taps = np.zeros((len(x), config.conv_width, channels))
     taps[:, -1, :2 * channels // 3] = 1.0
-    made = silu(x @ p["dynamic_conv"]["reduce"]["kernel"]) @ p["dynamic_conv"]["taps"]["kernel"]
+    made = silu(x @ p["dynamic_conv"]["reduce"]["kernel"]) @ p["dynamic_conv"]["taps"]["kernel"] + p["dynamic_conv"]["taps"].get("bias", 0.0)
     taps[:, :, 2 * channels // 3:] = made.reshape(len(x), channels // 3, config.conv_width).swapaxes(1, 2)
     return taps
 

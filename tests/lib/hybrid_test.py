@@ -28,7 +28,7 @@ CASES = {
     "G_delta": ({**SMALL, "pattern": "G", "rule": "delta", "beta_max": 2.0, "mlp_width": 0}, {"passes": 2}),
     "G_undecayed_hebbian": ({**SMALL, "pattern": "G", "rule": "hebbian", "mlp_width": 0}, {"passes": 2}),
     "G_momentum": ({**SMALL, "pattern": "G", "rule": "momentum", "mlp_width": 0, "head_dim": 4, "turn_keys": "windows"}, {"passes": 2}),
-    "G_jet": ({**SMALL, "pattern": "G", "conv": "dynamic", "width": 16, "mlp_width": 0, "heads": 2, "head_dim": 4}, {"passes": 2}),
+    "G_jet": ({**SMALL, "pattern": "G", "conv": "dynamic", "conv_rank": 3, "conv_bias": True, "width": 16, "mlp_width": 0, "heads": 2, "head_dim": 4}, {"passes": 2}),
     "AA_sliding": ({**SMALL, "pattern": "AA", "heads": 2, "head_dim": 6, "rope_theta": 20.0}, {"passes": 2, "eviction": "sliding", "carry": "hidden"}),
     "GAG_rewrite": ({**SMALL, "pattern": "GAG", "turn_keys": "windows"}, {"passes": 3, "rewrite": True, "loop_start": 1}),
     "GA_none": ({**SMALL, "pattern": "GA"}, {"passes": 2, "eviction": "none"}),

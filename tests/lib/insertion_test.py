@@ -152,6 +152,10 @@ def test_the_blocks_learn_alone(opened, tmp_path, monkeypatch):
     moved = {name for name in before if np.asarray(before[name]).tobytes() != np.asarray(after[name]).tobytes()}
     assert moved and all(name.startswith(("blocks.1.", "blocks.3.")) for name in moved) and "blocks.3.mixer.out.kernel" in moved
     assert jnp.all(jnp.isfinite(after["blocks.1.mixer.out.kernel"]))
+    assert main(["export", str(tmp_path / "run"), f"--out={tmp_path / 'out'}"]) == 0
+    for name, value in params_of(load(tmp_path / "out")[0]).items():
+        assert np.asarray(value).tobytes() == np.asarray(after[name]).tobytes(), name
+    assert (tmp_path / "out/model.safetensors").read_bytes() == (GOLDEN / "model.safetensors").read_bytes()
 
 
 # What is exported with them is opened again

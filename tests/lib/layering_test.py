@@ -37,6 +37,8 @@ MAY = {
     "sleepnet.tokenizers": ("sleepnet.errors", "sleepnet.paths"),
     "sleepnet.config_files": ("sleepnet.errors",),
     "sleepnet.hf": ("sleepnet.cli", "sleepnet.config", "sleepnet.errors", "sleepnet.files", MODELS, "sleepnet.paths", "sleepnet.registry", "sleepnet.released", "sleepnet.seeds", "sleepnet.sharding", "sleepnet.state", "sleepnet.talk", "sleepnet.tokenizers"),
+    "sleepnet.hf.trained": ("sleepnet.checkpoint", "sleepnet.errors", "sleepnet.hf", "sleepnet.lineage", MODELS, "sleepnet.origin", "sleepnet.paths", "sleepnet.released"),
+    "sleepnet.hf.__main__": ("sleepnet.cli", "sleepnet.errors", "sleepnet.hf", MODELS, "sleepnet.talk"),
     "sleepnet.decode": ("sleepnet.errors", "sleepnet.mesh", MODELS, "sleepnet.state"),
     "sleepnet.data": ("sleepnet.errors", "sleepnet.tasks"),
     "sleepnet.mesh": ("sleepnet.config", "sleepnet.errors"),

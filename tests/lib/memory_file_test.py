@@ -258,4 +258,9 @@ def test_a_command_that_can_not_be_met_is_one_line(opened, text, tmp_path, capsy
     assert "is no folder" in line("read", tmp_path / "none", f"--text={text}", f"--out={tmp_path / 'a'}")
     assert "--passes=0 must be at least 1" in line("read", opened, f"--text={text}", f"--out={tmp_path / 'a'}", "--passes=0")
     assert "top_p=0.0 must be above 0" in line("ask", opened, f"--memory={mem}", "Und", "--top-p=0")
+    (tmp_path / "bad.txt").write_bytes(b"\xff")
+    assert "is not UTF-8: byte 0" in line("read", opened, f"--text={tmp_path / 'bad.txt'}", f"--out={tmp_path / 'a'}")
     assert not (tmp_path / "a").exists()
+    with pytest.raises(SystemExit, match="2"):
+        main(["ask", str(opened), f"--memory={mem}", "Und", "--stop=a"])
+    assert "argument --stop: 'a' are no token ids, such as 2,7" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from sleepnet.config import ModelConfig, RunConfig, SleepConfig, from_dict, pars
 from sleepnet.errors import UsageError
 from sleepnet.models import flops
 from sleepnet.models.attention import attend
+from sleepnet.models.dynamic_conv import DynamicConv
 from sleepnet.models.hybrid import Hybrid
 from sleepnet.models.rope import rope
 from sleepnet.sleep import between_passes
@@ -126,7 +127,7 @@ SHAPES = {
     "gate and biases": {"pattern": "AA", "attention_gate": True, "qkv_bias": True, "qk_norm": "all", "kv_heads": 1},
     "post": {"pattern": "GA", "norm_place": "sandwich", "attention_norm_place": "post", "qk_norm": "none", "mlp_width": 12},
     "tied": {"pattern": "AG", "tied": True, "sleep": SleepConfig(carry="normed"), "mlp_width": 12},
-    "jet": {"pattern": "G", "conv": "dynamic", "key_heads": 1, "value_dim": 6}, "kda": {"pattern": "G", "rule": "kda", "key_dim": 6, "value_heads": 4},
+    "jet": {"pattern": "G", "conv": "dynamic", "conv_rank": 5, "conv_bias": True, "key_heads": 1, "value_dim": 6}, "kda": {"pattern": "G", "rule": "kda", "key_dim": 6, "value_heads": 4},
     "momentum": {"pattern": "G", "rule": "momentum", "key_dim": 6, "value_dim": 2},
 }
 
@@ -152,6 +153,21 @@ def test_rules_and_convolutions_take_heads_that_share(name):
     np.testing.assert_allclose(np.concatenate(told, axis=1), run(model, TOKENS[:, :3]), atol=5e-6)
 
 
+def test_taps_that_a_token_makes_have_a_rank_and_a_bias_of_their_own():
+    """Jet's: w = W₂ silu(W₁ x) + b, channel by channel; y_t = Σ_i w_t[i] v_{t − W + 1 + i}."""
+    config = dataclasses.replace(SMALL, pattern="G", conv="dynamic", conv_rank=3, conv_bias=True)
+    layer, rng, W = DynamicConv(config, nnx.Rngs(0)), np.random.default_rng(3), config.conv_width
+    layer.taps.bias = nnx.Param(jnp.asarray(rng.normal(size=layer.taps.bias.shape), jnp.float32))
+    first, second, bias = (np.asarray(each[...], np.float64) for each in (layer.reduce.kernel, layer.taps.kernel, layer.taps.bias))
+    x, v = rng.normal(size=(1, 5, config.width)), rng.normal(size=(1, 5, config.conv_channels))
+    assert first.shape == (config.width, 3) and bias.shape == (W * config.conv_channels,)
+    reduced = x[0] @ first
+    taps = (reduced / (1 + np.exp(-reduced)) @ second + bias).reshape(5, config.conv_channels, W)
+    padded = np.concatenate([np.zeros((W - 1, config.conv_channels)), v[0]])
+    wanted = [[sum(taps[t, c, i] * padded[t + i, c] for i in range(W)) for c in range(config.conv_channels)] for t in range(5)]
+    np.testing.assert_allclose(layer(jnp.asarray(x, jnp.float32), jnp.asarray(v, jnp.float32), None)[0][0], wanted, atol=1e-5)
+
+
 def test_heads_that_share_keys_are_heads_with_copies_of_them():
     rng = np.random.default_rng(2)
     q, k, v = (jnp.asarray(rng.normal(size=(2, 3, heads, 4)), jnp.float32) for heads in (6, 2, 2))
@@ -175,7 +191,8 @@ REFUSED = [
     ({"attention_norm_place": "mid"}, "model.attention_norm_place='mid'"), ({"norm_epsilon": 0.0}, "model.norm_epsilon=0.0 must be positive"),
     ({"pad_id": -2}, "model.pad_id=-2 must be a token, or -1 for none"), ({"pad_id": 11}, "model.pad_id=11"), ({"weights_dtype": "float16"}, "model.weights_dtype='float16'"),
     ({"pattern": "AG", "sleep": {"keep_tails": True}}, "model.sleep.keep_tails=True with eviction='hard'"), ({"sleep": {"carry": "raw"}}, "sleep.carry='raw'"),
-    ({"turn_keys": "windows", "key_dim": 3}, "model.key_dim=3 must be even"),
+    ({"turn_keys": "windows", "key_dim": 3}, "model.key_dim=3 must be even"), ({"conv_bias": True}, "model.conv_bias=True is of a dynamic convolution"),
+    ({"conv_rank": 3}, "model.conv_rank=3 is of a dynamic convolution"), ({"conv": "dynamic", "conv_rank": -1}, "model.conv_rank=-1 must be at least 0"),
 ]
 
 

@@ -266,7 +266,7 @@ def test_a_full_disk_leaves_nothing(folder, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("arguments, words", [
     (dict(short="refuse"), "documents are shorter than task.arguments.window=4 tokens, a/0.txt has 2"), (dict(tokens="/nowhere/at/all"), "there is no such folder"),
-    (dict(short="drop"), "unknown short='drop'"), (dict(held_out=10**9), "split .* has no document: give more of them"), (dict(held_out=2), "held_out=2 must be a whole number of at least 3"),
+    (dict(short="drop"), "unknown short='drop'"), (dict(held_out=10**9), "split .* has no document: give more of them"), (dict(short="skip", window=9999), "has no document of more than task.arguments.window=9999 tokens, and short='skip' leaves the others out: give"), (dict(held_out=2), "held_out=2 must be a whole number of at least 3"),
 ])
 def test_impossible_requests_name_the_fix(folder, arguments, words):
     with pytest.raises(UsageError, match=words):
@@ -385,7 +385,7 @@ def test_a_model_reads_with_another_eviction_and_the_same_parameters():
 
     model = Hybrid(ModelConfig(vocab_size=8, window=4, pattern="AG", width=8, heads=1, head_dim=8), nnx.Rngs(0))
     other = grading._evicting(model, "none")
-    assert other.config == dataclasses.replace(model.config, sleep=dataclasses.replace(model.config.sleep, eviction="none"))
+    assert other.config == dataclasses.replace(model.config, sleep=dataclasses.replace(model.config.sleep, eviction="none", keep_tails=True))
     for one, same in zip(jax.tree.leaves(nnx.state(model, nnx.Param)), jax.tree.leaves(nnx.state(other, nnx.Param)), strict=True):
         assert one is same
 

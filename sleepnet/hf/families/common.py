@@ -12,7 +12,7 @@ def base(values: Values) -> dict[str, Any]:
     values.only("hidden_act", "silu", "the MLPs here are SwiGLU")
     values.only("mlp_bias", False, "the MLPs here have no biases")
     width, heads = values.get("hidden_size"), values.get("num_attention_heads")
-    head_dim = values.get("head_dim", width // heads)
+    head_dim = values.get("head_dim", width // max(heads, 1))
     return {
         "vocab_size": values.get("vocab_size"), "width": width, "heads": heads, "kv_heads": values.get("num_key_value_heads", heads), "head_dim": head_dim,
         "mlp_width": values.get("intermediate_size"), "norm_epsilon": float(values.get("rms_norm_eps", kind=NUMBER)),

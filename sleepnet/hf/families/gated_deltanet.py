@@ -43,7 +43,7 @@ def _attention(values: Values, width: int, layers: int) -> dict[str, Any]:
     inner = Values(given, f"{values.where}: attn")
     inner.only("window_size", None, "blocks of sliding-window attention are not built here")
     places, heads = set(inner.get("layers", kind=list)), inner.get("num_heads")
-    if width % heads:
+    if heads < 1 or width % heads:
         raise UsageError(f"{values.where}: attn.num_heads={heads} does not divide hidden_size={width}")
     return {
         "pattern": "".join("A" if i in places else "G" for i in range(layers)), "heads": heads, "head_dim": width // heads,

@@ -22,10 +22,8 @@ _BEHIND = (
 def _model(values: Values) -> dict[str, Any]:
     values.only("attention_bias", False, "biases of all four projections are not built here")
     shared = common.base(values)
-    places = values.values.get("rope_parameters") or {}
-    base = places.get("rope_theta", values.values.get("rope_theta"))
-    rope = {"rope_share": 0.0} if base is None else values.rope()
-    values.read |= {"rope_parameters", "rope_theta"}
+    said = [section["rope_theta"] for section in (values.get("rope_parameters", {}, dict), values.values) if "rope_theta" in section]
+    rope = {"rope_share": 0.0} if said and said[0] is None else values.rope()  # null says that there are none; where nothing is said, transformers turns by 10,000
     return {
         **shared, **rope, **common.delta(values, shared["heads"]), "pattern": values.pattern(_LETTERS, values.get("num_hidden_layers")), "qk_norm": "all",
         "attention_norm_place": "post", "gate_epsilon": 1e-5, "beta_max": 2.0 if values.get("linear_allow_neg_eigval", kind=bool) else 1.0,

@@ -81,7 +81,8 @@ class Text(Source):
         found = {}
         for split in SPLITS:
             members = self.corpus.members(split, self.held_out, self.window if self.short == "skip" else 1)
-            require(len(members) > 0, f"split {split!r} of {self.corpus.about['source']} has no document: give more of them (a book can be cut into chapters), or another held_out than {self.held_out}")
+            longer = f" of more than task.arguments.window={self.window} tokens, and short='skip' leaves the others out" if self.short == "skip" else ""
+            require(len(members) > 0, f"split {split!r} of {self.corpus.about['source']} has no document{longer}: give more of them (a book can be cut into chapters), or another held_out than {self.held_out}")
             labels = np.diff(self.corpus.starts)[members] - 1
             found[split] = members, np.cumsum(-(-labels // self.seq_len))
         return found
