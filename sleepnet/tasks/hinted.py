@@ -157,14 +157,18 @@ class Hinted(Task):
         return {"tokens": tokens, "targets": targets, "loss_mask": targets != PAD, "answer": answer, "difficulty": {"k": only(k), "slot": only(slot)}}
 
     def _ways(self, tokens: np.ndarray, name: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """k [B], of queries that stand behind the context or behind a slot; and the nodes 0, 1, … K + n steps from `name` [B] on."""
+        """k [B], and the nodes 0, 1, … K + n steps from `name` [B] on."""
         row, E = np.arange(len(tokens)), self.edge_tokens
-        k = (np.where(tokens[:, E:] >= self.depo.query_token(1), tokens[:, E:], 0).max(1) - self.depo.query_token(1) + 1).astype(np.int64)
         edges = tokens[:, E - 2 * self.nodes : E].reshape(len(tokens), self.nodes, 2)
         way = [name]
         for _ in range(self.hops + self.nodes):
             way.append(edges[row, (edges[:, :, 0] == way[-1][:, None]).argmax(1), 1])
-        return k, np.stack(way, axis=1)
+        return self.asks(tokens), np.stack(way, axis=1)
+
+    def asks(self, tokens: np.ndarray) -> np.ndarray:
+        """k of each question, int64 [B], wherever it stands behind the context."""
+        behind, first = tokens[:, self.edge_tokens :], self.depo.query_token(1)
+        return (np.where(behind >= first, behind, 0).max(1) - first + 1).astype(np.int64)
 
     def _hints(self, k: np.ndarray, way: np.ndarray, apart: np.ndarray, left: bool) -> np.ndarray:
         """The hint of each row, [B, R], `apart` steps from where it is right; at the left of the slot, or at its right."""
