@@ -18,7 +18,7 @@ from sleepnet.study import spec
 SOLVER, BEGUN = "runs/mem_pi_solver", "depo8_sleep4"
 TASK = dict(nodes=8, hops=4, names=16, room=2, told=1, window=16)
 COSTS = {"0": 0.0, "05": 0.05, "1": 0.1, "2": 0.2}
-CONTEXTS, SHOWN, STEPS, LOOKED = 32, 320, 120, 512  # a step; steps of stage 1, and of what follows; questions of a look
+CONTEXTS, SHOWN, STEPS, LOOKED = 32, 800, 120, 512  # a step; steps of stage 1, and of what follows; questions of a look
 COUPLED = {"decision": "coupled"}
 # name → (what it is, the method's arguments, what else is so)
 ARMS = {

@@ -49,6 +49,7 @@ def made():
 def test_a_slot_is_filled_from_its_end():
     tokens, shown = jnp.array([[7, 8, 9], [7, 2, 0], [2, 0, 0]]), jnp.array([[True, True, True], [True, False, False], [False, False, False]])
     assert hinting.in_slot(tokens, shown).tolist() == [[7, 8, 9], [0, 0, 7], [0, 0, 0]]
+    assert hinting.with_empty(tokens[:, None]).tolist() == [[[0, 0, 0], row] for row in tokens.tolist()]
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +155,7 @@ def test_hints_cost_nothing_at_first():
 
 @pytest.fixture(scope="module")
 def stepped(made):
-    """What a batch is made into, its gradient, and the state after a step, of rewards that are the solver's, or a slot's that nobody reads; all in one program."""
+    """What a batch is made into, and its gradient: of rewards that are the solver's, and of one that is right whatever stands in its slot; in one program."""
     config, learning, memory, solver, batch = made
     method = dataclasses.replace(learning.method, cost=0.0, kl_weight=0.0, decision="score")
     learning = dataclasses.replace(learning, method=method)
@@ -164,7 +165,7 @@ def stepped(made):
     def compute(frozen, ignores):
         state = learning.begin(memory, ROWS)
         ready, after = prepared(learning, state, frozen, batch, jnp.asarray(draw(0, "", 0)), 1)
-        right = jnp.where(ignores, ready["right"][:, :1] + jnp.zeros_like(ready["right"]), ready["right"])
+        right = jnp.where(ignores, jnp.ones_like(ready["right"]), ready["right"])
         ready = ready | {"right": right, "with_hint": right[:, 1:]}
         return (ready, after, *gradients(learning, state.params, frozen, ready, 1))
 
@@ -221,6 +222,7 @@ def test_policies_by_hand():
         assert [told[f"{policy}_{number}"] for number in gates.NUMBERS] == pytest.approx(numbers), policy
     assert told["regret"] == pytest.approx(told["oracle_gate_reward"] - told["learned_reward"]) and told["regret"] == pytest.approx((0 + 1.2 + 0.9 + 0) / 4)
     assert told["auroc"] == 0.5 and told["given_solved"] == told["given_failed"] == 0.5 and told["hint_tokens"] == 1.25
+    assert gates.told(SEEN, 2.0)["oracle_gate_given"] == 0  # no hint is worth two answers
     assert gates.told({**SEEN, "generate": np.array([0.9, 0.1, 0.8, 0.2], np.float32)}, 0.1)["auroc"] == 1
 
 

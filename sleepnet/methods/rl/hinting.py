@@ -65,6 +65,11 @@ def in_slot(tokens: jax.Array, shown: jax.Array) -> jax.Array:
     return jnp.where(place >= 0, jnp.take_along_axis(jnp.maximum(tokens, PAD), jnp.maximum(place, 0), axis=-1), PAD)
 
 
+def with_empty(slots: jax.Array) -> jax.Array:
+    """[B, 1 + S, R]: before each context's slots an empty one, that of who abstains."""
+    return jnp.concatenate([jnp.full_like(slots[:, :1], PAD), slots], axis=1)
+
+
 def read_again(problem: Problem, params: jax.Array, state: State, tokens: jax.Array) -> jax.Array:
     """[B, G, R, V] float32 logits of which each token of the hints [B, G, R] was drawn, by the reading that has gradients; `state` as `asked` gives it."""
     rows, group, room = tokens.shape

@@ -130,11 +130,11 @@ class MemPi(base.Method):
             gives = jax.random.bernoulli(jax.random.fold_in(key, 1), jnp.exp(decision[:, 1:]), gives.shape)
         said = hinting.drawn(problem, params, state, jax.random.fold_in(key, 0), gives, self.law)
         shown = rewards.wrong_reference(said.slots) if self.control else said.slots
-        empty = jnp.full((rows, 0 if coupled else 1, problem.task.room), PAD, jnp.int32)
-        answered = hinting.answers(problem, problem.references["solver"], batch["tokens"], jnp.concatenate([empty, shown], axis=1), self.solver_passes)
+        slots = shown if coupled else hinting.with_empty(shown)  # who abstains in a chain of its own has an empty slot already
+        answered = hinting.answers(problem, problem.references["solver"], batch["tokens"], slots, self.solver_passes)
         right = (answered == batch["solution"][:, None]).astype(jnp.float32)
         cost = self.cost_at(memory)
-        with_hint = right[:, empty.shape[1] :] + rewards.length_cost(said.lengths, cost)
+        with_hint = right[:, -said.lengths.shape[1] :] + rewards.length_cost(said.lengths, cost)
         ready = {
             **batch, "said": said.tokens, "valid": said.valid, "given": gives, "lengths": said.lengths, "right": right, "with_hint": with_hint,
             "without": with_hint[:, 0] * 0 if coupled else right[:, 0], "cost_now": jnp.full((rows,), cost), "row_share": jnp.full((rows,), 1 / rows, jnp.float32),
@@ -218,8 +218,8 @@ def _answered(problem, passes, solver_passes, params, solver, given):
     own = hinting.drawn(problem, params, state, jax.random.key(0), jnp.ones((rows, 1), bool), GREEDY).slots[:, 0]
     context = tokens[:, experience.prompt_tokens(problem.task) - 2 * problem.task.nodes : experience.prompt_tokens(problem.task)]
     names = jnp.take_along_axis(context, jax.random.randint(jax.random.key(0), own.shape, 0, context.shape[1], jnp.int32), axis=1)
-    slots = [jnp.full_like(own, PAD), own, given["right_hint"], jnp.where(own != PAD, names, PAD), jnp.roll(own, -1, axis=0)]
-    right = hinting.answers(problem, solver, tokens, jnp.stack(slots, axis=1), solver_passes) == given["solution"][:, None]
+    slots = [own, given["right_hint"], jnp.where(own != PAD, names, PAD), rewards.wrong_reference(own)]
+    right = hinting.answers(problem, solver, tokens, hinting.with_empty(jnp.stack(slots, axis=1)), solver_passes) == given["solution"][:, None]
     length = lambda slot: jnp.sum((slot != PAD).astype(jnp.float32), axis=-1)
     told = {name: right[:, i] for i, name in enumerate(("without", "own_hint", "right_hint", "random_hint", "other_hint"))}
     return told | {"generate": jnp.exp(decision[:, 1]), "own_length": length(own), "right_length": length(given["right_hint"])}
