@@ -1,7 +1,8 @@
 """Hints that a memory gave a frozen solver: what each policy of giving them gets on the same questions. Of a study's outcomes, or of one run on the test split.
 
 A run of `method.name=mem_pi` is looked at before its first step and behind its last, see `sleepnet.methods.rl.gates`. A table has one line an arm: accuracy of the solver and
-share of hints given where the memory decides, AUROC of π(GEN) against "the solver fails by itself", and regret, what an oracle of the decision would have had more.
+share of hints given where the memory decides, AUROC of π(GEN) against "the solver fails by itself" and against "the hint pays", and regret, what an oracle of the decision would
+have had more.
 
 Examples:
   python -m sleepnet.eval.hints --outcomes=experiments/results/mem_pi
@@ -29,7 +30,7 @@ flags.DEFINE_string("workdir", None, "a run's folder instead", flag_values=FLAGS
 flags.DEFINE_integer("examples", 1024, "with --workdir, questions of the test split", flag_values=FLAGS)
 cli.trust_flag(FLAGS)
 
-_COLUMNS = {"learned_accuracy": "accuracy", "learned_given": "hints given", "auroc": "AUROC", "learned_reward": "reward", "regret": "regret", "always_reward": "always"}
+_COLUMNS = {"learned_accuracy": "accuracy", "learned_given": "hints given", "auroc": "AUROC: fails", "auroc_pays": "AUROC: pays", "learned_reward": "reward", "regret": "regret", "always_reward": "always"}
 
 
 def read(folder: Path) -> dict[str, dict[int, tuple[float, list[Mapping[str, Any]]]]]:
@@ -110,7 +111,7 @@ def main(argv: list[str]) -> None:
         return
     seen, k, cost = graded(paths.plain(FLAGS.workdir, "workdir"), FLAGS.examples)
     told = gates.told(seen, cost)
-    print("\n".join([*policies(told), "", *by_difficulty(seen, k), "", f"c = {cost:g}; AUROC {told['auroc']:.3f}, regret {told['regret']:.3f}, {told['hint_tokens']:.2f} tokens a hint"]))
+    print("\n".join([*policies(told), "", *by_difficulty(seen, k), "", f"c = {cost:g}; AUROC {told['auroc']:.3f} of what the solver fails, {told['auroc_pays']:.3f} of what pays, regret {told['regret']:.3f}, {told['hint_tokens']:.2f} tokens a hint"]))
 
 
 if __name__ == "__main__":

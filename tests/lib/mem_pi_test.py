@@ -222,6 +222,7 @@ def test_policies_by_hand():
         assert [told[f"{policy}_{number}"] for number in gates.NUMBERS] == pytest.approx(numbers), policy
     assert told["regret"] == pytest.approx(told["oracle_gate_reward"] - told["learned_reward"]) and told["regret"] == pytest.approx((0 + 1.2 + 0.9 + 0) / 4)
     assert told["auroc"] == 0.5 and told["given_solved"] == told["given_failed"] == 0.5 and told["hint_tokens"] == 1.25
+    assert told["auroc_pays"] == (2 + 0 + 0 + 0) / 4  # of questions 1 and 3 against 2 and 4: .9 and .1 against .8 and .2
     assert gates.told(SEEN, 2.0)["oracle_gate_given"] == 0  # no hint is worth two answers
     assert gates.told({**SEEN, "generate": np.array([0.9, 0.1, 0.8, 0.2], np.float32)}, 0.1)["auroc"] == 1
 

@@ -20,7 +20,7 @@ POLICIES = {
     "oracle": ("right", "oracle"), "random_hint": ("random", "memory"), "wrong_reference": ("other", "memory"),
 }  # fmt: skip
 NUMBERS = ("accuracy", "given", "reward")
-NAMES = (*(f"{policy}_{number}" for policy in POLICIES for number in NUMBERS), "regret", "auroc", "given_solved", "given_failed", "hint_tokens")
+NAMES = (*(f"{policy}_{number}" for policy in POLICIES for number in NUMBERS), "regret", "auroc", "auroc_pays", "given_solved", "given_failed", "hint_tokens")
 
 
 def told(seen: Mapping[str, np.ndarray], cost: float) -> dict[str, float]:
@@ -32,7 +32,7 @@ def told(seen: Mapping[str, np.ndarray], cost: float) -> dict[str, float]:
 
     Returns:
       POLICY_accuracy, POLICY_given and POLICY_reward: share of right answers, of hints given, and accuracy less the cost of all tokens a question;
-      regret: of `learned` against `oracle_gate`, in reward; auroc: of π(GEN) against "the solver fails by itself", .5 where it always or never does;
+      regret: of `learned` against `oracle_gate`, in reward; auroc: of π(GEN) against "the solver fails by itself", .5 where it always or never does; auroc_pays: against "the memory's own hint pays", which is what can be learnt;
       given_solved, given_failed: share of hints given where the solver is right, and is wrong, by itself; 0 of none; hint_tokens: of the memory's own, a question.
     """
     without, memory = seen["without"].astype(np.float32), seen["generate"] > 0.5
@@ -45,9 +45,10 @@ def told(seen: Mapping[str, np.ndarray], cost: float) -> dict[str, float]:
         accuracy, spent = np.where(gives, right, without), np.where(gives, length, 0.0)
         numbers |= {f"{policy}_accuracy": accuracy.mean(), f"{policy}_given": gives.mean(), f"{policy}_reward": (accuracy - cost * spent).mean()}
     own, failed = seen["own_hint"] - cost * seen["own_length"], ~seen["without"].astype(bool)
+    auroc = lambda positive: np.asarray(hints.auroc(seen["generate"], positive)) if 0 < positive.mean() < 1 else 0.5
     share = lambda where: memory[where].mean() if where.any() else 0.0
     numbers |= {
-        "regret": np.asarray(hints.regret(without, own, memory)).mean(), "auroc": np.asarray(hints.auroc(seen["generate"], failed)) if 0 < failed.mean() < 1 else 0.5,
+        "regret": np.asarray(hints.regret(without, own, memory)).mean(), "auroc": auroc(failed), "auroc_pays": auroc(own > without),
         "given_solved": share(~failed), "given_failed": share(failed), "hint_tokens": seen["own_length"].mean(),
     }  # fmt: skip
     return {name: float(value) for name, value in numbers.items()}
