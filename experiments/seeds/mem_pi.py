@@ -8,6 +8,7 @@ What decides: python -m sleepnet.study --config=experiments/seeds/mem_pi.py:deci
 All:        python -m sleepnet.study --config=experiments/seeds/mem_pi.py
 Tables:     python -m sleepnet.eval.hints --outcomes=runs/mem_pi
 Hardware:   two CPU cores, a core an arm
+Score:      seed 0, c = .05: regret .087 with decision and hint learnt apart, .174 as one chain; .563 of reward, as giving every hint has
 """
 import ml_collections
 
