@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from sleepnet import adapters, build, checkpoint, costs, hf, lineage, methods, origin, paths, released, step_folders
-from sleepnet.config import RunConfig
+from sleepnet.config import ModelConfig, RunConfig
 from sleepnet.errors import UsageError, nearest
 from sleepnet.hf import trained
 from sleepnet.methods.base import Problem
@@ -48,7 +48,7 @@ def find(config: RunConfig, task: Source, workdir: Path) -> Start:
     make = lambda: nnx.to_pure_dict(nnx.split(build.model_of(config, task), nnx.Param)[1])
     shapes = jax.eval_shape(make)
     adapters.check(config.adapters, shapes)
-    references, told = _references(config, shapes, make, workdir)
+    references, told = _references(config, task, shapes, make, workdir)
     if not config.start and config.adapters.kind == "all" and not references:
         return Start(shapes, make, {}, _same(config, workdir, {}))
     record, saved = lineage.read(workdir), step_folders.steps(workdir / "checkpoints")
@@ -63,23 +63,44 @@ def find(config: RunConfig, task: Source, workdir: Path) -> Start:
     return dataclasses.replace(begin, record=begin.record | ({"references": told} if told else {}), references=references)
 
 
-def _references(config: RunConfig, shapes: Any, make: Callable[[], Any], workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the method names, and what is written down of it: argument → where it comes from, and its digest."""
+def references(config: RunConfig, task: Source, workdir: Path, *only: str) -> dict[str, Any]:
+    """The parameters that these arguments of the method of the run in `workdir` name, as it learnt from them; raises UsageError as `find`."""
+    make = lambda: nnx.to_pure_dict(nnx.split(build.model_of(config, task), nnx.Param)[1])
+    return _references(config, task, jax.eval_shape(make), make, workdir, only)[0]
+
+
+def _references(
+    config: RunConfig, task: Source, shapes: Any, make: Callable[[], Any], workdir: Path, only: tuple[str, ...] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
+    """What the method names, and what is written down of it: argument → where it comes from, and its digest. `only`: of these arguments; all if None."""
     method, found = methods.of(config), {}
-    for name in method.references:
+    for name in method.references if only is None else only:
         if where := getattr(method, name):
             key, where = (f"method.arguments.{name}", where) if where != "start" else ("start", config.start)
             if not where:
                 raise UsageError(f"method.arguments.{name}='start' is what the run starts from, and this one starts from nothing: set start, or name a run or a trained model")
+            if known := _learnt(key, where):
+                method.check_reference(name, config, task, *known)
             found[name] = (where, _fitting(key, where, shapes, _elsewhere(key, where)[0], make))
     told = {name: {"start": where, "digest": lineage.digest(params)} for name, (where, params) in found.items()}
     if known := lineage.read(workdir):
-        held = known.get("references", {})
+        held = {name: each for name, each in known.get("references", {}).items() if only is None or name in only}
         for name in {**held, **told}:
             there, here = (side.get(name, {}).get("digest", "") for side in (held, told))
             if there != here:
                 raise UsageError(f"{workdir} learnt from another {name}: sha256 {there[:12] or '(none)'} there, {here[:12] or '(none)'} here; give that one as method.arguments.{name}, or another --workdir")
     return {name: params for name, (_, params) in found.items()}, told
+
+
+def _learnt(key: str, where: str) -> tuple[Source, ModelConfig] | None:
+    """What the run or the model of the zoo that the configuration's `key` names was trained on, and what model it is; None of anything else."""
+    folder = paths.plain(where, key)
+    if (folder / "config.json").exists() and not released.is_one(folder):
+        config, task = checkpoint.read_claim(folder)
+        return task, build.fit(config.model, task)
+    if where in zoo.names() and zoo.has_checkpoint(where):
+        return zoo.load(where)[1], zoo.config_of(where)
+    return None
 
 
 def model(config: RunConfig, task: Source) -> nnx.Module:

@@ -98,7 +98,10 @@ class Method(abc.ABC):
         """Raises UsageError where `params`, what may change as it is before the first step, is nothing that the run can go through with."""
 
     def check_model(self, config: RunConfig, problem: Problem, params: Any) -> None:
-        """As `check_start`, of the whole model: raises UsageError where it is, before the first step, nothing that the method could learn from."""
+        """As `check_start`, of the whole model and with the method's references: raises UsageError where these are, before the first step, nothing that it could learn from."""
+
+    def check_reference(self, argument: str, config: RunConfig, task: Task, known: Task, model: ModelConfig) -> None:
+        """Raises UsageError where what `argument` of `references` names, a model `model` that was trained on `known`, is nothing that the method can do with."""
 
     def every(self, config: RunConfig, task: Task) -> int:
         """Steps from one night to the next; 0: there is none."""

@@ -171,7 +171,7 @@ def _state(leg: Leg) -> tuple[TrainState, dict[str, Any]]:
         raise UsageError(f"{leg.workdir} holds a run that has ended, and no checkpoint to go on from to train.steps={leg.config.train.steps}: give another --workdir")
     params = leg.begin.trainable()
     leg.learning.method.check_start(leg.config, leg.task, params)
-    leg.learning.method.check_model(leg.config, leg.learning.problem, leg.learning.whole(params, leg.frozen))
+    leg.learning.method.check_model(leg.config, leg.learning.within(leg.frozen), leg.learning.whole(params, leg.frozen))
     return jax.jit(begin, out_shardings=shardings)(params), {}
 
 

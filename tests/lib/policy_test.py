@@ -65,6 +65,14 @@ def test_advantages_of_steps_by_hand_and_what_they_add_up_to():
     assert (advantages.step_differences(flat, jnp.full((1, 2), 4, jnp.int32)) == 0).all()
 
 
+@pytest.mark.parametrize("group", [3, 6, 10])
+def test_rewards_that_are_all_alike_say_nothing_at_all(group):
+    """Not even rounding, which a deviation of 0 would make an advantage of."""
+    alike = jnp.broadcast_to(jnp.array([[1.0], [0.95], [0.7], [-0.1]]), (4, group))
+    of_group, gain, generate, _, content = jax.jit(lambda scores: (advantages.group_normalised(scores, scores > -1), *advantages.two_branches(scores[:, 0], scores)))(alike)
+    assert not any(bool(jnp.any(value != 0)) for value in (of_group, gain, generate, content))
+
+
 def test_two_branches_balance_and_close_the_gate():
     without, with_hint = jnp.array([0.0, 1.0, 0.5]), jnp.array([[1.0, 0.0, 1.0], [0.5, 0.0, 1.0], [0.5, 0.5, 0.5]])
     gain, generate, abstain, content = jax.jit(advantages.two_branches)(without, with_hint)

@@ -76,7 +76,7 @@ def two_branches(without: jax.Array, with_hint: jax.Array) -> tuple[jax.Array, j
       generate, abstain: A_GEN = Δ / (2 σ + 1e-6) = −A_ABS, [B] each; σ the deviation of {r_0, r_1 … r_G}.
       content: A_j = 1[Δ > 0] (r_j − mean) / (σ_GEN + 1e-6), [B, G].
     """
-    mean = jnp.mean(with_hint, axis=1)
+    mean = _mean(with_hint, jnp.ones_like(with_hint, bool))[:, 0]
     gain = mean - without
     every = jnp.concatenate([without[:, None], with_hint], axis=1)
     generate = gain / (2 * jnp.std(every, axis=1) + _EPS)
@@ -91,7 +91,10 @@ def by_token(of_steps: jax.Array, step: jax.Array) -> jax.Array:
 
 def _mean(scores, counted):
     n = jnp.sum(counted.astype(jnp.float32), axis=1, keepdims=True)
-    return jnp.sum(jnp.where(counted, scores, 0.0), axis=1, keepdims=True) / jnp.maximum(n, 1.0)
+    most = jnp.max(jnp.where(counted, scores, -jnp.inf), axis=1, keepdims=True)
+    most = jnp.where(n > 0, most, 0.0)
+    # of scores that are all alike it is exactly these: rounding, divided by a deviation of 0, is an advantage
+    return most + jnp.sum(jnp.where(counted, scores - most, 0.0), axis=1, keepdims=True) / jnp.maximum(n, 1.0)
 
 
 def _there(scores, steps):

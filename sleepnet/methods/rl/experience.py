@@ -95,13 +95,18 @@ def drawn(
     Continuation g of row b is drawn with the key's b + `row`, g + `number`.
     """
     rows = state.window.tokens.shape[0]
-    places = lambda size, since: jnp.arange(size, dtype=jnp.uint32) + jnp.asarray(since, jnp.uint32)
-    sample = lambda b: jax.vmap(lambda g: jax.random.fold_in(jax.random.fold_in(key, b), g))(places(group, number))
-    keys = jax.vmap(sample)(places(rows, row)).reshape(rows * group)
+    keys = row_keys(key, rows, group, row, number)
     first = jnp.full((rows * group,), problem.task.opening, jnp.int32)
     said = decode.write(problem.graph, params, fork(state, group), first, keys, at=0, steps=steps, law=law)
     shaped = lambda values: values.reshape(rows, group, steps)
     return cut(shaped(said.tokens), shaped(said.logps), problem.task.answer_marker)
+
+
+def row_keys(key: jax.Array, rows: int, group: int, row: int | jax.Array = 0, number: int | jax.Array = 0) -> jax.Array:
+    """A key for each of G continuations of each of B rows, [B · G]: continuation g of row b has the key's b + `row`, g + `number`."""
+    places = lambda size, since: jnp.arange(size, dtype=jnp.uint32) + jnp.asarray(since, jnp.uint32)
+    sample = lambda b: jax.vmap(lambda g: jax.random.fold_in(jax.random.fold_in(key, b), g))(places(group, number))
+    return jax.vmap(sample)(places(rows, row)).reshape(rows * group)
 
 
 def cut(tokens: jax.Array, logps: jax.Array, marker: int) -> Experience:
