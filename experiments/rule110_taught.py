@@ -41,6 +41,7 @@ def get_config():
         arm("fade", "labels that fade to nothing by step 1,250", method__arguments={"fade_from": 800, "fade_until": 1250}),
         arm("one_pass_back", "gradients through one pass alone", model__sleep__gradient="last"),
         arm("half_rate", "half the rate", optim__learning_rate=7.5e-3, optim__adam_rate=1.125e-3),
+        arm("longer", "a label at every pass, 3,500 steps", train__steps=3500),
         arm("twice_rate", "twice the rate", optim__learning_rate=3e-2, optim__adam_rate=4.5e-3),
     ]
     config.seeds, config.reference = (0, 1, 2), "taught"

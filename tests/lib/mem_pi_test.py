@@ -166,7 +166,7 @@ def stepped(made):
         state = learning.begin(memory, ROWS)
         ready, after = prepared(learning, state, frozen, batch, jnp.asarray(draw(0, "", 0)), 1)
         right = jnp.where(ignores, jnp.ones_like(ready["right"]), ready["right"])
-        ready = ready | {"right": right, "with_hint": right[:, 1:]}
+        ready = ready | {"right": right, "without": right[:, 0], "with_hint": right[:, 1:]}
         return (ready, after, *gradients(learning, state.params, frozen, ready, 1))
 
     with jax.numpy_rank_promotion("allow"):
