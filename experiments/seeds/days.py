@@ -51,7 +51,11 @@ TINY_SEEDING = {
     **CONTROLS,
 }
 # of `alone`, beside those
-ALONE = {"readings": ("laws of four readings of the day, their mean", {"readings": 4}, False), "longer": ("a base that learnt longer", {}, False)}
+ALONE = {
+    "readings": ("laws of four readings of the day, their mean", {"readings": 4}, False),
+    "longer": ("a base that learnt longer", {}, False),
+    "skill": ("held to what the base says of days that never were", {"skill": 1.0}, False),
+}
 # name → (what it is, method's arguments, the task's, whether all nights share one expert)
 TUNED = {
     "ft_text": ("fine-tuning on the day's text", {}, {}, False),

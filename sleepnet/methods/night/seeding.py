@@ -17,7 +17,7 @@ from flax import nnx
 from sleepnet import decode
 from sleepnet.errors import UsageError
 from sleepnet.methods.divergence import generalised
-from sleepnet.methods.night import dreams, imitation
+from sleepnet.methods.night import dreams, imitation, skill
 from sleepnet.methods.night.by_night import ByNight, part_of, with_part
 from sleepnet.methods.registry import register
 from sleepnet.models import experts, flops
@@ -29,7 +29,8 @@ TEACHERS, PROMPTS = ("today", "another_day", "nothing"), ("dreams", "keys")
 @register
 @dataclasses.dataclass(frozen=True)
 class Seeding(ByNight):
-    """loss = (1 − imitate) · mean over words of answers of D(teacher with S ‖ student with S = 0) + imitate · loss of imitation; see `divergence.generalised`.
+    """loss = (1 − imitate) · mean over words of answers of D(teacher with S ‖ student with S = 0) + imitate · loss of imitation
+    + skill · loss of the skill; see `divergence.generalised`, `imitation` and `skill`.
 
     Rows read the day's text, asleep with N passes, one for `dreams` of them; then each dreams: from the word that asks on, a key and a value, drawn from the teacher.
     Of a share `own` of the rows the student completes the dream's key itself; the teacher's law on what it says is then the target.
@@ -51,6 +52,7 @@ class Seeding(ByNight):
     imitate: float = 0.0  # 1 − α, how much learning to imitate counts; 0: none is drawn
     completions: int = 8  # G, of each dream that is begun
     gamma: float = 0.5  # γ, how much of the reward is for a completion that means the same
+    skill: float = 0.0  # how much the student is held to what the model without experts says of days that never were; 0: not at all
 
     name = "seeding"
     prepares = True
@@ -65,6 +67,8 @@ class Seeding(ByNight):
         for key, least in (("dreams", 1), ("readings", 1), ("completions", 2)):
             if getattr(self, key) < least:
                 raise UsageError(f"method.arguments.{key}={getattr(self, key)} must be at least {least}")
+        if not self.skill >= 0:
+            raise UsageError(f"method.arguments.skill={self.skill} must be at least 0")
         if not self.temperature > 0:
             raise UsageError(f"method.arguments.temperature={self.temperature} must be positive")
 
@@ -129,6 +133,8 @@ class Seeding(ByNight):
             own_Bx1 = (jnp.arange(rows) < round(self.own * rows))[:, None]
             words, valid = (jnp.where(own_Bx1, new, old) for new, old in zip(mine, (words, valid)))
         other_B = jnp.arange(rows) % max(self.dreams, 2) < round(self.rephrase * max(self.dreams, 2)) if self.rephrase else None
+        if self.skill:
+            more |= skill.prepared(problem, params, jax.random.fold_in(key, 5), text, self.dreams, passes, law, other_B)
         sequence, learnt = dreams.put(task, words, valid, counts, other_B)
         sender = {"today": lambda: today, "another_day": lambda: read(task.another(text)), "nothing": lambda: blank}[self.teacher]()
         target = lambda params, state: jax.nn.log_softmax(decode.read(problem.graph, params, state, sequence, at=0)[0], axis=-1)
@@ -160,6 +166,8 @@ class Seeding(ByNight):
         loss = jnp.sum(jnp.where(batch["answers"], apart, 0.0)) / count
         if self.imitate:
             loss = (1 - self.imitate) * loss + self.imitate * imitation.loss(problem, params, batch)
+        if self.skill:
+            loss += self.skill * skill.loss(problem, params, batch)
         return loss, {"logits": logits}
 
     def tell(self, problem, batch, seen, count):
@@ -171,4 +179,6 @@ class Seeding(ByNight):
         scored = lambda words: flops.pass_flops(model, words, context=model.window + model.survivors) + flops.head_flops(model, words)
         once, written = scored(n + bool(self.rephrase)), n * flops.wake_token_flops(model)
         imitated = self.completions * (written + 3 * scored(n)) if self.imitate else 0
-        return text * (1 + (self.teacher == "another_day")) // self.dreams + written * (1 + bool(self.own) + self.rehearse) + once * (self.readings + self.rehearse) + 3 * once + imitated
+        readings = 1 + (self.teacher == "another_day") + 2 * bool(self.skill)  # of a day that never was, by teacher and by student
+        held = bool(self.skill) * (written + 4 * once)
+        return text * readings // self.dreams + written * (1 + bool(self.own) + self.rehearse) + once * (self.readings + self.rehearse) + 3 * once + imitated + held
