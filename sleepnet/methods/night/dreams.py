@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sleepnet import decode
+from sleepnet.config import ModelConfig
 from sleepnet.methods.base import Problem
+from sleepnet.models import flops
 from sleepnet.state import State
 from sleepnet.tasks.base import Task
 
@@ -62,3 +64,14 @@ def taken(problem: Problem, params: Any, batch: Mapping[str, jax.Array], name: s
     rows = batch[f"{name}_0"].shape[0]
     leaves, tree = jax.tree.flatten(nnx.merge(problem.graph, params).init_state(rows))
     return jax.tree.unflatten(tree, [batch[f"{name}_{number}"] if leaf.ndim else leaf for number, leaf in enumerate(leaves)])
+
+
+def text_flops(model: ModelConfig, task: Task, passes: int) -> int:
+    """FLOPs of reading a day's text, asleep with N passes."""
+    once = flops.pass_flops(model, model.window, context=model.window + model.survivors)
+    return task.first_asked // model.window * (once + (flops.sleep_flops(model, passes) if passes > 1 else 0))
+
+
+def scored_flops(model: ModelConfig, words: int) -> int:
+    """FLOPs of reading so many words of a question, with their logits."""
+    return flops.pass_flops(model, words, context=model.window + model.survivors) + flops.head_flops(model, words)

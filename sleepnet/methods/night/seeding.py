@@ -8,6 +8,7 @@ newborn expert learns, are the paper's, and so is learning to imitate, see `imit
 S = 0, which are of earlier days, is ours too (as generative replay: Shin et al., arXiv 1705.08690). Letters: B rows, n words of a dream, V vocabulary.
 """
 import dataclasses
+import functools
 import math
 
 import jax
@@ -96,6 +97,10 @@ class Seeding(ByNight):
             return ()
         return {"step": jnp.zeros((), jnp.int32), **({} if self.grow else {"start": params})}  # one expert for all nights: what it was before this one
 
+    def passed(self, memory):
+        """The memory behind a step in which nothing is seeded."""
+        return {**memory, "step": memory["step"] + 1} if self.rehearse else memory
+
     def prepare(self, problem, params, memory, batch, key, passes):
         task, rows = problem.task, batch["tokens"].shape[0]
         before = experts.without_newest(params)
@@ -123,7 +128,7 @@ class Seeding(ByNight):
             old_Bx1 = jax.vmap(lambda key: jax.random.uniform(key, (1,)))(keys(2)) * (night + 1) >= 1
             again = write(before, blank, 3, None)
             words, valid = (jnp.where(old_Bx1, old, new) for old, new in zip(again, (words, valid)))
-            memory, counts = {**memory, "step": memory["step"] + 1}, jnp.ones((), bool)
+            memory, counts = self.passed(memory), jnp.ones((), bool)
         share, more = jnp.full((rows,), 1 / rows, jnp.float32), {}
         if self.imitate:
             more, earned = imitation.completed(problem, params, jax.random.fold_in(key, 4), words, valid, self.completions, self.gamma, law)
@@ -174,9 +179,7 @@ class Seeding(ByNight):
         return {key: jnp.sum(batch[key]) for key in self.tells}
 
     def flops(self, model, task, passes):
-        n, windows = task.question_tokens - 1, task.first_asked // model.window
-        text = windows * (flops.pass_flops(model, model.window, context=model.window + model.survivors) + (flops.sleep_flops(model, passes) if passes > 1 else 0))
-        scored = lambda words: flops.pass_flops(model, words, context=model.window + model.survivors) + flops.head_flops(model, words)
+        n, text, scored = task.question_tokens - 1, dreams.text_flops(model, task, passes), functools.partial(dreams.scored_flops, model)
         once, written = scored(n + bool(self.rephrase)), n * flops.wake_token_flops(model)
         imitated = self.completions * (written + 3 * scored(n)) if self.imitate else 0
         readings = 1 + (self.teacher == "another_day") + 2 * bool(self.skill)  # of a day that never was, by teacher and by student
