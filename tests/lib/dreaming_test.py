@@ -10,18 +10,18 @@ import lives
 from seeding_test import ROWS, STREAM, batch_of, expert, run_of
 from sleepnet import build, decode, methods, tasks
 from sleepnet.errors import UsageError
-from sleepnet.methods.night import by_night, dreaming, dreams, isolated, skill
+from sleepnet.methods.night import dreaming, dreams, isolated, skill
 from sleepnet.models import experts, flops
 from sleepnet.origin import named
 from sleepnet.train.step import draw, learning_of
 
 NIGHT = 3
-DREAMS = {"own": 0.0, "dreams": 2, "rehearse": True, "dreaming": 2 * ROWS, "dreamt": 3, "questions": 2, "best": 1, "lucky": 1, "inner_rank": 1, "inner_steps": 3, "inner_rate": 0.1, "metric": "likelihood"}
+DREAMS = {"own": 0.0, "dreams": 2, "dreaming": 2 * ROWS, "dreamt": 3, "questions": 2, "best": 1, "lucky": 1, "inner_rank": 1, "inner_steps": 3, "inner_rate": 0.1, "metric": "likelihood"}
 
 
 def dreamer(**arguments):
     task = {"arguments": {**STREAM, "per_day": ROWS * NIGHT}}
-    return run_of(task=task, method={"name": "dreaming", "arguments": {**DREAMS, **arguments}}, train={"steps": 2 * NIGHT})
+    return run_of(task=task, model={"sleep": {"passes": 1}}, method={"name": "dreaming", "arguments": {**DREAMS, **arguments}}, train={"steps": 2 * NIGHT})
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +36,28 @@ def model():
     return problem, experts._changed(experts.grow(experts.grow(params)), change=learnt)
 
 
-@pytest.fixture(scope="module")
-def lived():
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax's Muon
+def _stubbed(patch):
+    """In place of what is tested by itself below: dreams are any words, and all but the first that is tried are rewarded."""
+    any_words = lambda problem, key, shape: (jax.random.randint(key, shape, 1, problem.task.vocab_size, jnp.int32), jnp.ones(shape, bool))
+    rows = lambda state: state.window.tokens.shape[0]
+    patch.setattr(dreaming, "dreamt", lambda problem, params, state, key, many, law, random_expert: any_words(problem, key, (many, rows(state), problem.task.question_tokens - 1)))
+    patch.setattr(dreaming, "gradient_norms", lambda problem, params, words, valid: jnp.arange(len(words), dtype=jnp.float32))
+    known = lambda words: {"likelihood": jnp.arange(len(words), dtype=jnp.float32), "exact": jnp.zeros(len(words))}
+    patch.setattr(dreaming, "tried", lambda problem, params, words, *rest, **more: ({"likelihood": jnp.zeros(()), "exact": jnp.zeros(())}, known(words)))
+
+
+@pytest.fixture(scope="module", params=["stubbed", pytest.param("whole", marks=pytest.mark.slow)])
+def lived(request):
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax's Muon
+        if request.param == "stubbed":
+            _stubbed(patch)
         (learning, state, frozen, step), states, told = lives.begin(dreamer()), [], []
         for at in range(2 * NIGHT + 1):
             states.append(jax.tree.map(np.asarray, state))
             if at < 2 * NIGHT:
-                state, numbers = step(state, frozen, batch_of(learning.problem.task, at), draw(0, "", at), 2)
+                state, numbers = step(state, frozen, batch_of(learning.problem.task, at), draw(0, "", at), 1)
                 told.append({name: float(value) for name, value in numbers.items()})
-    return learning, frozen, step, states, told
+        yield learning, frozen, step, states, told
 
 
 def test_a_night_that_dreams_moves_its_expert_and_nothing_else(lived):
@@ -55,9 +67,10 @@ def test_a_night_that_dreams_moves_its_expert_and_nothing_else(lived):
     for name in ("low_in", "low_out", "gate", "gate_bias"):
         assert first[NIGHT][name] == first[-1][name] and second[0][name] == second[NIGHT][name] != second[-1][name], name
     memories = [state.opt_state["memory"] for state in states]
-    assert [int(memory["step"]) for memory in memories] == [int(memory["seeding"]["step"]) for memory in memories] == list(range(2 * NIGHT + 1))
+    assert [int(memory["step"]) for memory in memories] == list(range(2 * NIGHT + 1))
     rounds = [memory["words"].tobytes() for memory in memories]
-    assert rounds[0] == rounds[1] != rounds[2] == rounds[3] == rounds[4] != rounds[5] == rounds[6]  # one round a night, kept to its end
+    dreamt = rounds[2] == rounds[3] == rounds[4], rounds[5] == rounds[6], rounds[0] == rounds[1] != rounds[2] != rounds[5] != rounds[0]
+    assert all(dreamt)  # one round a night, kept to its end
     for at, numbers in enumerate(told):
         assert np.isfinite(list(numbers.values())).all() and set(numbers) == {"loss", "gradient_norm", "dream_coverage", "dream_right", "dream_rewarded"}
         assert numbers["dream_rewarded"] == pytest.approx(memories[at + 1]["rewarded"].mean())
@@ -66,12 +79,19 @@ def test_a_night_that_dreams_moves_its_expert_and_nothing_else(lived):
     assert sum(numbers["dream_rewarded"] for numbers in told) > 0
 
 
+def test_where_nothing_was_rewarded_nothing_moves():
+    method, off, on = methods.of(dreamer()), jnp.zeros((ROWS,), bool), jnp.ones((ROWS,), bool)
+    words = jnp.zeros((ROWS, 5), bool)
+    moves = lambda now, valid: bool(method.moves({"dreams_now": now, "dream_valid": valid}))
+    assert [moves(on, words), moves(on, words.at[0, 0].set(True)), moves(off, words)] == [False, True, True]
+
+
 def test_stopped_among_its_dreams_it_ends_as_unbroken(lived):
     learning, frozen, step, states, _ = lived
-    state = jax.tree.map(jnp.asarray, states[NIGHT + 2])  # behind the round, before the last step that learns from it
+    state = jax.tree.map(jnp.asarray, states[NIGHT + 2])  # behind the round, before the last step that learns from it; the round is what the checkpoint holds
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         for at in range(NIGHT + 2, 2 * NIGHT):
-            state, _ = step(state, frozen, batch_of(learning.problem.task, at), draw(0, "", at), 2)
+            state, _ = step(state, frozen, batch_of(learning.problem.task, at), draw(0, "", at), 1)
     assert all(np.asarray(leaf).tobytes() == named(states[-1])[name].tobytes() for name, leaf in named(state).items())
 
 
@@ -88,8 +108,7 @@ def test_copies_learn_side_by_side_as_each_would_alone():
 
 def test_the_chosen_are_the_largest_and_others_by_chance():
     value, seen = jnp.asarray([3.0, 9.0, 1.0, 7.0, 5.0]), set()
-    for seed in range(30):
-        chosen = isolated.best_and_lucky(jax.random.key(seed), value, 2, 2).tolist()
+    for chosen in jax.vmap(lambda seed: isolated.best_and_lucky(jax.random.key(seed), value, 2, 2))(jnp.arange(30, dtype=jnp.uint32)).tolist():
         assert chosen[:2] == [1, 3] and len(set(chosen)) == 4
         seen |= set(chosen[2:])
     assert seen == {0, 2, 4}
@@ -167,7 +186,7 @@ def test_days_that_never_were_are_answered_as_before_the_nights(model):
 
     @jax.jit
     def of(params):
-        ready = skill.prepared(problem, params, jax.random.key(1), text, 2, 2, decode.Law(), jnp.arange(6) % 2 == 0)
+        ready = skill.prepared(problem, params, jax.random.key(1), text, 2, 1, decode.Law(), jnp.arange(6) % 2 == 0)
         there = lambda params: skill.loss(problem, params, ready)
         return ready, *jax.value_and_grad(there)(params)
 
@@ -201,7 +220,7 @@ def test_what_dreaming_costs():
     config = dreamer()
     task, model = build.task_of(config), build.fit(config.model, build.task_of(config))
     cost = lambda **arguments: methods.get("dreaming", **{**DREAMS, **arguments}).flops(model, task, 2)
-    plain, held = (methods.get("seeding", own=0.0, dreams=2, rehearse=True, skill=value).flops(model, task, 2) for value in (0.0, 1.0))
+    plain, held = (methods.get("seeding", own=0.0, dreams=2, skill=value).flops(model, task, 2) for value in (0.0, 1.0))
     n = task.question_tokens - 1
     text = flops.pass_flops(model, 12) + flops.sleep_flops(model, 2)
     once, word = flops.pass_flops(model, n, context=12) + flops.head_flops(model, n), flops.wake_token_flops(model)
