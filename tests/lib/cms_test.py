@@ -63,11 +63,14 @@ def test_a_day_moves_its_level_and_the_level_teaches(model):
 
 def test_each_window_moves_the_level_in_its_turn(model, monkeypatch):
     _, problem, params = model
-    seen = []
-    monkeypatch.setattr(isolated, "learnt", lambda loss, factors, optimizer, moves: (seen.append(moves), factors)[1])
-    text = jnp.ones((2, 3 * problem.task.window), jnp.int32)
-    same = cms.lived(problem, params, text, RANK, RATE, 5)
-    assert seen == [5, 5, 5] and all(np.asarray(leaf).tobytes() == np.asarray(named(params)[name]).tobytes() for name, leaf in named(same).items())
+    seen, L, text = [], problem.task.window, jnp.arange(6 * problem.task.window, dtype=jnp.int32).reshape(2, -1)
+    monkeypatch.setattr(cms, "surprise", lambda problem, params, words: words)
+    monkeypatch.setattr(isolated, "learnt", lambda loss, factors, optimizer, moves: (seen.append((loss(factors), factors, moves)), jax.tree.map(lambda leaf: leaf + 1, factors))[1])
+    cms.lived(problem, params, text, RANK, RATE, 5)
+    for number, (words, factors, moves) in enumerate(seen):
+        np.testing.assert_array_equal(words, text[:, number * L : (number + 1) * L])
+        assert moves == 5 and {float(leaf.max()) for name, leaf in named(factors).items() if name.endswith("_b")} == {number}
+    assert len(seen) == 3
 
 
 def test_what_a_level_costs_and_what_can_not_be():

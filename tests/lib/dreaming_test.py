@@ -86,6 +86,25 @@ def test_where_nothing_was_rewarded_nothing_moves():
     assert [moves(on, words), moves(on, words.at[0, 0].set(True)), moves(off, words)] == [False, True, True]
 
 
+def test_the_dreamer_learns_what_was_rewarded_with_the_day_read(model):
+    """Rows go through all that was tried; those of a dream without reward count nowhere. Facts are learnt with S = 0."""
+    problem, params = model
+    batch = batch_of(problem.task, 0)
+    held = {"words": jnp.arange(4 * 19, dtype=jnp.int32).reshape(4, 19), "valid": jnp.ones((4, 19), bool), "rewarded": jnp.asarray([0.0, 1.0])}
+    lesson = lambda at, **more: jax.jit(lambda params: methods.of(dreamer(**more))._lesson(problem, params, held, jnp.int32(at), batch, 1))(params)
+    told, facts, all_ = lesson(2), lesson(2, learns="facts"), lesson(2, learns="facts", rewarded=False)
+    for each in (told, facts):
+        assert each["dream_words"][:, 0].tolist() == [0, 19, 38, 57] and each["dream_words"].shape == (ROWS, 5)
+        assert each["dream_valid"].all(axis=1).tolist() == each["dream_valid"].any(axis=1).tolist() == [False, False, True, True]
+    assert all_["dream_valid"].all()
+    weights = lambda each: [np.asarray(leaf) for leaf in dreams.taken(problem, params, each, "dream_state").fast_weights.layers]
+    read = nnx.merge(problem.graph, params)
+    want = read.sleep(read.wake(batch["tokens"][::2, : problem.task.first_asked], read.init_state(2))[1], passes=1).fast_weights.layers
+    assert not any(leaf.any() for leaf in weights(facts)) and all(np.abs(leaf).max() > 1e-3 for leaf in weights(told))
+    for leaf, by_hand in zip(weights(told), want):
+        np.testing.assert_allclose(leaf, np.repeat(by_hand, 2, axis=0), atol=1e-5)
+
+
 def test_stopped_among_its_dreams_it_ends_as_unbroken(lived):
     learning, frozen, step, states, _ = lived
     state = jax.tree.map(jnp.asarray, states[NIGHT + 2])  # behind the round, before the last step that learns from it; the round is what the checkpoint holds

@@ -94,7 +94,7 @@ class Dreaming(Seeding):
 
     def prepare(self, problem, params, memory, batch, key, passes):
         task, rows = problem.task, batch["tokens"].shape[0]
-        n, every, last = task.question_tokens - 1, task.per_day // rows, self.dreaming // rows
+        every, last = task.per_day // rows, self.dreaming // rows
         night, at = jnp.divmod(memory["step"], every)
         dreams_now = (at >= every - last) & ((night + 1) % self.nights == 0)
         prepare, state = super().prepare, memory["seeding"]
@@ -103,24 +103,25 @@ class Dreaming(Seeding):
         held = {name: memory[name] for name in ("words", "valid", "rewarded")}
         held = jax.lax.cond(dreams_now & (at == every - last), lambda: self._round(problem, params, batch, jax.random.fold_in(key, 6), passes), lambda: held)
 
-        def learns():
-            of_row = (jnp.arange(rows, dtype=jnp.int32) + at * rows) % (self.tried * self.questions)
-            counts = (held["rewarded"] > 0)[of_row // self.questions] | (not self.rewarded)
-            return {"dream_words": held["words"][of_row, :n], "dream_valid": held["valid"][of_row, :n] & counts[:, None], **dreams.laid(self._told(problem, params, batch, passes), "dream_state")}
-
+        learns = lambda: self._lesson(problem, params, held, at, batch, passes)
         memory = {"seeding": state, "step": memory["step"] + 1, **held}
         of_all = lambda value: jnp.broadcast_to(value, (rows,))
         return {
             **ready, **jax.lax.cond(dreams_now, learns, lambda: _nothing(learns)), "dreams_now": of_all(dreams_now), "dream_rewarded": of_all(jnp.mean(held["rewarded"]) / rows),
         }, memory  # fmt: skip
 
-    def _told(self, problem, params, batch, passes):
-        """The state of rows that are to learn a dream: that reading their day has left, or none."""
-        rows, blank = batch["tokens"].shape[0], lambda many: nnx.merge(problem.graph, params).init_state(many)
+    def _lesson(self, problem, params, held, at, batch, passes):
+        """What rows learn in step `at` of a night, in turn all that was tried: words, which of them count, and the state that they are said from."""
+        rows, many = batch["tokens"].shape[0], self.tried * self.questions
+        of_row = (jnp.arange(rows, dtype=jnp.int32) + at * rows) % many
+        counts = (held["rewarded"] > 0)[of_row // self.questions] | (not self.rewarded)
+        blank, n = lambda rows: nnx.merge(problem.graph, params).init_state(rows), problem.task.question_tokens - 1
         if self.learns == "facts":
-            return blank(rows)
-        text = batch["tokens"][:: self.dreams, : problem.task.first_asked]
-        return fork(decode.read(problem.graph, params, blank(len(text)), text, at=0, passes=passes)[1], self.dreams)
+            state = blank(rows)
+        else:
+            text = batch["tokens"][:: self.dreams, : problem.task.first_asked]
+            state = fork(decode.read(problem.graph, params, blank(len(text)), text, at=0, passes=passes)[1], self.dreams)
+        return {"dream_words": held["words"][of_row, :n], "dream_valid": held["valid"][of_row, :n] & counts[:, None], **dreams.laid(state, "dream_state")}
 
     def _round(self, problem, params, batch, key, passes):
         """A round of dreams: the words of those that were tried, K J rows of them, and which dreams were rewarded."""
