@@ -2,12 +2,11 @@
 
 At the end of a night the model reads the day once more, with a random expert wide open in each block dreams m times of some questions with their answers, and chooses
 some of these dreams. Each is tried on a copy of the model that is isolated from it and from the others: low-rank increments that learn this dream by heart, S = 0. It is
-rewarded where then more of the day is known, asked in ways that no dream has. The steps that are left of the night are one round of ReST-EM: the dreamer learns what was
-rewarded, as it is likely to dream it, or, with learns="facts", what it says. Letters: B rows, m dreams, K of them tried, J questions of a dream, n words of one, Q questions that are asked
+rewarded where then more of the day is known, asked in ways that no dream has. The steps that are left of the night are one round of ReST-EM: the dreamer, which has read
+the day, is made likelier to dream what was rewarded; or, with learns="facts", what such a dream says is learnt with S = 0. Letters: B rows, m dreams, K of them tried, J questions of a dream, n words of one, Q questions that are asked
 of a copy, T tokens of one, D days.
 """
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -33,12 +32,12 @@ _WORDS = 2 * MOST_DIGITS + 1  # the most of a dream: a key, a value, END
 @register
 @dataclasses.dataclass(frozen=True)
 class Dreaming(Seeding):
-    """Knowledge seeding, see `Seeding`; in the last `dreaming` examples of a night loss = −mean over words of rewarded dreams of log softmax(logits)[word], the text read before.
+    """Knowledge seeding, see `Seeding`; in the last `dreaming` examples of a night the loss is its own − mean over words of rewarded dreams of log softmax(logits)[word].
 
-    Where nothing was rewarded nothing moves. `dream_coverage`, `dream_right` are 0 in these steps; `dream_rewarded` is the share of dreams tried last that were.
+    Where nothing was rewarded a night is one of seeding. `dream_rewarded` is the share of dreams tried last that were.
     """
 
-    dreaming: int = 640  # examples of a night, its last, in which it learns from dreams that were tried
+    dreaming: int = 640  # examples of a night, its last, in which it learns from dreams that were tried, too
     nights: int = 1  # it dreams in every so many-th night
     dreamt: int = 16  # m
     questions: int = 4  # J, of a dream, with their answers
@@ -51,7 +50,7 @@ class Dreaming(Seeding):
     learns: str = "dreamer"  # with the text read, as it was dreamt; or facts, with S = 0
     inner_rank: int = 4  # of a copy's increments
     inner_steps: int = 20
-    inner_rate: float = 1e-2
+    inner_rate: float = 1e-3  # Adam's; SEAL's
 
     name = "dreaming"
 
@@ -93,22 +92,17 @@ class Dreaming(Seeding):
         }  # fmt: skip
 
     def prepare(self, problem, params, memory, batch, key, passes):
-        task, rows = problem.task, batch["tokens"].shape[0]
-        every, last = task.per_day // rows, self.dreaming // rows
+        rows = batch["tokens"].shape[0]
+        every, last = problem.task.per_day // rows, self.dreaming // rows
         night, at = jnp.divmod(memory["step"], every)
-        dreams_now = (at >= every - last) & ((night + 1) % self.nights == 0)
-        prepare, state = super().prepare, memory["seeding"]
-        seeds = lambda: prepare(problem, params, state, batch, key, passes)
-        ready, state = jax.lax.cond(dreams_now, lambda: ({**_nothing(seeds)[0], **batch}, self.passed(state)), seeds)
+        now = (at >= every - last) & ((night + 1) % self.nights == 0)
+        ready, seeding = super().prepare(problem, params, memory["seeding"], batch, key, passes)
         held = {name: memory[name] for name in ("words", "valid", "rewarded")}
-        held = jax.lax.cond(dreams_now & (at == every - last), lambda: self._round(problem, params, batch, jax.random.fold_in(key, 6), passes), lambda: held)
-
-        learns = lambda: self._lesson(problem, params, held, at, batch, passes)
-        memory = {"seeding": state, "step": memory["step"] + 1, **held}
-        of_all = lambda value: jnp.broadcast_to(value, (rows,))
-        return {
-            **ready, **jax.lax.cond(dreams_now, learns, lambda: _nothing(learns)), "dreams_now": of_all(dreams_now), "dream_rewarded": of_all(jnp.mean(held["rewarded"]) / rows),
-        }, memory  # fmt: skip
+        held = jax.lax.cond(now & (at == every - last), lambda: self._round(problem, params, batch, jax.random.fold_in(key, 6), passes), lambda: held)
+        lesson = lambda: self._lesson(problem, params, held, at, batch, passes)
+        nothing = lambda: jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(lesson))
+        told = {"dream_rewarded": jnp.broadcast_to(jnp.mean(held["rewarded"]) / rows, (rows,))}
+        return {**ready, **jax.lax.cond(now, lesson, nothing), **told}, {"seeding": seeding, "step": memory["step"] + 1, **held}
 
     def _lesson(self, problem, params, held, at, batch, passes):
         """What rows learn in step `at` of a night, in turn all that was tried: words, which of them count, and the state that they are said from."""
@@ -121,7 +115,8 @@ class Dreaming(Seeding):
         else:
             text = batch["tokens"][:: self.dreams, : problem.task.first_asked]
             state = fork(decode.read(problem.graph, params, blank(len(text)), text, at=0, passes=passes)[1], self.dreams)
-        return {"dream_words": held["words"][of_row, :n], "dream_valid": held["valid"][of_row, :n] & counts[:, None], **dreams.laid(state, "dream_state")}
+        learnt = (held["valid"][of_row, :n] & counts[:, None]).astype(jnp.float32)
+        return {"dream_words": held["words"][of_row, :n], "dream_weights": learnt / jnp.maximum(jnp.sum(learnt), 1.0), **dreams.laid(state, "dream_state")}
 
     def _round(self, problem, params, batch, key, passes):
         """A round of dreams: the words of those that were tried, K J rows of them, and which dreams were rewarded."""
@@ -138,21 +133,11 @@ class Dreaming(Seeding):
         flat = lambda array: jnp.pad(array.reshape(-1, array.shape[-1]), ((0, 0), (0, _WORDS - array.shape[-1])))
         return {"words": flat(words), "valid": flat(valid), "rewarded": risen.astype(jnp.float32)}
 
-    def count(self, batch):
-        learnt = jnp.maximum(jnp.sum(batch["dream_valid"].astype(jnp.float32)), 1.0)
-        return jnp.where(batch["dreams_now"][0], learnt, super().count(batch))
-
-    def moves(self, batch):
-        return ~batch["dreams_now"][0] | jnp.any(batch["dream_valid"])
-
     def loss(self, problem, params, batch, passes, count):
-        seeds = super().loss
-
-        def learns(params):
-            said = said_B(problem, params, dreams.taken(problem, params, batch, "dream_state"), batch["dream_words"], batch["dream_valid"])
-            return -jnp.sum(said) / count
-
-        return jax.lax.cond(batch["dreams_now"][0], learns, lambda params: seeds(problem, params, batch, passes, count)[0], params), {}
+        loss, seen = super().loss(problem, params, batch, passes, count)
+        said = lambda: said_BxN(problem, params, dreams.taken(problem, params, batch, "dream_state"), batch["dream_words"])
+        learnt = lambda: -jnp.sum(jnp.where(batch["dream_weights"] > 0, batch["dream_weights"] * said(), 0.0))
+        return loss + jax.lax.cond(jnp.any(batch["dream_weights"] > 0), learnt, lambda: jnp.zeros(())), seen
 
     def flops(self, model, task, passes):
         n, period, learnt = task.question_tokens - 1, task.per_day * self.nights, self.dreaming
@@ -160,12 +145,7 @@ class Dreaming(Seeding):
         made = text + self.dreamt * self.questions * (n * flops.wake_token_flops(model) + 3 * once * (self.choose == "gradient"))
         trials = self.tried * (self.questions * self.inner_steps * 3 * once + asked) + asked
         each = text * (self.learns == "dreamer") // self.dreams + 3 * once
-        return (super().flops(model, task, passes) * (period - learnt) + each * learnt + made + trials) // period
-
-
-def _nothing(made: Callable[[], Any]) -> Any:
-    """Zeros in the shapes of what a function gives, which is not computed."""
-    return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(made))
+        return super().flops(model, task, passes) + (each * learnt + made + trials) // period
 
 
 def _kinds(task: Any) -> tuple[str, ...]:
@@ -173,18 +153,17 @@ def _kinds(task: Any) -> tuple[str, ...]:
     return tuple(kind for kind in task.asks if kind != "asked")
 
 
-def said_B(problem: Problem, params: Any, state: State, words_BxN: jax.Array, valid_BxN: jax.Array) -> jax.Array:
-    """[B] float32, log-probability of the words of a dream that count, behind the word that asks, where reading has left `state`."""
+def said_BxN(problem: Problem, params: Any, state: State, words_BxN: jax.Array) -> jax.Array:
+    """[B, n] float32, log-probability of each word of a dream, behind the word that asks, where reading has left `state`."""
     sequence = jnp.concatenate([jnp.full_like(words_BxN[:, :1], problem.task.ask), words_BxN[:, :-1]], axis=1)
     logits = decode.read(problem.graph, params, state, sequence, at=0)[0]
-    said = jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), words_BxN[..., None], axis=-1)[..., 0]
-    return jnp.sum(jnp.where(valid_BxN, said, 0.0), axis=1)
+    return jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), words_BxN[..., None], axis=-1)[..., 0]
 
 
 def by_heart(problem: Problem, params: Any, words_JxN: jax.Array, valid_JxN: jax.Array) -> jax.Array:
     """Mean over words of a dream of −log p, S = 0: what a copy goes down, and the gradient of which a dream is chosen by; float32 scalar."""
-    blank = nnx.merge(problem.graph, params).init_state(len(words_JxN))
-    return -jnp.sum(said_B(problem, params, blank, words_JxN, valid_JxN)) / jnp.maximum(jnp.sum(valid_JxN.astype(jnp.float32)), 1.0)
+    said = said_BxN(problem, params, nnx.merge(problem.graph, params).init_state(len(words_JxN)), words_JxN)
+    return -jnp.sum(jnp.where(valid_JxN, said, 0.0)) / jnp.maximum(jnp.sum(valid_JxN.astype(jnp.float32)), 1.0)
 
 
 def dreamt(problem: Problem, params: Any, state: State, key: jax.Array, many: int, law: decode.Law, random_expert: bool) -> tuple[jax.Array, jax.Array]:

@@ -106,10 +106,6 @@ class Seeding(ByNight):
             return ()
         return {"step": jnp.zeros((), jnp.int32), **({} if self.grow else {"start": params})}  # one expert for all nights: what it was before this one
 
-    def passed(self, memory):
-        """The memory behind a step in which nothing is seeded."""
-        return {**memory, "step": memory["step"] + 1} if self.rehearse else memory
-
     def prepare(self, problem, params, memory, batch, key, passes):
         task, rows = problem.task, batch["tokens"].shape[0]
         before = experts.without_newest(params)
@@ -140,7 +136,7 @@ class Seeding(ByNight):
             old_Bx1 = jax.vmap(lambda key: jax.random.uniform(key, (1,)))(keys(2)) * (night + 1) >= 1
             again = write(before, blank, 3, None)
             words, valid = (jnp.where(old_Bx1, old, new) for old, new in zip(again, (words, valid)))
-            memory, counts = self.passed(memory), jnp.ones((), bool)
+            memory, counts = {**memory, "step": memory["step"] + 1}, jnp.ones((), bool)
         share, more = jnp.full((rows,), 1 / rows, jnp.float32), {}
         if self.imitate:
             more, earned = imitation.completed(problem, params, jax.random.fold_in(key, 4), words, valid, self.completions, self.gamma, law)
