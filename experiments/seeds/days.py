@@ -63,6 +63,7 @@ ALONE = {
     "readings": ("laws of four readings of the day, their mean", {"readings": 4}, False),
     "longer": ("a base that learnt longer", {}, False),
     "skill": ("held to what the base says of days that never were", {"skill": 1.0}, False),
+    "cms": ("the paper's sender, a level of MLP that the day's text moves", {"sender": "cms", "level_moves": 10}, False),
 }
 # name → (what it is, method's arguments, the task's, whether all nights share one expert)
 TUNED = {
