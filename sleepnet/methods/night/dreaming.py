@@ -3,8 +3,9 @@
 At the end of a night the model reads the day once more, with a random expert wide open in each block dreams m times of some questions with their answers, and chooses
 some of these dreams. Each is tried on a copy of the model that is isolated from it and from the others: low-rank increments that learn this dream by heart, S = 0. It is
 rewarded where then more of the day is known, asked in ways that no dream has. The steps that are left of the night are one round of ReST-EM: the dreamer, which has read
-the day, is made likelier to dream what was rewarded; or, with learns="facts", what such a dream says is learnt with S = 0. Letters: B rows, m dreams, K of them tried, J questions of a dream, n words of one, Q questions that are asked
-of a copy, T tokens of one, D days.
+the day, is made likelier to dream what was rewarded; or, with learns="facts", what such a dream says is learnt with S = 0.
+
+Letters: B rows, m dreams, K of them tried, J questions of a dream, n words of one, Q questions that are asked of a copy, T tokens of one, D days.
 """
 import dataclasses
 from typing import Any
