@@ -242,6 +242,28 @@ def test_days_that_never_were_are_answered_as_before_the_nights(model):
     assert abs(float(loss)) < 1e-6 and max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(grads)) < 1e-5
 
 
+def test_student_and_teacher_have_read_for_themselves(model, monkeypatch):
+    """Who reads leaves a mark: what is said is the teacher's, from its own S; what the student is asked from is its own."""
+    problem, student = model
+    marked, asked = lambda state, mark: jax.tree.map(lambda leaf: leaf + mark if leaf.dtype == jnp.float32 else leaf, state), []
+    mark = lambda params: 1.0 if params is student else 2.0
+    of = lambda state: float(state.fast_weights.layers[0].max())
+
+    def read(graph, params, state, tokens, *, at, passes=1):
+        asked.append((mark(params), of(state)))
+        return jnp.zeros((*tokens.shape, problem.task.vocab_size)), marked(state, mark(params))
+
+    def write(problem, params, state, keys, forced, law):
+        asked.append((mark(params), of(state)))
+        return jnp.ones((4, 5), jnp.int32), jnp.ones((4, 5), bool)
+
+    monkeypatch.setattr(decode, "read", read)
+    monkeypatch.setattr(dreams, "write", write)
+    text = jnp.asarray(problem.task.batch(0, "train", 0, 2)["tokens"][:, : problem.task.first_asked])
+    ready = skill.prepared(problem, student, jax.random.key(0), text, 2, 1, decode.Law(), None)
+    assert asked == [(2, 0), (2, 2), (2, 2), (1, 0)] and of(dreams.taken(problem, student, ready, "skill_state")) == 1
+
+
 def test_what_is_laid_into_a_batch_is_taken_out_again(model):
     problem, params = model
     blank = nnx.merge(problem.graph, params).init_state(3)
