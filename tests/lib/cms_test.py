@@ -28,6 +28,7 @@ def model():
     return methods.of(config), learning_of(config, task).problem, experts.grow(params)
 
 
+@pytest.mark.slow
 def test_a_day_moves_its_level_and_the_level_teaches(model):
     """One window, one move: W − rate · A Aᵀ ∂surprise/∂W of the lowest block's MLP, and nothing else; the teacher is this model, with S = 0."""
     method, problem, params = model

@@ -218,6 +218,7 @@ def test_days_that_never_were_have_other_names_and_digits():
     assert len({two.tobytes() for two in other}) == 3
 
 
+@pytest.mark.slow
 def test_days_that_never_were_are_answered_as_before_the_nights(model):
     """The teacher is the model without experts, with the S that reading such a day left; the student has read it, too. Alike where no expert says anything."""
     problem, params = model
