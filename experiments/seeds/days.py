@@ -50,8 +50,21 @@ TINY_SEEDING = {
     "imitate": ("and learns to imitate", {"imitate": 0.5}, False),
     **CONTROLS,
 }
+# the last twenty steps of a night; of the four questions that a copy is asked a share would be too coarse
+DREAMING = {"dreaming": 640, "metric": "likelihood"}
 # of `alone`, beside those
-ALONE = {"readings": ("laws of four readings of the day, their mean", {"readings": 4}, False), "longer": ("a base that learnt longer", {}, False)}
+ALONE = {
+    "dream": ("and tries what it dreams, by gradient", DREAMING, False),
+    "dream_random": ("as many dreams, drawn at random", {**DREAMING, "choose": "random"}, False),
+    "dream_unrewarded": ("all dreams that were tried", {**DREAMING, "rewarded": False}, False),
+    "dream_facts": ("and learns what rewarded dreams say, with S = 0", {**DREAMING, "learns": "facts"}, False),
+    "dream_facts_unrewarded": ("the same of all that were tried", {**DREAMING, "learns": "facts", "rewarded": False}, False),
+    "dream_closed": ("no random expert while it dreams", {**DREAMING, "random_expert": False}, False),
+    "readings": ("laws of four readings of the day, their mean", {"readings": 4}, False),
+    "longer": ("a base that learnt longer", {}, False),
+    "skill": ("held to what the base says of days that never were", {"skill": 1.0}, False),
+    "cms": ("the paper's sender, a level of MLP that the day's text moves", {"sender": "cms", "level_moves": 10}, False),
+}
 # name → (what it is, method's arguments, the task's, whether all nights share one expert)
 TUNED = {
     "ft_text": ("fine-tuning on the day's text", {}, {}, False),
@@ -87,7 +100,7 @@ def get_config(which: str = "life") -> ml_collections.ConfigDict:
     def life(method: str, arguments: dict, task: dict, shared: bool, start: str = START) -> dict:
         overrides = {
             "task.arguments": stream("today", **task), "train.steps": days * steps, "train.batch_size": batch, "train.first_example": 0, "train.eval_every": steps,
-            "train.eval_examples": each, "train.save_every": days * steps, "train.log_every": steps, "eval.examples": each,
+            "train.eval_examples": each, "train.save_every": days * steps, "train.log_every": 10 if method == "dreaming" else steps, "eval.examples": each,
             "adapters.kind": "newest_expert", "method.name": method, "method.arguments": arguments,
             "model.experts.count": 1 if shared else days, "model.experts.rank": rank * (days if shared else 1), "model.experts.alpha": float(rank * (days if shared else 1)),
             "optim.adam_rate": rate, "optim.warmup": 0, "optim.decay": 0.3,
@@ -96,7 +109,7 @@ def get_config(which: str = "life") -> ml_collections.ConfigDict:
 
     before = [] if tiny else [dict(name="base", overrides={"task.arguments": fresh})]
     seeding = {name: (label, {**REHEARSING, **more}, shared) for name, (label, more, shared) in (TINY_SEEDING | (ALONE if one else {})).items()} if tiny else SEEDING
-    arms = {name: (label, "seeding", arguments, {}, shared) for name, (label, arguments, shared) in seeding.items()}
+    arms = {name: (label, "dreaming" if "dreaming" in arguments else "seeding", arguments, {}, shared) for name, (label, arguments, shared) in seeding.items()}
     arms |= {name: (label, "fine_tuning", arguments, task, shared) for name, (label, arguments, task, shared) in TUNED.items()}
     made = [dict(name=name, label=label, phases=[*before, life(*how, start=LONGER if name == "longer" else START)]) for name, (label, *how) in arms.items()]
     full_cache = {"model.pattern": "A" * len(config.base.model.pattern), "model.sleep.eviction": "none", "model.sleep.passes": 1}

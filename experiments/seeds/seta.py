@@ -9,9 +9,12 @@ Another overlap: python -m sleepnet.study --config=experiments/seeds/seta.py:0, 
 Hardware:        one CPU core
 Score:           see seta.md
 """
+import dataclasses
+
 import ml_collections
 
-from sleepnet import presets
+from sleepnet import build, methods, presets, tasks
+from sleepnet.config import SparseConfig, parse
 from sleepnet.errors import UsageError
 from sleepnet.study import spec
 from sleepnet.tasks.skills.task import NAMED
@@ -43,6 +46,8 @@ TUNED = {
     "joint": ("the same, all days taking turns", {"task.arguments.order": "mixed"}),
     "lora": ("a LoRA a day, of which the day is told: read its diagonal", {"adapters.kind": "low_rank", "adapters.rank": 4, "method.arguments.fresh": True}),
 }
+# of TUNED, those that live longer days, too: as many FLOPs as `seta`, whose survey, gate and F cost something
+MATCHED = ("tuned", "replay_10", "joint")
 
 
 def get_config(which: str = "4") -> ml_collections.ConfigDict:
@@ -59,15 +64,31 @@ def get_config(which: str = "4") -> ml_collections.ConfigDict:
     config.base = _base()
     config.base.task.arguments = {}  # a phase's arguments are laid over these
     each = 64 * days
+    longer = _matched_steps(days)
     life = {
         "task.arguments": stream, "train.steps": days * STEPS, "train.batch_size": BATCH, "train.first_example": 0, "train.eval_every": STEPS, "train.eval_examples": each,
         "train.save_every": days * STEPS, "train.log_every": STEPS, "eval.examples": 4 * each, "optim.adam_rate": RATE, "optim.warmup": 0, "optim.decay": 0.3,
     }  # fmt: skip
     sparse = lambda arguments, more: {"adapters.kind": "sparse", "model.sparse.count": days, "method.name": "seta", "method.arguments": {"survey": SURVEY, **arguments}, **more}
     arms = {name: (label, sparse(arguments, more)) for name, (label, arguments, more) in SETA.items()} | {name: (label, {**DENSE, **more}) for name, (label, more) in TUNED.items()}
-    config.arms = [dict(name=name, label=label, phases=[dict(name="life", start=START, overrides={**life, **more})]) for name, (label, more) in arms.items()]
-    config.reference, config.seeds = "seta", (0, 1, 2)
+    made = [dict(name=name, label=label, phases=[dict(name="life", start=START, overrides={**life, **more})]) for name, (label, more) in arms.items()]
+    more_steps = {"task.arguments": {**stream, "per_day": longer * BATCH}, "train.steps": days * longer, "train.eval_every": longer, "train.save_every": days * longer, "train.log_every": longer}
+    made += [
+        dict(name=f"{name}_matched", label=f"{TUNED[name][0]}; days of {longer} steps, as many FLOPs as seta",
+             phases=[dict(name="longer_life", start=START, overrides={**life, **more_steps, **DENSE, **TUNED[name][1]})])
+        for name in MATCHED
+    ]
+    config.arms, config.reference, config.seeds = made, "seta", (0, 1, 2)
     return config
+
+
+def _matched_steps(days: int) -> int:
+    """Steps of a day of `tuned` that cost what those of `seta` do."""
+    task = tasks.get("skills", kind="stream", days=days, per_day=STEPS * BATCH)
+    plain = build.fit(parse(_base()).model, task)
+    sparse = dataclasses.replace(plain, sparse=SparseConfig(count=days))
+    cost = lambda model, name, **arguments: methods.get(name, **arguments).flops(model, task, plain.sleep.passes)
+    return round(STEPS * cost(sparse, "seta", survey=SURVEY) / cost(plain, "tuned"))
 
 
 def _base() -> ml_collections.ConfigDict:

@@ -6,6 +6,7 @@ among the k largest, a newborn expert would displace older ones though it says n
 Letters: B batch, T tokens, D width, E experts, r rank.
 """
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from sleepnet.errors import UsageError
 from sleepnet.mesh import gathered
 from sleepnet.models.linear import matmul
 
+_WIDE = 30.0  # sigmoid of it is 1 in float32
 EXPERTS = "experts"  # of a block: where they are in the tree of parameters
 Tree = dict[Any, Any]
 
@@ -83,6 +85,19 @@ def prune(params: Tree, number: int | jax.Array | None = None) -> Tree:
 def without_newest(params: Tree) -> Tree:
     """The model before its newest expert was grown, bit for bit, whatever that one has learnt since."""
     return _changed(params, change=lambda leaves: {**leaves, "born": jnp.where(newest(leaves), 0.0, leaves["born"])})
+
+
+def one_open(params: Tree, key: jax.Array) -> Tree:
+    """The parameters with one born expert of each block, drawn at random for each, wide open: its gate 1 whatever is read. None where all are asleep."""
+    block = itertools.count()
+
+    def opened(leaves: Tree) -> Tree:
+        born = leaves["born"] > 0
+        chance = jax.random.uniform(jax.random.fold_in(key, next(block)), born.shape)
+        one = born & (jnp.arange(len(born), dtype=jnp.int32) == jnp.argmax(jnp.where(born, chance, -1.0)))
+        return {**leaves, "gate": jnp.where(one[:, None], 0.0, leaves["gate"]), "gate_bias": jnp.where(one, _WIDE, leaves["gate_bias"])}
+
+    return _changed(params, change=opened)
 
 
 def newest(leaves: Tree) -> jax.Array:

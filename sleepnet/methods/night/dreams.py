@@ -2,13 +2,17 @@
 
 Letters: B rows, n words of a dream behind the word that asks (key, value, END), T words of a question with its answer.
 """
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from sleepnet import decode
+from sleepnet.config import ModelConfig
 from sleepnet.methods.base import Problem
+from sleepnet.models import flops
 from sleepnet.state import State
 from sleepnet.tasks.base import Task
 
@@ -48,3 +52,26 @@ def put(task: Task, words: jax.Array, valid: jax.Array, keys_count: jax.Array, o
     learnt = (place >= gap) & jnp.roll(jnp.pad(valid, ((0, 0), (0, 1))), 1, axis=1)
     sequence, counted = (jnp.pad(each, ((0, 0), (0, 1))) for each in plain)
     return jnp.where(other_B[:, None], moved, sequence), jnp.where(other_B[:, None], learnt, counted)
+
+
+def laid(state: State, name: str) -> dict[str, jax.Array]:
+    """A state that stands at the begin of a window as what a batch can hold, rows first, by names that begin with `name`; see `taken`."""
+    return {f"{name}_{number}": leaf for number, leaf in enumerate(jax.tree.leaves(state)) if leaf.ndim}
+
+
+def taken(problem: Problem, params: Any, batch: Mapping[str, jax.Array], name: str) -> State:
+    """The state of these rows of a batch; inverse of `laid`."""
+    rows = batch[f"{name}_0"].shape[0]
+    leaves, tree = jax.tree.flatten(nnx.merge(problem.graph, params).init_state(rows))
+    return jax.tree.unflatten(tree, [batch[f"{name}_{number}"] if leaf.ndim else leaf for number, leaf in enumerate(leaves)])
+
+
+def text_flops(model: ModelConfig, task: Task, passes: int) -> int:
+    """FLOPs of reading a day's text, asleep with N passes."""
+    once = flops.pass_flops(model, model.window, context=model.window + model.survivors)
+    return task.first_asked // model.window * (once + (flops.sleep_flops(model, passes) if passes > 1 else 0))
+
+
+def scored_flops(model: ModelConfig, words: int) -> int:
+    """FLOPs of reading so many words of a question, with their logits."""
+    return flops.pass_flops(model, words, context=model.window + model.survivors) + flops.head_flops(model, words)

@@ -3,11 +3,12 @@
 The steps of a day's examples are its night. The teacher is the model before it, with the fast weights S that reading the day left; the student is the
 same with S = 0 and one expert more, which alone learns. There is no text for the student: the teacher asks itself what it knows, and these dreams are all data.
 
-That the sender is S is ours; in the paper it is a faster level of MLPs. Its mix of the teacher's and of the student's own samples, and that only a
+That the sender is S is ours; in the paper it is a faster level of MLPs, which `sender="cms"` has. Its mix of the teacher's and of the student's own samples, and that only a
 newborn expert learns, are the paper's, and so is learning to imitate, see `imitation`. Rehearsal, dreams of the model before the night with
 S = 0, which are of earlier days, is ours too (as generative replay: Shin et al., arXiv 1705.08690). Letters: B rows, n words of a dream, V vocabulary.
 """
 import dataclasses
+import functools
 import math
 
 import jax
@@ -17,19 +18,20 @@ from flax import nnx
 from sleepnet import decode
 from sleepnet.errors import UsageError
 from sleepnet.methods.divergence import generalised
-from sleepnet.methods.night import dreams, imitation
+from sleepnet.methods.night import cms, dreams, imitation, skill
 from sleepnet.methods.night.by_night import ByNight, part_of, with_part
 from sleepnet.methods.registry import register
 from sleepnet.models import experts, flops
 from sleepnet.state import fork
 
-TEACHERS, PROMPTS = ("today", "another_day", "nothing"), ("dreams", "keys")
+TEACHERS, PROMPTS, SENDERS = ("today", "another_day", "nothing"), ("dreams", "keys"), ("fast_weights", "cms")
 
 
 @register
 @dataclasses.dataclass(frozen=True)
 class Seeding(ByNight):
-    """loss = (1 − imitate) · mean over words of answers of D(teacher with S ‖ student with S = 0) + imitate · loss of imitation; see `divergence.generalised`.
+    """loss = (1 − imitate) · mean over words of answers of D(teacher with S ‖ student with S = 0) + imitate · loss of imitation
+    + skill · loss of the skill; see `divergence.generalised`, `imitation` and `skill`.
 
     Rows read the day's text, asleep with N passes, one for `dreams` of them; then each dreams: from the word that asks on, a key and a value, drawn from the teacher.
     Of a share `own` of the rows the student completes the dream's key itself; the teacher's law on what it says is then the target.
@@ -42,6 +44,10 @@ class Seeding(ByNight):
     own: float = 0.5  # λ: of the rows, those whose answers the student has drawn itself; 0: none is drawn, 1: no target is of a teacher's answer
     beta: float = 0.0  # of the divergence: 0 forward, 1 reverse, between Jensen–Shannon
     temperature: float = 1.0  # of what is drawn
+    sender: str = "fast_weights"  # what of the teacher holds the day: S; or cms, a faster level of MLP, as in the paper, see `cms`
+    level_rank: int = 8  # of the faster level
+    level_rate: float = 0.1  # by which a window moves it
+    level_moves: int = 1  # times that a window does
     teacher: str = "today"  # whose S: today's; controls: another_day (the day's text with other names and digits), nothing (S = 0). Dreams are always today's
     reader: str = "before"  # who the teacher is: the model before the night, or the model without experts, whose reading no night has changed ("base")
     prompts: str = "dreams"  # what is asked: the teacher's own dreams, or all true keys in turn
@@ -51,22 +57,28 @@ class Seeding(ByNight):
     imitate: float = 0.0  # 1 − α, how much learning to imitate counts; 0: none is drawn
     completions: int = 8  # G, of each dream that is begun
     gamma: float = 0.5  # γ, how much of the reward is for a completion that means the same
+    skill: float = 0.0  # how much the student is held to what the model without experts says of days that never were; 0: not at all
 
     name = "seeding"
     prepares = True
 
     def __post_init__(self):
-        for key, known in (("teacher", TEACHERS), ("prompts", PROMPTS), ("reader", ("before", "base"))):
+        for key, known in (("teacher", TEACHERS), ("prompts", PROMPTS), ("reader", ("before", "base")), ("sender", SENDERS)):
             if getattr(self, key) not in known:
                 raise UsageError(f"method.arguments.{key}={getattr(self, key)!r} is not one of {', '.join(known)}")
         for key in ("own", "beta", "rephrase", "imitate", "gamma"):
             if not 0 <= getattr(self, key) <= 1:
                 raise UsageError(f"method.arguments.{key}={getattr(self, key)} must lie between 0 and 1")
-        for key, least in (("dreams", 1), ("readings", 1), ("completions", 2)):
+        for key, least in (("dreams", 1), ("readings", 1), ("completions", 2), ("level_rank", 1), ("level_moves", 1)):
             if getattr(self, key) < least:
                 raise UsageError(f"method.arguments.{key}={getattr(self, key)} must be at least {least}")
-        if not self.temperature > 0:
-            raise UsageError(f"method.arguments.temperature={self.temperature} must be positive")
+        if not self.skill >= 0:
+            raise UsageError(f"method.arguments.skill={self.skill} must be at least 0")
+        for key in ("temperature", "level_rate"):
+            if not getattr(self, key) > 0:
+                raise UsageError(f"method.arguments.{key}={getattr(self, key)} must be positive")
+        if self.sender == "cms" and self.readings > 1:
+            raise UsageError(f"method.arguments.readings={self.readings} with sender='cms', whose level all readings move: set it to 1")
 
     @property
     def tells(self):
@@ -76,8 +88,10 @@ class Seeding(ByNight):
         super().check(config, task)
         if task.order == "mixed" or task.replay:
             raise UsageError(f"a night is of one day: task.arguments.order={task.order!r} and replay={task.replay} must be 'given' or 'shuffled', and 0")
-        if "G" not in config.model.pattern:
+        if "G" not in config.model.pattern and self.sender == "fast_weights":
             raise UsageError(f"model.pattern={config.model.pattern!r} has no fast weights that a night could carry away: add a G")
+        if not config.model.has_mlp(0) and self.sender == "cms":
+            raise UsageError("method.arguments.sender='cms' moves a level beside the MLP of block 0, and model.no_mlp or mlp_width=0 leaves it none: give it one")
         if config.model.sleep.after_predicting:
             raise UsageError("model.sleep.after_predicting=True: a model that dreams sleeps over what it was told alone; set it to False")
         if config.model.sleep.predict_passes != 1:
@@ -101,14 +115,17 @@ class Seeding(ByNight):
         law = decode.Law(self.temperature)
         write = lambda params, state, stream, forced: dreams.write(problem, params, state, keys(stream), forced, law)
         blank, text = of(params).init_state(rows), batch["tokens"][:: self.dreams, : task.first_asked]
-        read = lambda text: fork(decode.read(problem.graph, reader, of(params).init_state(len(text)), text, at=0, passes=passes)[1], self.dreams)
-        today = read(text)
+        if self.sender == "cms":
+            lived = lambda text: (cms.lived(problem, reader, text, self.level_rank, self.level_rate, self.level_moves), blank)
+        else:
+            lived = lambda text: (reader, fork(decode.read(problem.graph, reader, of(params).init_state(len(text)), text, at=0, passes=passes)[1], self.dreams))
+        who, today = lived(text)
         facts_BxFxn = jnp.asarray(task.recalled)[batch["day"][:, 0] - 1]
         forced = None
         if self.prompts == "keys":
             fact = facts_BxFxn[jnp.arange(rows), jnp.arange(rows) % task.facts]
             forced = jnp.where(dreams.asked(task, fact), fact, decode.FREE)
-        words, valid = write(reader, today, 0, forced)
+        words, valid = write(who, today, 0, forced)
         dreamt = words
         counts = jnp.zeros((), bool)
         if self.rehearse:
@@ -129,14 +146,16 @@ class Seeding(ByNight):
             own_Bx1 = (jnp.arange(rows) < round(self.own * rows))[:, None]
             words, valid = (jnp.where(own_Bx1, new, old) for new, old in zip(mine, (words, valid)))
         other_B = jnp.arange(rows) % max(self.dreams, 2) < round(self.rephrase * max(self.dreams, 2)) if self.rephrase else None
+        if self.skill:
+            more |= skill.prepared(problem, params, jax.random.fold_in(key, 5), text, self.dreams, passes, law, other_B)
         sequence, learnt = dreams.put(task, words, valid, counts, other_B)
-        sender = {"today": lambda: today, "another_day": lambda: read(task.another(text)), "nothing": lambda: blank}[self.teacher]()
+        teacher, sender = {"today": lambda: (who, today), "another_day": lambda: lived(task.another(text)), "nothing": lambda: (reader, blank)}[self.teacher]()
         target = lambda params, state: jax.nn.log_softmax(decode.read(problem.graph, params, state, sequence, at=0)[0], axis=-1)
         if self.readings > 1:
             other = lambda k: jax.tree.map(lambda leaf: jnp.roll(leaf, k * self.dreams, axis=0) if leaf.ndim else leaf, sender)
-            told = jax.nn.logsumexp(jax.lax.map(lambda k: target(reader, other(k)), jnp.arange(self.readings, dtype=jnp.int32)), axis=0) - math.log(self.readings)
+            told = jax.nn.logsumexp(jax.lax.map(lambda k: target(teacher, other(k)), jnp.arange(self.readings, dtype=jnp.int32)), axis=0) - math.log(self.readings)
         else:
-            told = target(reader, sender)
+            told = target(teacher, sender)
         if self.rehearse:
             told = jnp.where(old_Bx1[..., None], target(before, blank), told)
         hit_BxF = jnp.all(dreamt[:, None] == facts_BxFxn, axis=-1)
@@ -160,15 +179,18 @@ class Seeding(ByNight):
         loss = jnp.sum(jnp.where(batch["answers"], apart, 0.0)) / count
         if self.imitate:
             loss = (1 - self.imitate) * loss + self.imitate * imitation.loss(problem, params, batch)
+        if self.skill:
+            loss += self.skill * skill.loss(problem, params, batch)
         return loss, {"logits": logits}
 
     def tell(self, problem, batch, seen, count):
         return {key: jnp.sum(batch[key]) for key in self.tells}
 
     def flops(self, model, task, passes):
-        n, windows = task.question_tokens - 1, task.first_asked // model.window
-        text = windows * (flops.pass_flops(model, model.window, context=model.window + model.survivors) + (flops.sleep_flops(model, passes) if passes > 1 else 0))
-        scored = lambda words: flops.pass_flops(model, words, context=model.window + model.survivors) + flops.head_flops(model, words)
+        n, text, scored = task.question_tokens - 1, dreams.text_flops(model, task, passes), functools.partial(dreams.scored_flops, model)
         once, written = scored(n + bool(self.rephrase)), n * flops.wake_token_flops(model)
         imitated = self.completions * (written + 3 * scored(n)) if self.imitate else 0
-        return text * (1 + (self.teacher == "another_day")) // self.dreams + written * (1 + bool(self.own) + self.rehearse) + once * (self.readings + self.rehearse) + 3 * once + imitated
+        lived = (1 + (self.teacher == "another_day")) * (text if self.sender == "fast_weights" else cms.lived_flops(model, task, self.level_moves))
+        heard = 2 * text * bool(self.skill)  # days that never were, by teacher and by student
+        held = bool(self.skill) * (written + 4 * once)
+        return (lived + heard) // self.dreams + written * (1 + bool(self.own) + self.rehearse) + once * (self.readings + self.rehearse) + 3 * once + imitated + held

@@ -15,6 +15,7 @@ KEYS, VALUES, ORDER, TEMPLATE, ASKED, TURN, REPLAY = range(7)  # streams
 CONTENT = 3  # beside a content's number where the seed has the split's: no split draws these words
 TEMPLATES = 3
 KINDS = ("asked", "paraphrased", "reversed", "two_hop")
+MOST_DIGITS = 9  # of a value
 _MOST = 2**12
 
 
@@ -60,7 +61,7 @@ class Layout(Task):
         kind = choice("kind", self.kind, ("fresh", "stream"))
         stream = kind == "stream"
         D = whole("days", (12 if stream else 1) if self.days is None else self.days, 1, _MOST)
-        F, digits = whole("facts", self.facts, 1, _MOST), whole("digits", self.digits, 1, 9)
+        F, digits = whole("facts", self.facts, 1, _MOST), whole("digits", self.digits, 1, MOST_DIGITS)
         names, window = whole("names", self.names, 1, 1024), whole("window", self.window, 4)
         links = whole("links", F // 4 if self.links is None else self.links, 0, F // 2)
         told = choice("told", ("today" if stream else "all") if self.told is None else self.told, ("all", "today", "nothing"))

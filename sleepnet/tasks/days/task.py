@@ -17,7 +17,7 @@ and a training example's day follows from its index. What the model reads before
 """
 import dataclasses
 import functools
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -167,11 +167,23 @@ class Days(Layout):
         """How many words a key has that begins with these; of NumPy's or JAX's arrays."""
         return 2 + (first < NAME).astype(first.dtype) * (self.digits - 2)
 
+    def renamed(self, text: Any, digit: Callable[[Any], Any], name: Callable[[Any], Any]) -> Any:
+        """The text with each digit and each name another one: functions of their numbers, from 0, that keep them apart. Of NumPy's or JAX's arrays."""
+        of_digits, of_names = (mask.astype(text.dtype) for mask in ((text >= ZERO) & (text < NAME), text >= NAME))
+        return text + of_digits * (ZERO + digit(text - ZERO) - text) + of_names * (NAME + name(text - NAME) - text)
+
     def another(self, text: Any) -> Any:
-        """The text of another day: each name and each digit another one, the same one everywhere. Of NumPy's or JAX's arrays."""
-        digit, name = (mask.astype(text.dtype) for mask in ((text >= ZERO) & (text < NAME), text >= NAME))
-        turned = lambda first, many: first + (text - first + (many + 1) // 2) % many
-        return text + digit * (turned(ZERO, 10) - text) + name * (turned(NAME, self.names) - text)
+        """The text of another day: each name and each digit turned half round, the same one everywhere. Of NumPy's or JAX's arrays."""
+        turned = lambda many: lambda number: (number + (many + 1) // 2) % many
+        return self.renamed(text, turned(10), turned(self.names))
+
+    def questions_of(self, kinds: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """All true questions of each day of a stream, of these kinds in turn, each as a window has it that begins with it, and its labels: int32 [D, Q, T] each."""
+        asked = dataclasses.replace(self, told="nothing", asks=tuple(kinds), questions=1)
+        many = len(kinds) * self.facts
+        batch = asked.batch_at(0, "test", np.arange(self.days * many))
+        by_day = lambda array: array.reshape(many, self.days, -1).swapaxes(0, 1)
+        return by_day(batch["tokens"]), by_day(batch["targets"])
 
     # The solver reads words, or knows a stream by heart.
 
