@@ -63,8 +63,13 @@ ALONE = {
     "readings": ("laws of four readings of the day, their mean", {"readings": 4}, False),
     "longer": ("a base that learnt longer", {}, False),
     "skill": ("held to what the base says of days that never were", {"skill": 1.0}, False),
+    "skill_long": ("the same, nights of four times the steps", {"skill": 1.0}, False),
+    "skill_longer": ("the same, and a base that learnt longer", {"skill": 1.0}, False),
+    "rehearse_long": ("not held, nights of four times the steps", {}, False),
     "cms": ("the paper's sender, a level of MLP that the day's text moves", {"sender": "cms", "level_moves": 10}, False),
 }
+# arms → how much longer their nights are
+LONG = {"skill_long": 4, "skill_longer": 4, "rehearse_long": 4}
 # name → (what it is, method's arguments, the task's, whether all nights share one expert)
 TUNED = {
     "ft_text": ("fine-tuning on the day's text", {}, {}, False),
@@ -97,21 +102,23 @@ def get_config(which: str = "life") -> ml_collections.ConfigDict:
     config.question = "Can a night carry what the fast weights hold of a day into slow ones, so that all days are known without text?"
     config.base = _base(day) if tiny else _life()
 
-    def life(method: str, arguments: dict, task: dict, shared: bool, start: str = START) -> dict:
+    def life(method: str, arguments: dict, task: dict, shared: bool, start: str = START, longer: int = 1) -> dict:
+        night = steps * longer
         overrides = {
-            "task.arguments": stream("today", **task), "train.steps": days * steps, "train.batch_size": batch, "train.first_example": 0, "train.eval_every": steps,
-            "train.eval_examples": each, "train.save_every": days * steps, "train.log_every": 10 if method == "dreaming" else steps, "eval.examples": each,
+            "task.arguments": stream("today", **task) | {"per_day": night * batch}, "train.steps": days * night, "train.batch_size": batch, "train.first_example": 0,
+            "train.eval_every": night, "train.eval_examples": each, "train.save_every": days * night, "train.log_every": 10 if method == "dreaming" else night, "eval.examples": each,
             "adapters.kind": "newest_expert", "method.name": method, "method.arguments": arguments,
             "model.experts.count": 1 if shared else days, "model.experts.rank": rank * (days if shared else 1), "model.experts.alpha": float(rank * (days if shared else 1)),
             "optim.adam_rate": rate, "optim.warmup": 0, "optim.decay": 0.3,
         }  # fmt: skip
-        return dict(name="life", overrides=overrides, **({"start": start} if tiny else {}))
+        return dict(name="life" if longer == 1 else "long", overrides=overrides, **({"start": start} if tiny else {}))
 
     before = [] if tiny else [dict(name="base", overrides={"task.arguments": fresh})]
     seeding = {name: (label, {**REHEARSING, **more}, shared) for name, (label, more, shared) in (TINY_SEEDING | (ALONE if one else {})).items()} if tiny else SEEDING
     arms = {name: (label, "dreaming" if "dreaming" in arguments else "seeding", arguments, {}, shared) for name, (label, arguments, shared) in seeding.items()}
     arms |= {name: (label, "fine_tuning", arguments, task, shared) for name, (label, arguments, task, shared) in TUNED.items()}
-    made = [dict(name=name, label=label, phases=[*before, life(*how, start=LONGER if name == "longer" else START)]) for name, (label, *how) in arms.items()]
+    began = lambda name: LONGER if name.endswith("longer") else START
+    made = [dict(name=name, label=label, phases=[*before, life(*how, start=began(name), longer=LONG.get(name, 1))]) for name, (label, *how) in arms.items()]
     full_cache = {"model.pattern": "A" * len(config.base.model.pattern), "model.sleep.eviction": "none", "model.sleep.passes": 1}
     if not tiny:
         made += [
