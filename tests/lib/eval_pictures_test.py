@@ -21,6 +21,7 @@ TASKS = {
     "depo": dict(nodes=9, hops=8, queries=4),
     "group": dict(length=(2, 20)),
     "gsm": dict(ops=(1, 6), length=(90, 160), places=16, things=12, limit=60, fillers="alike", window=64, direction="both"),
+    "hinted": dict(nodes=9, hops=8),
     "khop": dict(),
     "mqar": dict(pairs=(4, 40), length=256, vocabulary=1024),
     "phonebook": dict(kind="context", entries=12),
