@@ -77,6 +77,7 @@ def test_a_night_that_dreams_moves_its_expert_and_nothing_else(lived):
     assert sum(numbers["dream_rewarded"] for numbers in told) > 0
 
 
+@pytest.mark.slow  # compiles two losses; what is learnt beside seeding is tested below
 def test_the_dreamer_learns_what_was_rewarded_with_the_day_read(model):
     """Rows go through all that was tried; those of a dream without reward count nowhere. Facts are learnt with S = 0."""
     problem, params = model
