@@ -9,11 +9,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from sleepnet.decode import Law
 from sleepnet.errors import UsageError, nearest
-from sleepnet.methods import base
 from sleepnet.methods.registry import register
 from sleepnet.methods.rl import advantages, experience, judge, policy, rewards
+from sleepnet.methods.rl.method import FromDraws
 
 REWARDS, ADVANTAGES = ("exact", "milestones", "sound"), ("group", "process", "end", "batch", "centred", "process+outcome")
 CONTROLS, ESTIMATORS = ("", "wrong_reference", "random_reward"), ("exact", "low_variance")
@@ -25,7 +24,7 @@ _CHOICES = {
 
 @register
 @dataclasses.dataclass(frozen=True)
-class ExpRL(base.Method):
+class ExpRL(FromDraws):
     """loss = −mean over tokens of min(ρ A, clip(ρ) A) + kl_weight · mean over tokens of KL(π ‖ π_0), each batch being learnt from once, so that ρ = 1.
 
     reward      exact: 1 for a right answer (GRPO's); milestones: what the judge says of the chain; sound: what one says who knows no reference, the share of its
@@ -67,8 +66,6 @@ class ExpRL(base.Method):
         for key, known in _CHOICES.items():
             if getattr(self, key) not in known:
                 raise UsageError(f"method.arguments.{key}={getattr(self, key)!r} is not one of {', '.join(map(repr, known))}{nearest(getattr(self, key), known)}")
-        if self.group < 2:
-            raise UsageError(f"method.arguments.group={self.group} has nothing that a chain could be compared with: set it to 2 or more")
         if self.control == "wrong_reference" and self.reward == "sound":
             raise UsageError("method.arguments.control='wrong_reference' with reward='sound', which knows no reference: set reward='milestones', or control=''")
         if self.unparsable == "mask" and self.reward == "exact":
@@ -77,17 +74,9 @@ class ExpRL(base.Method):
             raise UsageError(f"method.arguments.advantage={self.advantage!r} is of steps, and reward='exact' tells of none: set reward='milestones', or advantage='group'")
         if not 0 <= self.noise <= 1:
             raise UsageError(f"method.arguments.noise={self.noise} must lie between 0 and 1")
-        if not self.temperature > 0:
-            raise UsageError(f"method.arguments.temperature={self.temperature} must be positive: a greedy law has no gradient")
-        if not (0 < self.clip_low < 1 and self.clip_high > 0 and self.kl_weight >= 0 and self.tried >= 0 and self.graded >= 0):
-            raise UsageError("method.arguments: clip_low must lie between 0 and 1, clip_high be positive, kl_weight, tried and graded be at least 0")
-        if self.kl_weight and not self.anchor:
-            raise UsageError(f"method.arguments.kl_weight={self.kl_weight} is of a divergence from method.arguments.anchor, which is empty: name one, or set it to 0")
-
-    @property
-    def law(self) -> Law:
-        """What chains are drawn from."""
-        return Law(self.temperature)
+        if not (self.tried >= 0 and self.graded >= 0):
+            raise UsageError("method.arguments: tried and graded must be at least 0")
+        self.check_terms("chain")
 
     def check(self, config, task):
         experience.check(task, config.model)
@@ -95,8 +84,7 @@ class ExpRL(base.Method):
             task.milestones(None)
         if self.reward == "sound" and task.grammar.zero < 0:
             raise UsageError(f"method.arguments.reward='sound' checks sums, of which chains of {task.title} have none: set it to 'milestones'")
-        if self.control == "wrong_reference" and config.train.batch_size < 2:
-            raise UsageError(f"train.batch_size={config.train.batch_size} has no other row whose reference could be given: set it to 2 or more, or control=''")
+        self.check_other_row(config.train.batch_size, "reference")
 
     def check_model(self, config, problem, params):
         if not self.tried:

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sleepnet.config import to_dict
-from sleepnet.decode import GREEDY, Law
+from sleepnet.decode import GREEDY
 from sleepnet.errors import UsageError, nearest
-from sleepnet.methods import base
 from sleepnet.methods.registry import register
 from sleepnet.methods.rl import advantages, experience, gates, hinting, hints, policy, rewards
+from sleepnet.methods.rl.method import FromDraws
 from sleepnet.tasks.base import PAD
 from sleepnet.tasks.hinted import Hinted
 
@@ -25,7 +25,7 @@ _CHOICES = {"decision": DECISIONS, "gate": hints.GATES, "control": CONTROLS}
 
 @register
 @dataclasses.dataclass(frozen=True)
-class MemPi(base.Method):
+class MemPi(FromDraws):
     """r_0 = R(x, ∅), r_j = R(x, m_j) − c |m_j|, Δ = mean_j r_j − r_0; loss = mean over contexts of L_decision + L_content, each batch being learnt from once.
 
     decision   exact: −Δ π(GEN | x); score: −A_GEN log π(GEN | x) − A_ABS log π(ABS | x); always: a hint is always given, and nothing learnt of when
@@ -66,27 +66,18 @@ class MemPi(base.Method):
             raise UsageError("method.arguments.solver='' names nobody who could answer: give the folder of a run that was trained as a solver")
         if self.gate != "gain" and self.decision in ("coupled", "always"):
             raise UsageError(f"method.arguments.gate={self.gate!r} with decision={self.decision!r}, which has no gate: leave it out")
-        if self.group < 2:
-            raise UsageError(f"method.arguments.group={self.group} has nothing that a hint could be compared with: set it to 2 or more")
         if not (self.cost >= 0 and self.free >= 0 and self.rising >= 1):
             raise UsageError(f"method.arguments: cost={self.cost} and free={self.free} must be at least 0, rising={self.rising} at least 1")
-        if not (self.temperature > 0 and 0 < self.clip_low < 1 and self.clip_high > 0 and self.kl_weight >= 0 and self.solver_passes >= 1 and self.looked >= 2 and self.tried >= 0):
-            raise UsageError("method.arguments: temperature, clip_high and solver_passes must be positive, clip_low lie between 0 and 1, kl_weight and tried be at least 0, looked at least 2")
-        if self.kl_weight and not self.anchor:
-            raise UsageError(f"method.arguments.kl_weight={self.kl_weight} is of a divergence from method.arguments.anchor, which is empty: name one, or set it to 0")
-
-    @property
-    def law(self) -> Law:
-        """What hints are drawn from."""
-        return Law(self.temperature)
+        if not (self.solver_passes >= 1 and self.looked >= 2 and self.tried >= 0):
+            raise UsageError("method.arguments: solver_passes must be at least 1, looked at least 2, tried at least 0")
+        self.check_terms("hint")
 
     def check(self, config, task):
         if not isinstance(task, Hinted) or task.role != "memory":
             raise UsageError(f"task {task.title} asks no memory for a hint: set task.name to 'hinted', and task.arguments.role to 'memory'")
         if config.model.sleep.predict_passes != 1 or config.model.memory_blocks.count:
             raise UsageError("model.sleep.predict_passes must be 1 and model.memory_blocks.count 0: a model that writes reads token by token, in one pass")
-        if self.control == "wrong_reference" and config.train.batch_size < 2:
-            raise UsageError(f"train.batch_size={config.train.batch_size} has no other row whose hint could be given: set it to 2 or more, or control=''")
+        self.check_other_row(config.train.batch_size, "hint")
 
     def check_reference(self, argument, config, task, known, model):
         if argument != "solver":
