@@ -192,6 +192,8 @@ def test_pass_at_k_of_a_model_does_not_hang_on_the_batch():
     ({"advantage": "procces"}, "did you mean"),
     ({"noise": 1.5}, "noise=1.5"),
     ({"temperature": 0.0}, "temperature=0.0"),
+    ({"clip_low": 1.0}, "clip_low must lie between 0 and 1"),
+    ({"graded": -1}, "tried and graded"),
     ({"anchor": ""}, "kl_weight=0.001"),
     ({"reward": "sound", "control": "wrong_reference"}, "knows no reference"),
     ({"reward": "exact", "unparsable": "mask"}, "reads no sentence"),

@@ -242,6 +242,8 @@ def test_nothing_is_left_to_tell_apart():
     ({"cost": -0.1}, "cost=-0.1"),
     ({"anchor": ""}, "kl_weight=0.01"),
     ({"temperature": 0.0}, "temperature"),
+    ({"clip_high": 0.0}, "clip_high be positive"),
+    ({"looked": 1}, "looked at least 2"),
 ])  # fmt: skip
 def test_what_no_method_is(arguments, message):
     with pytest.raises(UsageError, match=message):
