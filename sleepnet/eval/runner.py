@@ -21,6 +21,7 @@ from sleepnet.eval.intervals import wilson
 from sleepnet.mesh import constrain
 from sleepnet.methods.rl import experience
 from sleepnet.models import flops
+from sleepnet.models.hybrid import Hybrid
 from sleepnet.tasks.base import PAD, Task
 
 Row = dict[str, Any]
@@ -177,18 +178,22 @@ def _batches(task: Task, seed: int, split: str, examples: int, batch_size: int) 
 @functools.partial(jax.jit, static_argnames=("graph", "predicts", "answers", "blocks"))
 def _grade(graph, params, tokens_BxT, targets_BxT, answer_BxT, *, passes, predicts, answers, halt, blocks=None):
     """−log p of the targets, float32 [B, T]; [B, A] int32 each: right tokens, tokens, whether all are right, tokens with a logit that is no number; and passes asleep, [B]."""
-    model = nnx.merge(graph, params)
+    model, at = nnx.merge(graph, params), None
     if blocks is not None:
         logits_BxTxV, used_B = model.forward_until(tokens_BxT, passes=passes, predicts=predicts, blocks=blocks)
+    elif halt is None and isinstance(model, Hybrid) and model.spares(predicts):
+        (logits_BxTxV, at), used_B = model.predicted_logits(tokens_BxT, passes=passes, predicts=predicts), jnp.zeros(tokens_BxT.shape[:1], jnp.int32)
     elif halt is None:
         logits_BxTxV, used_B = model.forward(tokens_BxT, passes=passes, predicts=predicts), jnp.zeros(tokens_BxT.shape[:1], jnp.int32)
     else:
         logits_BxTxV, used_B = model.forward_until(tokens_BxT, passes=passes, predicts=predicts, halt=halt)
+    targets_BxT, answer_BxT = (losses.places(values, at) for values in (targets_BxT, answer_BxT))  # of the P places, where only these have logits
     finite_BxT = jnp.all(jnp.isfinite(logits_BxTxV), axis=-1)
     cost_BxT = jnp.where(finite_BxT, optax.softmax_cross_entropy_with_integer_labels(logits_BxTxV, targets_BxT), jnp.nan)
     targets_BxT = jnp.where(finite_BxT, targets_BxT, -1)  # argmax takes NaN for the largest: it must not hit by chance
     right, tokens, exact = losses.grade(logits_BxTxV, targets_BxT, answer_BxT, answers)
     _, finite_tokens, _ = losses.grade(logits_BxTxV, targets_BxT, jnp.where(finite_BxT, answer_BxT, -1), answers)
+    cost_BxT = losses.everywhere(cost_BxT, at, tokens_BxT.shape[1])
     return tuple(constrain(counts) for counts in (cost_BxT, right, tokens, exact.astype(jnp.int32), tokens - finite_tokens, used_B))
 
 

@@ -42,6 +42,13 @@ class Problem:
         """[B, T, V] logits of Algorithm 1 at the task's layout; zeros in windows that sleep."""
         return nnx.merge(self.graph, params).forward(tokens, passes=passes, predicts=self.task.predicts)
 
+    def predicted(self, params: Any, tokens: jax.Array, passes: int | jax.Array) -> tuple[jax.Array, np.ndarray | None]:
+        """The logits of `forward`, and None; or, of a model that `spares` the zeros, [B, P, V] alone, where something is predicted, and the P places."""
+        model, predicts = nnx.merge(self.graph, params), self.task.predicts
+        if not model.spares(predicts):
+            return model.forward(tokens, passes=passes, predicts=predicts), None
+        return model.predicted_logits(tokens, passes=passes, predicts=predicts)
+
     def forward_each(self, params: Any, tokens: jax.Array, passes: int) -> tuple[jax.Array, jax.Array]:
         """The same logits, and what every pass wrote, [N, B, T', D] over the T' tokens of windows that sleep."""
         return nnx.merge(self.graph, params).forward_each(tokens, passes=passes, predicts=self.task.predicts)

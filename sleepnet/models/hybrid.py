@@ -12,6 +12,8 @@ from sleepnet.models import gated, inputs
 from sleepnet.models.memory_blocks import BlockReader
 from sleepnet.state import FastWeights, KvCache, State, new_window
 
+_LARGE = 4096  # tokens of a vocabulary; a puzzle's has hundreds, a released model's tens of thousands
+
 
 class Hybrid(BlockReader):
     """Transformer, SSM or hybrid, as `config.pattern` says. Holds parameters only; all memory is in `State`.
@@ -110,10 +112,27 @@ class Hybrid(BlockReader):
           Hidden [B, P, D] before the final norm, in the dtype of activations, and the P places in the sequence, ascending.
         """
         self._needs_no_gate()
-        windows, _ = self._windows(lambda *run: run, tokens, loss_mask, passes, predicts, halt, valid)
+        return self._where_predicted(lambda hidden: hidden, tokens, loss_mask, passes, predicts, halt, valid)
+
+    def predicted_logits(self, tokens: jax.Array, *, passes: int | jax.Array | None = None, predicts: tuple[bool, ...]) -> tuple[jax.Array, np.ndarray]:
+        """`forward`, without zeros [B, T', V] for the T' tokens of windows that sleep: its logits [B, P, V], and the P places, ascending.
+
+        Args and raises: as `forward`; and ValueError where no window predicts.
+        """
+        self._needs_no_gate()
+        return self._where_predicted(self.logits, tokens, None, passes, predicts, 0.0, None)
+
+    def spares(self, predicts: tuple[bool, ...]) -> bool:
+        """Whether `predicted_logits` is to be used for `forward`: windows sleep, others predict, and the vocabulary is large. With a small one there is little to spare,
+        and a step's gradients keep the last bits that they had before there was the choice."""
+        return any(predicts) and not all(predicts) and self.config.vocab_size >= _LARGE and not self.config.sparse.count
+
+    def _where_predicted(self, read, tokens, *how):
+        """`read(hidden)` of each run of windows that predict, one behind the other, and their places."""
+        windows, _ = self._windows(lambda chunk, hidden: (chunk, hidden if hidden is None else read(hidden)), tokens, *how)
         ends = np.cumsum([chunk.shape[1] for chunk, _ in windows])
-        places = [np.arange(end - chunk.shape[1], end) for end, (chunk, hidden) in zip(ends, windows) if hidden is not None]
-        found = [hidden for _, hidden in windows if hidden is not None]
+        places = [np.arange(end - chunk.shape[1], end) for end, (chunk, told) in zip(ends, windows) if told is not None]
+        found = [told for _, told in windows if told is not None]
         if not found:
             raise ValueError("no window predicts: there is nothing to give")
         return self._of_known(tokens, jnp.concatenate(found, axis=1)), np.concatenate(places)

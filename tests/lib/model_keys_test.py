@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sleepnet import build
+from sleepnet import build, losses, methods
 from sleepnet.config import ModelConfig, RunConfig, SleepConfig, from_dict, parse
 from sleepnet.errors import UsageError
-from sleepnet.models import flops
+from sleepnet.eval import runner
+from sleepnet.methods.base import Problem
+from sleepnet.models import flops, hybrid
 from sleepnet.models.attention import attend
 from sleepnet.models.dynamic_conv import DynamicConv
 from sleepnet.models.hybrid import Hybrid
@@ -118,6 +120,55 @@ def test_what_is_predicted_needs_no_logits_of_what_is_not():
     np.testing.assert_allclose(model.logits(hidden), jax.jit(lambda tokens: model.forward(tokens, mask))(jnp.asarray(TOKENS))[:, 8:], atol=1e-5)
     shapes = str(jax.make_jaxpr(lambda tokens: model.logits(model.predicted(tokens, mask)[0][:, -1:]))(jnp.asarray(TOKENS)))
     assert ",10,997]" not in shapes and ",2,997]" not in shapes and "[2,1,997]" in shapes
+
+
+@pytest.mark.parametrize("predicts", [(True, False, True), (False, False, True)])
+def test_a_loss_on_what_is_predicted_is_that_on_all_logits(predicts):
+    """Logits, loss and every gradient; and no array has V entries for each of the T tokens."""
+    model, mask = model_of(vocab_size=997, pattern="AG", sleep=SleepConfig(passes=2)), np.repeat(predicts, 4)[None, :10].repeat(2, axis=0)
+    graph, params = nnx.split(model, nnx.Param)
+    tokens, targets, mask = jnp.asarray(TOKENS), jnp.asarray(np.roll(TOKENS, -1, axis=1)), mask & (TOKENS % 2 == 0)
+    count = jnp.float32(mask.sum())
+
+    def whole(params):
+        logits = nnx.merge(graph, params).forward(tokens, predicts=predicts)
+        return losses.cross_entropy(logits, targets, mask, count), logits
+
+    def alone(params):
+        logits, at = nnx.merge(graph, params).predicted_logits(tokens, predicts=predicts)
+        assert at.tolist() == np.flatnonzero(np.repeat(predicts, 4)[:10]).tolist()
+        return losses.cross_entropy(logits, targets, mask, count, at), logits
+
+    (want, logits), slopes = jax.jit(jax.value_and_grad(whole, has_aux=True))(params)
+    (got, told), own = jax.jit(jax.value_and_grad(alone, has_aux=True))(params)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), own, slopes)
+    np.testing.assert_allclose(told, logits[:, np.repeat(predicts, 4)[:10]], atol=1e-6)
+    assert "10,997]" in str(jax.make_jaxpr(whole)(params)) and "10,997]" not in str(jax.make_jaxpr(alone)(params))
+
+
+def test_training_and_grading_spare_the_zeros_of_a_large_vocabulary_alone():
+    """What both tell is what they tell with all logits; a small vocabulary keeps the program that it had."""
+    model, predicts = model_of(vocab_size=4096, pattern="G"), (False, True, True)
+    assert model.spares(predicts) and not model.spares((True, True)) and not model_of(vocab_size=4095, pattern="G").spares(predicts)
+    graph, params = nnx.split(model, nnx.Param)
+    tokens, targets, answer = jnp.asarray(TOKENS), jnp.asarray(np.roll(TOKENS, -1, axis=1)), jnp.where(jnp.arange(10) < 6, -1, 0)[None].repeat(2, axis=0)
+    how = dict(passes=np.int32(2), predicts=predicts, answers=1, halt=None)
+    batch = {"tokens": tokens, "targets": targets, "loss_mask": answer >= 0, "answer": answer}
+    method, problem = methods.get("answers"), Problem(graph, type("Task", (), {"predicts": predicts, "answers": 1})())
+    trained = jax.jit(lambda params: (method.loss(problem, params, batch, 2, method.count(batch))[0], method.tell(problem, batch, method.loss(problem, params, batch, 2, 1.0)[1], 1.0)))
+    told = []
+    for large in (4096, 4097):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(hybrid, "_LARGE", large)
+            runner._grade.clear_cache()
+            told.append((runner._grade(graph, params, tokens, targets, answer, **how), trained.__wrapped__(params)))
+            seen = str(jax.make_jaxpr(trained.__wrapped__)(params)) + str(jax.make_jaxpr(lambda params: runner._grade.__wrapped__(graph, params, tokens, targets, answer, **how))(params))
+            assert ("10,4096]" in seen) == (large == 4097)
+    runner._grade.clear_cache()
+    (graded, trained), (all_graded, all_trained) = told
+    np.testing.assert_allclose(graded[0][:, 4:], all_graded[0][:, 4:], rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), (graded[1:], trained), (all_graded[1:], all_trained))
 
 
 # Shapes

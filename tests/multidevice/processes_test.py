@@ -28,6 +28,22 @@ def get_config():
 """
 
 
+TEXT = """
+from sleepnet.config import default
+
+def get_config():
+    config = default()
+    config.update({
+        "task": {"name": "text", "arguments": {"window": 16, "windows": 3}},
+        "model": {"pattern": "AG", "width": 8, "heads": 1, "head_dim": 8, "mlp_width": 0, "pad_id": -1, "sleep": {"passes": 2, "after_predicting": True}},
+        "optim": {"warmup": 2},
+        "train": {"steps": 8, "batch_size": 8, "log_every": 1, "save_every": 4, "eval_every": 4, "eval_examples": 8},
+        "eval": {"batch_size": 8},
+    })
+    return config
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
@@ -35,7 +51,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def start(folder, workdir, count, devices=1, *, seconds=0.0, differ=(), flags=()):
+def start(folder, workdir, count, devices=1, *, config="config.py", seconds=0.0, differ=(), flags=()):
     """The processes of a run; the last one gets the flags of `differ` besides."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -44,7 +60,7 @@ def start(folder, workdir, count, devices=1, *, seconds=0.0, differ=(), flags=()
         **os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]), "SECONDS_A_BATCH": str(seconds),
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu",
     }
-    command = [sys.executable, str(SCRIPT), f"--config={folder / 'config.py'}", f"--workdir={folder / workdir}", f"--config.compile_cache={folder / 'compiled'}", *flags]
+    command = [sys.executable, str(SCRIPT), f"--config={folder / config}", f"--workdir={folder / workdir}", f"--config.compile_cache={folder / 'compiled'}", *flags]
 
     def one(number):
         where = [f"--coordinator=127.0.0.1:{port}", f"--process_count={count}", f"--process_id={number}"] if count > 1 else []
@@ -103,6 +119,17 @@ def test_two_processes_train_what_one_does_bit_for_bit(folder, one):
     assert lines(folder / "two") == one and len({row["loss"] for row in one if row["split"] == "train"}) == STEPS
     assert "30 steps" in codes[0][1] and codes[1][1] == ""
     assert len(list((folder / "two/tensorboard").iterdir())) == 1
+
+
+@pytest.mark.slow  # two minutes on two busy cores
+def test_two_processes_read_the_text_that_one_reads(folder):
+    """Losses and those of the held-out documents, bit for bit."""
+    (folder / "text.py").write_text(TEXT)
+    for workdir, count, devices in (("text_one", 1, 2), ("text_two", 2, 1)):
+        codes = ended(start(folder, workdir, count, devices, config="text.py"))
+        assert [code for code, _, _ in codes] == [0] * count, codes
+    one, two = lines(folder / "text_one"), lines(folder / "text_two")
+    assert one == two and [row["step"] for row in one if row["split"] == "validation"] == [4, 8] and len({row["loss"] for row in one}) == 10
 
 
 @pytest.mark.slow  # a minute and more on two busy cores
