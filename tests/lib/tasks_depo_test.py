@@ -115,7 +115,7 @@ def test_every_query_walks_to_its_answer(arguments, split):
 
 def test_a_question_may_leave_its_hops_to_the_passes():
     task = tasks.get("depo", nodes=7, names=9, name_tokens=(1, 1), queries=3, hops=1, follow_passes=True)
-    for passes in (1, 3, 9):
+    for passes, hops in ((1, 1), (2, 1), (3, 2), (9, 8)):
         asked = task.at(passes)
         for split in ("train", "test"):
             batch, one = asked.batch(2, split, 0, 20), task.batch(2, split, 0, 20)
@@ -123,12 +123,12 @@ def test_a_question_may_leave_its_hops_to_the_passes():
             np.testing.assert_array_equal(batch["tokens"][:, context], one["tokens"][:, context])  # the cycles are the same, whatever N is
             for i, tokens in enumerate(batch["tokens"]):
                 edges, queries = parse(tokens, task.names, task.edge_tokens)
-                assert all(told == 1 and walk(edges, name, passes) == reply for told, name, reply, _ in queries) and queries
+                assert all(told == 1 and walk(edges, name, hops) == reply for told, name, reply, _ in queries) and queries
                 np.testing.assert_array_equal(asked.solve(tokens), batch["targets"][i])
-                steps = asked.steps_of(asked.batch(2, split, i, 1), passes - 1)[0, -1]
+                steps = asked.steps_of(asked.batch(2, split, i, 1), hops - 1)[0, -1]
                 assert all(steps[2 * [a for a, _ in edges].index(name) + 1 + task.edge_tokens - 2 * len(edges)] == reply[0] for _, name, reply, _ in queries)
-            assert set(batch["difficulty"]["k"].ravel()) - {-1} == {passes} == set(asked.baselines()["in_context"]["by"]["k"])
-    assert "<query>" in task.describe() and "k = N, the passes" in task.explain() and "3 steps after" in task.at(3).narrate(task.at(3).example(0, "test", 0))
+            assert set(batch["difficulty"]["k"].ravel()) - {-1} == {hops} == set(asked.baselines()["in_context"]["by"]["k"])
+    assert "<query>" in task.describe() and "k = N − 1 of a sleep" in task.explain() and "3 steps after" in task.at(4).narrate(task.at(3).example(0, "test", 0))
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ class Layout(Task):
       window: L; None: 75 (the paper's) where the edges fill more than one such window exactly and the queries fit into
         one, else one window for all edges and one for all queries, whichever is longer.
       asked: k of every query of every split, which its token does not tell then; None: each query tells its own. `hops` is 1 with it: there is one query token.
-      follow_passes: `asked` is the N of whoever sleeps, `at`. Where no N is known, k is 1.
+      follow_passes: `asked` is N − 1 of whoever sleeps, at least 1, `at`: what a pass has found is written by the next. Where no N is known, k is 1.
     """
 
     nodes: int = 75

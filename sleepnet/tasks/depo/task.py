@@ -128,7 +128,7 @@ class Depo(Layout):
         return self.follow_passes
 
     def at(self, passes: int) -> Task:
-        return dataclasses.replace(self, asked=passes, follow_passes=False) if self.follow_passes else self
+        return dataclasses.replace(self, asked=max(passes - 1, 1), follow_passes=False) if self.follow_passes else self
 
     most_steps = None
 
@@ -199,7 +199,7 @@ class Depo(Layout):
             size = f"n of {self.min_nodes} … {self.nodes}, p ∝ 1 / (n + √{self.nodes})"
         length = f"{least}" if least == most else f"{least} … {most}"
         if self.asked or self.follow_passes:
-            k = f"k = {self.asked}" if self.asked else "k = N, the passes of the sleep (1 where no N is known)"
+            k = f"k = {self.asked}" if self.asked else "k = N − 1 of a sleep with N passes, at least 1 (1 where no N is known)"
             drawn, tested, query = k, k, "query"
         else:
             drawn, tested, query = f"k drawn from 1 … {self.hops}{tell_rise(self.hops_rise)}", f"k drawn from {', '.join(map(str, self.test_hops))}", "query_k"
