@@ -31,6 +31,7 @@ STEPPED = {
     "khop windows": dict(length=30, letters=4, hops=3, window=10),
     "depo": dict(nodes=6, hops=4, queries=3, names=5, min_nodes=3),
     "depo windows": dict(nodes=8, hops=4, queries=3, names=20, name_tokens=(1, 1), nodes_law="fixed", window=16),
+    "depo cut": dict(nodes=8, hops=2, queries=2, names=4, name_tokens=(1, 3), window=16),
     "depo long": dict(nodes=6, hops=2, queries=2, names=3, name_tokens=(2, 3)),
     "variables": dict(chains=2, hops=3, noise=(0, 5), order="shuffled", queries=4),
     "gsm": dict(ops=(1, 4), length=(60, 120), window=128, answer_alone=True),

@@ -67,7 +67,8 @@ def batch(task: Layout, key: tuple[int, int], index: np.ndarray) -> dict[str, An
 def steps_of(task: Layout, tokens: np.ndarray, most: int) -> np.ndarray:
     """Returns, at the second name of each edge, the name 0 … `most` hops on from it: int32 [B, most + 1, T]; see `Task.steps_of`.
 
-    Names end together: of a longer one there is room for its last letters alone.
+    Names end together: of a longer one there is room for its last letters alone. Where edges fill several windows, a way is told as far as edges of its own
+    and earlier windows lead: who sleeps over one window has not read the next.
     """
     B, P, row = len(tokens), task.name_tokens[1], np.arange(len(tokens))[:, None]
     edges = tokens[:, : task.edge_tokens]
@@ -82,9 +83,11 @@ def steps_of(task: Layout, tokens: np.ndarray, most: int) -> np.ndarray:
     first, second = code[:, ::2], code[:, 1::2]  # of a missing edge 0
     after = (second[:, :, None] == first[:, None, :]).argmax(2)  # the edge that goes on from where this one leads
     told, edge = np.zeros((B, most + 1, task.seq_len), np.int32), np.broadcast_to(np.arange(task.nodes), second.shape)
+    window = end[:, 1::2] // task.window
+    known = np.ones_like(window, bool)
     for step in range(most + 1):
-        held = letters[row, 2 * edge + 1]
-        b, e, p = np.nonzero(inside[:, 1::2] & (held != PAD))
+        held, known = letters[row, 2 * edge + 1], known & (window[row, edge] <= window)
+        b, e, p = np.nonzero(inside[:, 1::2] & (held != PAD) & known[:, :, None])
         told[b, step, at[:, 1::2][b, e, p]] = held[b, e, p]
         edge = after[row, edge]
     return told

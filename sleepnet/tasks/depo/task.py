@@ -136,20 +136,20 @@ class Depo(Layout):
         return arrays.steps_of(self, batch["tokens"], most)
 
     def solve_steps(self, tokens: np.ndarray, most: int) -> np.ndarray:
-        told, words, after = np.zeros((most + 1, len(tokens)), np.int32), tokens[: self.edge_tokens].tolist(), self._read_edges(tokens.tolist())
-        name, places, names = [], [], 0
-        for t, word in enumerate(words):
-            if word != PAD:
-                name, places = [*name, word], [*places, t]
+        told, places, ends = np.zeros((most + 1, len(tokens)), np.int32), [], []  # ends: places of each name's tokens
+        for t, word in enumerate(tokens[: self.edge_tokens].tolist()):
+            places += [t] * (word != PAD)
             if word >= FIRST_NAME + self.names:
-                names += 1
-                for step in range(most + 1) if names % 2 == 0 else ():
-                    node = tuple(name)
-                    for _ in range(step):
-                        node = after[node]
-                    for place, letter in zip(reversed(places), reversed(node)):
-                        told[step, place] = letter
-                name, places = [], []
+                ends, places = [*ends, places], []
+        spelt = lambda places: tuple(tokens[places].tolist())
+        for own in ends[1::2]:
+            # who sleeps over this name's window has read no later one
+            after = {spelt(a): spelt(b) for a, b in zip(ends[::2], ends[1::2], strict=True) if b[-1] // self.window <= own[-1] // self.window}
+            node = spelt(own)
+            for step in range(most + 1):
+                for place, letter in zip(reversed(own), reversed(node)):
+                    told[step, place] = letter
+                node = after.get(node, ())
         return told
 
     def solve(self, tokens: np.ndarray) -> np.ndarray:
