@@ -11,6 +11,7 @@ Examples:
   python tools/bench_step.py --config=experiments/depo_cpu.py
   python tools/bench_step.py --config=experiments/rule110_paper.py --config.train.batch_size=8 --passes=1,4 --remat=none,pass,chunk,named
   python tools/bench_step.py --config=experiments/depo_cpu.py --remat=none --gradient=full,last1,last2,implicit --json=gradients.json
+  python tools/bench_step.py --config=experiments/depo_cpu.py --remat=none --passes=4,8 --method=answers,taught
   python tools/bench_step.py --config=experiments/seeds/exprl.py:base --config.train.batch_size=16 --passes=1 --remat=none --rollout=8
 """
 import dataclasses
@@ -43,6 +44,7 @@ config_flags.DEFINE_config_file("config", None, "config file of the run", lock_c
 flags.DEFINE_list("passes", ["1", "2", "4", "8"], "N", flag_values=FLAGS)
 flags.DEFINE_list("remat", ["none", "pass", "chunk", "named"], "policies, values of model.remat", flag_values=FLAGS)
 flags.DEFINE_list("gradient", ["full"], "gradients through the passes: full, lastK (the last K passes), implicit", flag_values=FLAGS)
+flags.DEFINE_list("method", [], "names of methods, with their default arguments, a row of each; by default the config's own", flag_values=FLAGS)
 flags.DEFINE_integer("rollout", 0, "G, continuations of each prompt that are drawn; 0: none are", lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_integer("steps", 10, "steps that are timed, for each row; 0: memory alone", lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_string("json", None, "file for the figures", flag_values=FLAGS)
@@ -53,7 +55,7 @@ class Row:
     """One way to take a step.
 
     Attributes:
-      gradient, remat, passes: what it is.
+      gradient, remat, passes, method: what it is.
       flops: of a step, without the optimiser.
       bytes: peak memory.
       compile_seconds: of tracing, lowering and compiling.
@@ -68,6 +70,7 @@ class Row:
     compile_seconds: float
     step: Any
     state: Any
+    method: str = ""
     seconds: list[float] = dataclasses.field(default_factory=list)
 
 
@@ -79,15 +82,21 @@ def _gradient(word: str) -> tuple[str, int]:
     return kind, int(count)
 
 
-def _with(config: RunConfig, gradient: str, remat: str, passes: int) -> RunConfig:
+def _with(config: RunConfig, gradient: str, remat: str, passes: int, method: str = "") -> RunConfig:
     kind, count = _gradient(gradient)
     sleep = dataclasses.replace(config.model.sleep, passes=passes, gradient=kind, gradient_passes=count, remat=False)
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, remat=remat, sleep=sleep))
+    learnt = dataclasses.replace(config.method, name=method, arguments={}) if method else config.method
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, remat=remat, sleep=sleep), method=learnt)
 
 
-def row_of(config: RunConfig, gradient: str, remat: str, passes: int, batch: Any) -> Row:
+def drawn(configs: list[RunConfig], batch: Any) -> dict[str, Any]:
+    """What the methods of all these runs read of the task beyond its fields."""
+    return {key: values for config in configs for key, values in methods.of(config).draw(build.task_of(config), config, batch).items()}
+
+
+def row_of(config: RunConfig, gradient: str, remat: str, passes: int, batch: Any, method: str = "") -> Row:
     """Compiles the step that `sleepnet.train` would take."""
-    config = _with(config, gradient, remat, passes)
+    config = _with(config, gradient, remat, passes, method)
     task = build.task_of(config)
     learning = learning_of(config, task)
     trainable, frozen = adapters.split(config.adapters, nnx.to_pure_dict(nnx.split(build.model_of(config, task), nnx.Param)[1]), config.seed)
@@ -98,7 +107,7 @@ def row_of(config: RunConfig, gradient: str, remat: str, passes: int, batch: Any
     compiled = step.lower(state, frozen, batch, words, passes).compile()
     seconds, memory = time.perf_counter() - began, compiled.memory_analysis()
     peak = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
-    return Row(gradient, remat, passes, costs.of_step(config)[passes], peak, seconds, lambda state, batch: compiled(state, frozen, batch, words), state)
+    return Row(gradient, remat, passes, costs.of_step(config)[passes], peak, seconds, lambda state, batch: compiled(state, frozen, batch, words), state, config.method.name)
 
 
 def measure(rows: list[Row], batch: Any, steps: int) -> None:
@@ -180,7 +189,7 @@ def rates(config: RunConfig, group: int, batch: Any, row: Row, steps: int) -> di
 
 def line(row: Row, first: Row) -> str:
     """One line of the table."""
-    shown = f"{row.gradient:9} {row.remat:6} {row.passes:3} {row.flops:12.3g} {row.flops / first.flops:6.2f} {row.bytes / 2**20:10,.1f} {row.bytes / first.bytes:6.2f}"
+    shown = f"{row.method:9} {row.gradient:9} {row.remat:6} {row.passes:3} {row.flops:12.3g} {row.flops / first.flops:6.2f} {row.bytes / 2**20:10,.1f} {row.bytes / first.bytes:6.2f}"
     if not row.seconds:
         return f"{shown} {'':26} {row.compile_seconds:9.1f}"
     middle, (low, _, high) = statistics.median(row.seconds), statistics.quantiles(row.seconds, n=4)
@@ -202,32 +211,32 @@ def main(argv: list[str]) -> int:
     config, out = parse(FLAGS.config), paths.given(FLAGS.json, "json")
     # where no pass goes without a gradient there is but the full one
     ways = [
-        (gradient, remat, int(passes)) for gradient in FLAGS.gradient for remat in FLAGS.remat for passes in FLAGS.passes
+        (gradient, remat, int(passes), method) for gradient in FLAGS.gradient for remat in FLAGS.remat for passes in FLAGS.passes for method in FLAGS.method or [""]
         if gradient == "full" or int(passes) > _gradient(gradient)[1]
     ]
     for way in ways:  # all of them checked before the first is compiled
-        _with(config, *way)
+        learning_of(_with(config, *way), build.task_of(config))
     task, mesh, rows = build.task_of(config), meshes.make(config.mesh), []
     sharding.check(config, mesh)
     size = config.train.batch_size
     with meshes.use(mesh):
         mine = sharding.rows(mesh, size)
-        source = data.BatchSource(task, seed=config.seed, batch_size=size, steps=1, rows=mine, more=lambda batch: methods.of(config).draw(task, config, batch))
+        source = data.BatchSource(task, seed=config.seed, batch_size=size, steps=1, rows=mine, more=lambda batch: drawn([_with(config, *way) for way in ways], batch))
         batch = sharding.place(mesh, source[0], size, mine)
         for at, way in enumerate(ways):
-            print(f"compiling {at + 1} of {len(ways)}: gradient={way[0]} remat={way[1]} N={way[2]}", file=sys.stderr)
-            rows.append(row_of(config, *way, batch))
+            print(f"compiling {at + 1} of {len(ways)}: gradient={way[0]} remat={way[1]} N={way[2]} {way[3]}", file=sys.stderr)
+            rows.append(row_of(config, *way[:3], batch, way[3]))
         measure(rows, batch, FLAGS.steps)
-        drawn = rates(_with(config, *ways[0]), FLAGS.rollout, batch, rows[0], FLAGS.steps) if FLAGS.rollout else {}
+        rolled = rates(_with(config, *ways[0]), FLAGS.rollout, batch, rows[0], FLAGS.steps) if FLAGS.rollout else {}
     if out:
-        keep = ("gradient", "remat", "passes", "flops", "bytes", "compile_seconds", "seconds")
+        keep = ("method", "gradient", "remat", "passes", "flops", "bytes", "compile_seconds", "seconds")
         write_json(out, [{key: getattr(row, key) for key in keep} for row in rows])
-    print(f"{'gradient':9} {'remat':6} {'N':>3} {'FLOPs':>12} {'ratio':>6} {'peak MiB':>10} {'ratio':>6} {'ms a step':>18} {'ratio':>7} {'compile s':>9}   {jax.devices()[0].device_kind}")
+    print(f"{'method':9} {'gradient':9} {'remat':6} {'N':>3} {'FLOPs':>12} {'ratio':>6} {'peak MiB':>10} {'ratio':>6} {'ms a step':>18} {'ratio':>7} {'compile s':>9}   {jax.devices()[0].device_kind}")
     for row in rows:
         print(line(row, rows[0]))
-    if drawn:
-        of = lambda name: f"{drawn['sampler'] / drawn[name]:.2f} × {name}"
-        print(f"sampler, N = {ways[0][2]}, G = {FLAGS.rollout}: {drawn['sampler']:,.0f} tokens a second of CPU time, {of('training')}, {of('loop')}")
+    if rolled:
+        of = lambda name: f"{rolled['sampler'] / rolled[name]:.2f} × {name}"
+        print(f"sampler, N = {ways[0][2]}, G = {FLAGS.rollout}: {rolled['sampler']:,.0f} tokens a second of CPU time, {of('training')}, {of('loop')}")
     return 0
 
 

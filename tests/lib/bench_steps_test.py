@@ -1,5 +1,6 @@
 """The benchmarks of a training step take the step that is trained: its figures come out, of a part that changes as of the whole."""
 import dataclasses
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,6 +46,18 @@ def test_a_part_that_changes_has_a_smaller_step():
     assert all(len(row.seconds) == 2 and min(row.seconds) > 0 for row in rows)
     size = lambda row: sum(leaf.nbytes for leaf in jax.tree.leaves(row.state.opt_state))
     assert size(part) < size(whole) / 2 and part.flops == whole.flops
+
+
+@pytest.mark.slow  # two programs that learn
+def test_methods_stand_side_by_side(tmp_path, capsys):
+    """Each row learns by its own method, from one batch that holds what all of them read; told in FLOPs."""
+    (tmp_path / "config.py").write_text(f"from sleepnet.config import default\n\n\ndef get_config():\n    config = default()\n    config.update({to_dict(CONFIG)!r})\n    return config\n")
+    flags = [f"--config={tmp_path / 'config.py'}", "--passes=2", "--remat=none", "--steps=0", "--method=answers,taught", f"--json={tmp_path / 'told.json'}"]
+    bench_step.FLAGS(["bench_step", *flags])
+    assert bench_step.main([]) == 0
+    plain, labelled = json.loads((tmp_path / "told.json").read_text())
+    assert (plain["method"], labelled["method"]) == ("answers", "taught") and labelled["flops"] > plain["flops"]
+    assert "taught    full      none" in capsys.readouterr().out
 
 
 WRITES = from_dict(RunConfig, {
