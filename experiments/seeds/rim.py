@@ -8,7 +8,7 @@ Four layers:  python -m sleepnet.study --config=experiments/seeds/rim.py:l4
 Blocks:       python -m sleepnet.study --config=experiments/seeds/rim.py:k (K = 4, 8, 16 at L = 2 and 4)
 Laws of λ:    python -m sleepnet.study --config=experiments/seeds/rim.py:laws
 Faithful:     python -m sleepnet.study --config=experiments/seeds/rim.py:faithful (from a model that answers at once, low-rank factors and three embeddings)
-Small:        python -m sleepnet.study --config=experiments/seeds/rim.py:small (S4, 2 … 12 elements, L = 2; beside passes with labels)
+Small:        python -m sleepnet.study --config=experiments/seeds/rim.py:small (S4, 2 … 12 elements, L = 2; beside passes with labels), …:small_l4
 Hardware:     1.6e14 FLOPs an arm at L = 2, half a day of a CPU core; `small` 9.2e12, 6 to 13 minutes of one
 Score:        rim.md
 """
@@ -26,17 +26,17 @@ RATE, ADAM_RATE = 1.5e-2, 2.25e-3
 RISE = tuple(BATCH * (1500 + 100 * i) for i in range(22))  # k = 2 alone, then one more every 100 steps
 LOOPED = {2: 7000, 4: 4000}  # R → steps of stage 1, about as much compute; stage 2 gets what is left
 K = 8
-WHICH = ("l2", "l4", "k", "laws", "faithful", "small")
+WHICH = ("l2", "l4", "k", "laws", "faithful", "small", "small_l4")
 SMALL_STEPS, MOST = 3000, 12  # of `small`: steps of stage 1, elements
 LATER = {"optim.learning_rate": RATE / 3, "optim.adam_rate": ADAM_RATE / 3}
 
 
 def get_config(which: str = "l2") -> ml_collections.ConfigDict:
-    """The study `which`: l2, l4, k, laws, faithful or small."""
+    """The study `which`, one of WHICH."""
     if which not in WHICH:
         raise UsageError(f"rim.py:{which} is not one of {', '.join(WHICH)}")
     arms = {
-        "l2": lambda: rivals("AA"), "l4": lambda: rivals("AAAA"), "faithful": faithful, "small": small,
+        "l2": lambda: rivals("AA"), "l4": lambda: rivals("AAAA"), "faithful": faithful, "small": small, "small_l4": lambda: small("AAAA"),
         "k": lambda: [rim(f"rim_l{len(pattern)}_k{count}", f"L = {len(pattern)}, K = {count}", count=count, more={"model.pattern": pattern}) for pattern in ("AA", "AAAA") for count in (4, 8, 16)],
         "laws": lambda: [rim(f"rim_{law}" if law != "relative" else "rim", f"λ {law}", law=law) for law in ("relative", "constant", "absolute")] + [rim("rim_fade_answer", "λ relative, the answer's too", fade_answer=True)],
     }[which]()  # fmt: skip
@@ -48,7 +48,7 @@ def get_config(which: str = "l2") -> ml_collections.ConfigDict:
     config.base.optim.learning_rate, config.base.optim.adam_rate = RATE, ADAM_RATE
     config.base.train.update(save_every=1000, eval_every=1000)
     config.arms, config.seeds, config.reference = arms, (0, 1, 2), arms[0]["name"]
-    if which == "small":
+    if which.startswith("small"):
         config.title = "Memory blocks, passes, a chain of thought: products in S4"
         config.question = "How many elements of S4 are multiplied with memory blocks, with passes taught or not and with a chain of thought, at equal compute?"
         config.base.task.arguments = {"group": "S4", "length": (2, MOST), "length_rise": tuple(64 * (400 + 50 * i) for i in range(MOST - 2))}
@@ -89,12 +89,12 @@ def rivals(pattern: str, *, taken: int = STEPS, answered: int = ANSWER_STEPS, lo
     return arms
 
 
-def small() -> list[dict[str, Any]]:
-    """Of `rivals` those that decide, with an eighth of the steps, and what the house has beside them: passes that sleep, with a label each and without."""
+def small(pattern: str = "AA") -> list[dict[str, Any]]:
+    """Of `rivals` those that decide, with an eighth of the steps, and what the house has beside them: passes that sleep, with a label each and without, of as many layers."""
     decide = ("rim", "rim_loop4", "pause_multi", "pause", "direct", "loop4", "cot")
-    arms = [arm for arm in rivals("AA", taken=SMALL_STEPS, answered=1000, looped={4: 1000}) if arm["name"] in decide]
+    arms = [arm for arm in rivals(pattern, taken=SMALL_STEPS, answered=1000, looped={4: 1000}) if arm["name"] in decide]
     asleep = {  # who sleeps with N passes is asked for the last N elements of one length
-        "model.pattern": "AG", "model.sleep.eviction": "hard", "model.sleep.passes": 8, "train.random_passes": (2, 4, 8), "train.passes_rise": (500, 1000),
+        "model.pattern": "AG" * (len(pattern) // 2), "model.sleep.eviction": "hard", "model.sleep.passes": 8, "train.random_passes": (2, 4, 8), "train.passes_rise": (500, 1000),
         "eval.passes": tuple(range(2, MOST + 1)),
     }
     last = [dict(name="last", overrides={"task.arguments.length": MOST, "task.arguments.length_rise": (), "task.arguments.spans": "growing", "task.arguments.follow_passes": True})]
