@@ -6,11 +6,15 @@ Where the shipped compiler's numbers are the point (an op's tolerance, committed
 `pytestmark = pytest.mark.usefixtures("shipped_compiler")`.
 """
 import os
+import sys
+from pathlib import Path
 
 import jax
 import pytest
 from jax._src import compiler  # a compiler's options have no public default but $XLA_FLAGS, which is read once for a process
 
+# what tests share stands in one of their folders, and others read it
+sys.path[:0] = [str(folder) for folder in sorted(Path(__file__).parent.iterdir()) if folder.is_dir()]
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

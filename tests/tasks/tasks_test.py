@@ -1,6 +1,6 @@
 """The contract every task keeps, and the random words below it.
 
-The golden hashes are made by running this file: `python tests/lib/tasks_test.py` prints them.
+The golden hashes are made by running this file: `python tests/tasks/tasks_test.py` prints them.
 """
 import hashlib
 import itertools
