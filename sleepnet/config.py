@@ -203,6 +203,11 @@ class ModelConfig:
         """Whether the KV cache grows by L with every window, as a transformer's does."""
         return self.sleep.eviction == "none"
 
+    @property
+    def keys_turned(self) -> bool:
+        """Whether the KV cache keeps its keys after RoPE: where no eviction moves a slot."""
+        return self.sleep.eviction != "sliding"
+
 
 @dataclasses.dataclass(frozen=True)
 class TaskConfig:

@@ -39,7 +39,7 @@ class FastWeights:
 class KvCache:
     """Keys and values that attention may read: P survivors of the last eviction, then the window so far.
 
-    Keys are stored after QK-norm and before RoPE (a cache without evictions: after it); a slot's index is its position, so an eviction never re-rotates.
+    Keys are stored after QK-norm and RoPE, so that a token awake turns its own key alone; of sliding eviction, which moves slots, before RoPE. A slot's index is its position.
 
     Attributes:
       keys: one [B, M, H, D] array per attention block.

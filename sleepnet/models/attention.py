@@ -108,9 +108,9 @@ class Attention(nnx.Module):
         return rms_norm(x, factor(scale, self.config), self.config.norm_epsilon)
 
     def project(self, x_BxTxD: jax.Array, first, seats: Seats | None = None) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Queries [B, T, H, D], keys and values [B, T, G, D] of tokens at slots `first` …, or on `seats`, before RoPE.
+        """Queries [B, T, H, D], keys and values [B, T, G, D] of tokens at slots `first` …, or on `seats`.
 
-        A full cache gets its keys after RoPE: no eviction moves a slot, and turning all of them for every token would cost more than reading them.
+        The cache gets its keys after RoPE where no eviction moves a slot: turning all of them for every token would cost more than reading them.
         """
         config = self.config
         heads = lambda x: constrain(rearrange(x, "b t (h d) -> b t h d", d=config.head_dim), BATCH, None, "tensor", None)
@@ -120,7 +120,7 @@ class Attention(nnx.Module):
         q, k, v = heads(q), heads(k), heads(v)
         if config.qk_norm == "head":
             q, k = self._normed(q, self.q_scale), self._normed(k, self.k_scale)
-        if config.full_cache:
+        if config.keys_turned:
             slots = jnp.arange(k.shape[1], dtype=jnp.int32) + first if seats is None else jnp.asarray(seats.positions_T)
             k = rope(k, slots, config.rope_theta, config.rope_share)
         return q, k, v
@@ -129,6 +129,6 @@ class Attention(nnx.Module):
         """`attend` by queries of `project(x, first, seats)`, the gate and the projection back, [B, T, D]."""
         config, full = self.config, self.config.full_cache
         reach = k_BxMxGxD.shape[1] if full else config.window
-        mixed = attend(q, k_BxMxGxD, v_BxMxGxD, valid_BxM, first, reach=reach, theta=config.rope_theta, share=config.rope_share, rotated=full, seats=seats)
+        mixed = attend(q, k_BxMxGxD, v_BxMxGxD, valid_BxM, first, reach=reach, theta=config.rope_theta, share=config.rope_share, rotated=config.keys_turned, seats=seats)
         mixed = rearrange(mixed, "b t h d -> b t (h d)")
         return self.out(mixed * jax.nn.sigmoid(self.gate(x_BxTxD)) if config.attention_gate else mixed)
