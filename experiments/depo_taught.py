@@ -1,6 +1,6 @@
 """Depo on 24 nodes, taught pass by pass: pass j says, at each edge, the node j − 1 hops on from where it leads, and N passes are asked for N − 1 hops.
 
-Trained with N = 2, 3, 5 and 9 on cycles of 4 … 24 nodes, asked with up to 17 on 24. The paper's hardest task is this one: with labels at the answer alone
+Trained with N = 2, 3, 5 and 9 on cycles of 4 … 24 nodes, asked with up to 17 on 24. With labels at the answer alone
 N = 8 reaches eight hops on 12 nodes at .32 (depo_staircase.py). The query does not tell k, the passes do (`follow_passes`), so S need hold one answer a node.
 One pass can't be asked so: its arms are asked for eight hops, always. `heads` gets the very same labels, of eight steps, from one pass: each step through a
 readout of its own. `windows` tells the same edges in two windows, of which the first has slept and is gone before the second is read.
