@@ -30,10 +30,7 @@ def get_config():
     config.base.eval.examples, config.base.eval.passes = 2048, ASKED
     config.arms = taught.arms(
         most - 1, once=taught.ALWAYS_ONCE, asked={"eight": {"task.arguments.follow_passes": False, "task.arguments.asked": most - 1}},
-        more=[
-            dict(name="later", label="a label at every pass, more of training with N = 2 and 3 alone", overrides={**taught.TAUGHT, "train.passes_rise": (400, 1200, 1500), "train.steps": 2900}),
-            dict(name="windows", label="a label at every pass, edges in two windows", overrides=taught.TAUGHT, phases=[dict(name="two", overrides={"task.arguments.window": 24})]),
-        ],
+        more=[dict(name="windows", label="a label at every pass, edges in two windows", overrides=taught.TAUGHT, phases=[dict(name="two", overrides={"task.arguments.window": 24})])],
     )
     config.seeds, config.reference = (0, 1, 2), "taught"
     return config
