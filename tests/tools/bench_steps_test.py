@@ -30,6 +30,7 @@ def as_shipped():
         yield
 
 
+@pytest.mark.slow  # the quickstart's step, compiled as it ships
 def test_what_a_step_compiles_to_is_told_and_timed(monkeypatch):
     monkeypatch.setitem(sys.modules, "quickstart", SimpleNamespace(base=lambda: to_dict(CONFIG)))
     row = bench_compile.measure("step", 2)
