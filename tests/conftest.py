@@ -13,8 +13,9 @@ import jax
 import pytest
 from jax._src import compiler  # a compiler's options have no public default but $XLA_FLAGS, which is read once for a process
 
-# what tests share stands in one of their folders, and others read it
-sys.path[:0] = [str(folder) for folder in sorted(Path(__file__).parent.iterdir()) if folder.is_dir()]
+# what tests share stands in one of their folders, and others read it; tools have no package
+_TESTS = Path(__file__).parent
+sys.path[:0] = [*(str(folder) for folder in sorted(_TESTS.iterdir()) if folder.is_dir()), str(_TESTS.parent / "tools")]
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -53,17 +53,6 @@ def walk(edges, name, k):
     return name
 
 
-def test_the_largest_k_rises_with_the_training_examples_only():
-    task = tasks.get("depo", nodes=6, hops=3, queries=6, nodes_law="fixed", hops_rise=(100, 200))
-    by_stage = [task.batch(0, "train", start, 100)["difficulty"]["k"] for start in (0, 100, 200, 5000)]
-    assert [sorted(set(k.ravel().tolist())) for k in by_stage] == [[1], [1, 2], [1, 2, 3], [1, 2, 3]]
-    plain = tasks.get("depo", nodes=6, hops=3, queries=6, nodes_law="fixed")
-    np.testing.assert_array_equal(task.batch(0, "test", 0, 50)["tokens"], plain.batch(0, "test", 0, 50)["tokens"])
-    np.testing.assert_array_equal(task.batch(0, "train", 200, 50)["tokens"], plain.batch(0, "train", 200, 50)["tokens"])
-    for index in (0, 99, 100, 250):
-        np.testing.assert_array_equal(task.example(0, "train", index)["tokens"], task.batch(0, "train", index, 1)["tokens"][0])
-
-
 @pytest.mark.parametrize("hops_rise", [100, (200, 100), (1, 2, 3), (-1,)])
 def test_a_curriculum_that_makes_no_sense_is_refused(hops_rise):
     with pytest.raises(UsageError, match="hops_rise"):

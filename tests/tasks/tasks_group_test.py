@@ -120,15 +120,6 @@ def test_laws_of_k_and_of_elements():
         assert share == pytest.approx(1 / 60, abs=5 * np.sqrt(1 / 60 / drawn.size))
 
 
-def test_the_largest_k_rises_with_the_training_examples_only():
-    task, plain = tasks.get("group", length=(2, 4), length_rise=(100, 200)), tasks.get("group", length=(2, 4))
-    by_stage = [task.batch(0, "train", start, 100)["difficulty"]["k"] for start in (0, 100, 200, 5000)]
-    assert [sorted(set(k.ravel().tolist())) for k in by_stage] == [[2], [2, 3], [2, 3, 4], [2, 3, 4]]
-    np.testing.assert_array_equal(task.batch(0, "test", 0, 50)["tokens"], plain.batch(0, "test", 0, 50)["tokens"])
-    for index in (0, 99, 100, 250):
-        np.testing.assert_array_equal(task.example(0, "train", index)["tokens"], task.batch(0, "train", index, 1)["tokens"][0])
-
-
 def test_held_out_words_are_never_trained_on():
     seen = {}
     for split, size in (("train", 40_000), ("validation", 1000), ("test", 1000)):

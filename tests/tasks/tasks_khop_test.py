@@ -118,15 +118,6 @@ def test_baselines_are_what_the_guesses_score():
     assert baselines["one_hop"]["by"]["k"][1]["exact"] == 1 and baselines["chance"]["label"] == 0.25
 
 
-def test_the_largest_k_rises_with_the_training_examples_only():
-    task, plain = tasks.get("khop", hops=(2, 4), hops_rise=(100, 200)), tasks.get("khop", hops=(2, 4))
-    by_stage = [task.batch(0, "train", start, 100)["difficulty"]["k"] for start in (0, 100, 200, 5000)]
-    assert [sorted(set(k.ravel().tolist())) for k in by_stage] == [[2], [2, 3], [2, 3, 4], [2, 3, 4]]
-    np.testing.assert_array_equal(task.batch(0, "test", 0, 50)["tokens"], plain.batch(0, "test", 0, 50)["tokens"])
-    for index in (0, 99, 100, 250):
-        np.testing.assert_array_equal(task.example(0, "train", index)["tokens"], task.batch(0, "train", index, 1)["tokens"][0])
-
-
 def test_held_out_strings_are_never_trained_on():
     seen = {}
     for split, size in (("train", 12_000), ("validation", 600), ("test", 600)):

@@ -352,6 +352,26 @@ def test_tasks_need_no_jax():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+RISES = {  # task → arguments, the curriculum's, the difficulty that it raises, and its first value
+    "depo": ({"nodes": 6, "hops": 3, "queries": 6, "nodes_law": "fixed"}, "hops_rise", "k", 1),
+    "group": ({"length": (2, 4)}, "length_rise", "k", 2),
+    "khop": ({"hops": (2, 4)}, "hops_rise", "k", 2),
+    "variables": ({"chains": 2, "hops": 2, "queries": 2}, "hops_rise", "hops", 0),
+}
+
+
+@pytest.mark.parametrize("name", RISES)
+def test_what_is_asked_rises_with_the_training_examples_only(name):
+    arguments, key, axis, least = RISES[name]
+    task, plain = tasks.get(name, **arguments, **{key: (100, 200)}), tasks.get(name, **arguments)
+    by_stage = [task.batch(0, "train", start, 100)["difficulty"][axis] for start in (0, 100, 200, 5000)]
+    assert [sorted(set(asked.ravel().tolist())) for asked in by_stage] == [[*range(least, least + more)] for more in (1, 2, 3, 3)]
+    np.testing.assert_array_equal(task.batch(0, "test", 0, 50)["tokens"], plain.batch(0, "test", 0, 50)["tokens"])
+    np.testing.assert_array_equal(task.batch(0, "train", 200, 50)["tokens"], plain.batch(0, "train", 200, 50)["tokens"])
+    for index in (0, 99, 100, 250):
+        np.testing.assert_array_equal(task.example(0, "train", index)["tokens"], task.batch(0, "train", index, 1)["tokens"][0])
+
+
 if __name__ == "__main__":
     for case in CASES:
         print(f'    "{case}": "{digest(make(case))}",')

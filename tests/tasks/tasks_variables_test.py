@@ -108,16 +108,6 @@ def test_laws_of_statements_and_questions():
         assert words[part] == pytest.approx(words[part].mean(), abs=6 * np.sqrt(2 * words[part].mean()))
 
 
-def test_questions_go_further_with_the_training_examples_only():
-    arguments = {"chains": 2, "hops": 2, "queries": 2}
-    task, plain = tasks.get("variables", **arguments, hops_rise=(100, 200)), tasks.get("variables", **arguments)
-    by_stage = [task.batch(0, "train", start, 100)["difficulty"]["hops"] for start in (0, 100, 200, 5000)]
-    assert [sorted(set(hops.ravel().tolist())) for hops in by_stage] == [[0], [0, 1], [0, 1, 2], [0, 1, 2]]
-    np.testing.assert_array_equal(task.batch(0, "test", 0, 50)["tokens"], plain.batch(0, "test", 0, 50)["tokens"])
-    for index in (0, 99, 100, 250):
-        np.testing.assert_array_equal(task.example(0, "train", index)["tokens"], task.batch(0, "train", index, 1)["tokens"][0])
-
-
 def test_held_out_programs_are_never_trained_on():
     task, seen = tasks.get("variables", chains=2, hops=1, noise=1, queries=1, names=5, values=5, order="shuffled"), {}
     for split, size in (("train", 9000), ("validation", 400), ("test", 400)):

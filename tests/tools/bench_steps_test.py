@@ -2,20 +2,16 @@
 import dataclasses
 import json
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
+import bench_compile
+import bench_step
 import jax
 import pytest
 
 from sleepnet import data
 from sleepnet.config import AdaptersConfig, RunConfig, from_dict, to_dict
 from sleepnet.errors import UsageError
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-
-import bench_compile
-import bench_step
 
 CONFIG = from_dict(RunConfig, {
     "task": {"name": "depo", "arguments": {"nodes": 5, "hops": 2, "queries": 2, "names": 3, "name_tokens": (1, 2), "min_nodes": 2}},

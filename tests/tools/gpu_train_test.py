@@ -4,18 +4,14 @@ import functools
 import gc
 import json
 import signal
-import sys
 import time
-from pathlib import Path
 
+import gpu_train
 import jax
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-
-import gpu_train
 from gpu import packs
+
 from sleepnet import build, checkpoint, optim
 from sleepnet.config import RunConfig, from_dict
 from sleepnet.errors import UsageError

@@ -1,9 +1,8 @@
 """tools/inspect_checkpoint.py: what it takes, what it refuses, and its help; `tests/multidevice/restore_test.py` reads real states with it."""
-import importlib.util
 import re
 import shutil
-from pathlib import Path
 
+import inspect_checkpoint
 import jax.numpy as jnp
 import pytest
 
@@ -11,16 +10,7 @@ from sleepnet import build, origin
 from sleepnet.checkpoint import Checkpoints
 from sleepnet.config import ModelConfig, RunConfig
 
-PATH = Path(__file__).parents[2] / "tools" / "inspect_checkpoint.py"
 CONFIG = RunConfig(seed=7, model=ModelConfig(width=48))
-
-
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("inspect_checkpoint", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +27,11 @@ def workdir(tmp_path_factory):
 
 
 @pytest.fixture
-def call(tool, capsys, monkeypatch):
+def call(capsys, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
 
     def run(*arguments):
-        code = tool.main([str(argument) for argument in arguments])
+        code = inspect_checkpoint.main([str(argument) for argument in arguments])
         return code, *capsys.readouterr()
 
     return run

@@ -1,5 +1,4 @@
 """tools/soak.py: what it calls a difference, that it does kill, and (slow) a short soak of a real training."""
-import importlib.util
 import json
 import random
 import subprocess
@@ -9,6 +8,7 @@ from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
+import soak
 from flax import nnx
 
 from sleepnet import checkpoint
@@ -29,14 +29,6 @@ with (folder / "metrics.jsonl").open("a") as file:
         time.sleep(0.01)
 (folder / "result.json").write_text("{}")
 """
-
-
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("soak", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Two(nnx.Module):
@@ -62,23 +54,23 @@ def finished(folder, *, loss=2.5, value=1.0, seconds=1.0, rows=2):
     ],
     ids=["none", "loss", "weight", "line"],
 )
-def test_the_first_difference_is_named(tool, tmp_path, monkeypatch, other, found):
+def test_the_first_difference_is_named(tmp_path, monkeypatch, other, found):
     monkeypatch.setattr(checkpoint, "load_model", lambda folder: SimpleNamespace(model=Two(float((folder / "value").read_text()))))
-    assert tool.difference(finished(tmp_path / "one"), finished(tmp_path / "other", **other)) == found
+    assert soak.difference(finished(tmp_path / "one"), finished(tmp_path / "other", **other)) == found
 
 
 @pytest.mark.parametrize("kind", ["time", "step", "save"])
-def test_a_run_is_killed_at_a_moment_of_its_kind(tool, tmp_path, kind):
+def test_a_run_is_killed_at_a_moment_of_its_kind(tmp_path, kind):
     process = subprocess.Popen([sys.executable, "-c", STANDIN, str(tmp_path)])
-    assert tool.break_once(process, tmp_path, kind, steps=20, seconds=0.5, dice=random.Random(1))
-    assert process.returncode < 0 and tool.step_of(tmp_path) < 400
-    assert kind != "save" or tool.saving(tmp_path)
+    assert soak.break_once(process, tmp_path, kind, steps=20, seconds=0.5, dice=random.Random(1))
+    assert process.returncode < 0 and soak.step_of(tmp_path) < 400
+    assert kind != "save" or soak.saving(tmp_path)
 
 
-def test_a_run_that_ends_by_itself_was_not_killed(tool, tmp_path):
+def test_a_run_that_ends_by_itself_was_not_killed(tmp_path):
     (tmp_path / "result.json").write_text("{}")
     process = subprocess.Popen([sys.executable, "-c", ""])
-    assert not tool.break_once(process, tmp_path, "save", steps=20, seconds=0.5, dice=random.Random(1))
+    assert not soak.break_once(process, tmp_path, "save", steps=20, seconds=0.5, dice=random.Random(1))
 
 
 @pytest.mark.slow

@@ -3,9 +3,9 @@ import dataclasses
 import functools
 import json
 import shutil
-import sys
 from pathlib import Path
 
+import inspect_checkpoint
 import jax
 import numpy as np
 import pytest
@@ -19,10 +19,6 @@ from sleepnet.models import zoo
 from sleepnet.origin import named
 from sleepnet.train import loop
 from sleepnet.train.loop import train
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-
-import inspect_checkpoint
 
 BASE = from_dict(RunConfig, {
     "task": {"name": "depo", "arguments": {"nodes": 5, "hops": 2, "queries": 2, "names": 3, "name_tokens": (1, 2), "min_nodes": 2}},
