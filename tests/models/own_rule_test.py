@@ -52,6 +52,7 @@ def config(rule, **more):
     return ModelConfig(vocab_size=6, window=5, pattern="AG", width=16, heads=2, head_dim=4, rule=rule, **more)
 
 
+@pytest.mark.slow  # two models compile
 def test_the_gated_delta_rule_written_anew_is_the_same_model():
     tokens = jax.random.randint(jax.random.key(1), (2, 15), 0, 6)
     mask = jnp.zeros((2, 15), bool).at[:, 10:].set(True)

@@ -169,6 +169,7 @@ def test_a_run_goes_on_in_fewer_processes(folder, one):
     np.testing.assert_allclose(*losses, rtol=2e-4)
 
 
+@pytest.mark.slow  # half a minute: two processes start, one is killed
 def test_the_others_end_within_a_minute_when_one_dies(folder):
     processes = start(folder, "dead", 2, seconds=0.5)
     reached(folder / "dead", 6, processes)
