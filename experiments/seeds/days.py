@@ -3,12 +3,12 @@
 A base learns from fresh days how a day is told and asked for. Then it lives through a stream of its own: a day is read, the night carries it over, and all
 days so far are asked for with no text at all. At `tiny` the base is one run for all seeds, which draw experts, dreams and orders.
 
-The base of `tiny`:   python -m sleepnet.train --config=experiments/seeds/days.py:base --workdir=runs/days_base
-Six tiny days:        python -m sleepnet.study --config=experiments/seeds/days.py:tiny
-Asked one by one:     python -m sleepnet.study --config=experiments/seeds/days.py:alone
-The life:             python -m sleepnet.study --config=experiments/seeds/days.py
+Twelve days:          python -m sleepnet.study --config=experiments/seeds/days.py
 Forty days:           python -m sleepnet.study --config=experiments/seeds/days.py:forty
-Hardware:             one CPU core for `tiny`; more for the others, whose bases cost 1.4e15 FLOPs
+Six days, controls:   python -m sleepnet.train --config=experiments/seeds/days.py:base --workdir=runs/days_base, then
+                      python -m sleepnet.study --config=experiments/seeds/days.py:tiny, and …:alone, asked one by one
+Twelve large days:    python -m sleepnet.study --config=experiments/seeds/days.py:small (16 facts a day, four blocks of 128; its base costs 1.4e15 FLOPs: not run)
+Hardware:             one CPU core
 Score:                of `alone` .792, .812, .875 of six days known with no text, seeds 0, 1, 2; of `tiny` .396, .396, .438 of six days known with no text, seeds 0, 1, 2; .021 with a teacher that read another day; see days.md
 """
 import ml_collections
@@ -19,7 +19,9 @@ from sleepnet.study import spec
 
 KINDS = ("asked", "paraphrased", "reversed", "two_hop")
 # which → (days, steps of a night, its batch, rank of an expert, its rate)
-SIZES = {"tiny": (6, 150, 32, 32, 1e-2), "alone": (6, 150, 32, 32, 1e-2), "life": (12, 100, 32, 8, 1e-3), "forty": (40, 100, 32, 8, 1e-3)}
+SIZES = {"tiny": (6, 150, 32, 32, 1e-2), "alone": (6, 150, 32, 32, 1e-2), "life": (12, 300, 32, 16, 1e-2), "forty": (40, 150, 32, 8, 1e-2), "small": (12, 100, 32, 8, 1e-3)}
+# of `life` and `forty`: learns → its phase's name, and rows of a step by those of a dreaming one, so that a night costs about as much
+READ = {"dreams": ("life", 1), "text": ("text", 1), "questions": ("questions", 4), "sparse": ("sparse", 4)}
 START, LONGER = "runs/days_base", "runs/days_longer"
 # what a day is like, and what may be asked
 TINY = {"facts": 4, "names": 16, "digits": 2, "links": 0, "window": 32, "asks": ("asked", "paraphrased")}
@@ -82,12 +84,74 @@ TUNED = {
 }
 
 
+# `life` and `forty`: name → (what it is, method, its arguments, the task's, whether all nights share one expert, other overrides)
+KEPT = {**REHEARSING, "skill": 1.0}
+NIGHTS = {
+    "grow": ("knowledge seeding, a new expert each night", "seeding", KEPT, {}, False, {}),
+    "fixed": ("the same, one expert of all nights' rank", "seeding", {**KEPT, "grow": False}, {}, True, {}),
+    "imitate": ("and learns to imitate", "seeding", {**KEPT, "imitate": 0.5}, {}, False, {}),
+    "dream": ("and tries what it dreams, by gradient", "dreaming", {**KEPT, **DREAMING}, {}, False, {}),
+    "unheld": ("not held to its skill", "seeding", REHEARSING, {}, False, {}),
+    "no_rehearsal": ("today's dreams alone", "seeding", {**KEPT, "rehearse": False}, {}, False, {}),
+    "wrong_reference": ("a teacher that read another day", "seeding", {**KEPT, "teacher": "another_day"}, {}, False, {}),
+    **{name: (label, "fine_tuning", arguments, task, True, {}) for name, (label, arguments, task, shared) in TUNED.items() if shared},
+    "memft": ("replay of 10 %, words that are known do not count (MemFT)", "fine_tuning", {"learns": "questions", "grow": False, "threshold": 0.5}, {"replay": 10}, True, {}),
+    "ft_text": ("fine-tuning on the day's text", "fine_tuning", {"grow": False}, {}, True, {}),
+    "seta": ("true questions, SETA's sparse experts and gate", "seta", {"survey": 2560}, {"told": "nothing"}, False, {"adapters.kind": "sparse"}),
+}
+# name → (what it is, overrides): all days stand before the question, nothing is learnt by heart; the base learns to read so many
+TOLD = {
+    "context": ("a full cache of all that was told, no fast weights", {"model.pattern": "AA", "model.sleep.eviction": "none"}),
+    "fast_weights": ("S alone carries all that was told, no night", {}),
+}
+
+
 def get_config(which: str = "life") -> ml_collections.ConfigDict:
-    """The study `which`: life, forty, tiny or alone; or the run that is the base of the last two, or of the arm `longer`."""
+    """The study `which`: life, forty, tiny, alone or small; or the run that is the base of `tiny` and `alone`, or of the arm `longer`."""
     if which in ("base", "longer"):
         return _base(TINY, longer=which == "longer")
     if which not in SIZES:
         raise UsageError(f"days.py:{which} is not one of base, longer, {', '.join(SIZES)}")
+    config = spec.default()
+    config.title = f"A life of {SIZES[which][0]} days"
+    config.question = "Can a night carry what the fast weights hold of a day into slow ones, so that all days are known without text?"
+    config.seeds = (0, 1, 2)
+    (_lived if which in ("life", "forty") else _controlled)(config, which)
+    return config
+
+
+def _lived(config: ml_collections.ConfigDict, which: str) -> None:
+    """A base of its own for each seed, then a life; each question alone. Fine-tuning reads so many rows a night that it costs what a night of dreams costs."""
+    days, steps, batch, rank, rate = SIZES[which]
+    day = {**TINY, "digits": 2 if days * TINY["facts"] <= 100 else 3}  # no two facts share a value
+    each, one = len(day["asks"]) * day["facts"] * days, {"kind": "stream", "days": days, **day, "questions": 1}
+    fresh = {"days": 1, **day, "questions": 4}
+    config.base = _base(day)
+    config.base.model.head_dim, config.base.train.steps = 64, 4000
+    config.base.task.arguments = {}  # a phase's arguments are laid over these
+    base = dict(name="base", overrides={"task.arguments": fresh})
+    arms = []
+    for name, (label, method, arguments, task, shared, more) in NIGHTS.items():
+        phase, more_rows = READ["sparse" if method == "seta" else arguments.get("learns", "text") if method == "fine_tuning" else "dreams"]
+        rows = batch * more_rows
+        life = {
+            "task.arguments": {**one, "told": "today", "per_day": steps * rows, **task}, "train.steps": days * steps, "train.batch_size": rows, "train.first_example": 0,
+            "train.eval_every": steps, "train.eval_examples": each, "train.save_every": days * steps, "train.log_every": 10 if method == "dreaming" else steps, "eval.examples": each,
+            "adapters.kind": "newest_expert", "method.name": method, "method.arguments": arguments, "optim.adam_rate": rate, "optim.warmup": 0, "optim.decay": 0.3, **more,
+        }  # fmt: skip
+        beside = {"model.sparse.count": days} if method == "seta" else dict(zip(
+            ("model.experts.count", "model.experts.rank", "model.experts.alpha"), (1, rank * days, float(rank * days)) if shared else (days, rank, float(rank))
+        ))  # fmt: skip
+        arms.append(dict(name=name, label=label, phases=[base, dict(name=phase, overrides={**life, **beside})]))
+    told = {"task.arguments": {**fresh, "days": days, "told": "all"}, "train.steps": 300, "train.first_example": 1 << 32}
+    arms += [dict(name=name, label=label, overrides=more, phases=[base, dict(name="told", overrides=told)]) for name, (label, more) in TOLD.items()]
+    test = lambda name, count, task: dict(name=name, task={"arguments": task}, examples=count)
+    config.tests = [test("recall", each, {**one, "told": "nothing"}), test("all_told", each, {**one, "told": "all"}), test("skill", 512, fresh)]
+    config.arms, config.reference = arms, "grow"
+
+
+def _controlled(config: ml_collections.ConfigDict, which: str) -> None:
+    """What each part of a night does, six tiny days; or twelve large ones."""
     days, steps, batch, rank, rate = SIZES[which]
     tiny = which in ("tiny", "alone")
     day = TINY if tiny else {"facts": 16}
@@ -97,9 +161,6 @@ def get_config(which: str = "life") -> ml_collections.ConfigDict:
     stream = lambda told, **more: {"kind": "stream", "days": days, **day, **one, "told": told, "per_day": steps * batch, **more}
     fresh = {"days": 1, **day, "questions": 4} if tiny else {"days": 2, **day}
     test = lambda name, count, task: dict(name=name, task={"arguments": task}, examples=count)
-    config = spec.default()
-    config.title = f"A life of {days} days"
-    config.question = "Can a night carry what the fast weights hold of a day into slow ones, so that all days are known without text?"
     config.base = _base(day) if tiny else _life()
 
     def life(method: str, arguments: dict, task: dict, shared: bool, start: str = START, longer: int = 1) -> dict:
@@ -130,8 +191,7 @@ def get_config(which: str = "life") -> ml_collections.ConfigDict:
         by_kind = [test(f"recall_{kind}", day["facts"] * days, stream("nothing", asks=(kind,))) for kind in kinds]
         tests += [test("today", each, stream("today")), *by_kind, test("all_told", 4 * days, stream("all"))]
     config.arms, config.tests = made, tests
-    config.reference, config.seeds = next(iter(seeding)), (0, 1, 2)
-    return config
+    config.reference = next(iter(seeding))
 
 
 def _base(day: dict, longer: bool = False) -> ml_collections.ConfigDict:
