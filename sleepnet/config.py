@@ -74,6 +74,7 @@ class SparseConfig:
     names: str = r"mlp\.(gate|up|down)\.kernel|mixer\.(q|v)\.kernel"  # regular expression, found in the dotted names of the matrices
     gate: str = "top1"  # of a row: the likeliest day's increments; soft: all, as likely as they are; uniform: all alike; told: those of the day that the first token names
     told_from: int = 0  # the token that names the first day; of told
+    reads: int = 0  # tokens of a row that the gate goes by, its first; 0: its first window. Of a row that holds its own answer as many as stand before that
 
     def __post_init__(self):
         refusals.sparse(self)

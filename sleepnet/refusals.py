@@ -67,6 +67,7 @@ def sparse(config: Any) -> None:
     """Of a SparseConfig."""
     at_least("model.sparse.count", config.count, 0)
     at_least("model.sparse.told_from", config.told_from, 0)
+    at_least("model.sparse.reads", config.reads, 0)
     choice("model.sparse.gate", config.gate, ("top1", "soft", "uniform", "told"))
     if config.gate == "told" and not config.told_from:
         raise UsageError("model.sparse.gate='told' reads the day off the first token: set model.sparse.told_from to the token that names the first one")

@@ -97,7 +97,7 @@ NIGHTS = {
     **{name: (label, "fine_tuning", arguments, task, True, {}) for name, (label, arguments, task, shared) in TUNED.items() if shared},
     "memft": ("replay of 10 %, words that are known do not count (MemFT)", "fine_tuning", {"learns": "questions", "grow": False, "threshold": 0.5}, {"replay": 10}, True, {}),
     "ft_text": ("fine-tuning on the day's text", "fine_tuning", {"grow": False}, {}, True, {}),
-    "seta": ("true questions, SETA's sparse experts and gate", "seta", {"survey": 2560}, {"told": "nothing"}, False, {"adapters.kind": "sparse"}),
+    "seta": ("true questions, SETA's sparse experts and gate, which goes by the key", "seta", {"survey": 2560}, {"told": "nothing"}, False, {"adapters.kind": "sparse"}),
 }
 # name → (what it is, overrides): all days stand before the question, nothing is learnt by heart; the base learns to read so many
 TOLD = {
@@ -139,7 +139,7 @@ def _lived(config: ml_collections.ConfigDict, which: str) -> None:
             "train.eval_every": steps, "train.eval_examples": each, "train.save_every": days * steps, "train.log_every": 10 if method == "dreaming" else steps, "eval.examples": each,
             "adapters.kind": "newest_expert", "method.name": method, "method.arguments": arguments, "optim.adam_rate": rate, "optim.warmup": 0, "optim.decay": 0.3, **more,
         }  # fmt: skip
-        beside = {"model.sparse.count": days} if method == "seta" else dict(zip(
+        beside = {"model.sparse.count": days, "model.sparse.reads": 3} if method == "seta" else dict(zip(
             ("model.experts.count", "model.experts.rank", "model.experts.alpha"), (1, rank * days, float(rank * days)) if shared else (days, rank, float(rank))
         ))  # fmt: skip
         arms.append(dict(name=name, label=label, phases=[base, dict(name=phase, overrides={**life, **beside})]))

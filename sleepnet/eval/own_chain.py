@@ -27,6 +27,8 @@ def check(config: ModelConfig, task: Task) -> None:
         raise UsageError(f"own_chain: task {task.name} as given has no chain of thought; group, gsm and rule110 have one with chain_of_thought=True, phonebook where it asks for more than one digit, days always")
     if config.memory_blocks.count:
         raise UsageError(f"own_chain: a model with memory_blocks.count={config.memory_blocks.count} can't write token by token, since blocks are read by forward alone; leave own_chain out")
+    if config.sparse.count:
+        raise UsageError(f"own_chain: a model with sparse.count={config.sparse.count} can't write token by token, since its gate reads a whole row; leave own_chain out")
     if config.sleep.predict_passes != 1:
         raise UsageError(f"own_chain: a model with sleep.predict_passes={config.sleep.predict_passes} can't write token by token in one pass; leave own_chain out")
 

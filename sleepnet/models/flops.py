@@ -128,8 +128,8 @@ def think_flops(config: ModelConfig, windows: int) -> int:
 
 
 def gate_flops(config: ModelConfig, seq_len: int) -> int:
-    """FLOPs of choosing among sparse increments: the first block over the first window."""
-    return pass_flops(config, min(seq_len, config.window), blocks=(0, 1)) if config.sparse.count else 0
+    """FLOPs of choosing among sparse increments: the first block over what the gate reads."""
+    return pass_flops(config, min(seq_len, config.sparse.reads or config.window), blocks=(0, 1)) if config.sparse.count else 0
 
 
 def forward_flops(config: ModelConfig, predicts: Sequence[bool], seq_len: int, passes: int | None = None) -> int:

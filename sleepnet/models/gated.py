@@ -11,7 +11,7 @@ from sleepnet.state import KvCache
 
 def features(model: Any, tokens_BxT: jax.Array) -> jax.Array:
     """[B, H] float32, h of each row: no increment has a say in it."""
-    first = tokens_BxT[:, : model.config.window]
+    first = tokens_BxT[:, : model.config.sparse.reads or model.config.window]
     window, valid = model.init_state(first.shape[0]).window, model._valid(first)
     slot = window.kv_cache.valid.shape[1] - model.config.window
     cache = KvCache(window.kv_cache.keys, window.kv_cache.values, jax.lax.dynamic_update_slice_in_dim(window.kv_cache.valid, valid, slot, axis=1))

@@ -2,9 +2,9 @@
 
     W(x) = W_0 + Δ · [owner = shared] + Σ_d g_d(x) Δ · [owner = d],    g(x) = gate of h(x), over the days that were learnt
 
-Every entry has one owner at most, so one array Δ holds the shared and all unique increments. h(x) is the root-mean-square normalised mean over the first window of
-what the first block gives in the model without increments, which nothing moves; a 1 behind it is the gate's bias. How the paper's masks and gates are made is not
-known: all of it is a reconstruction. Letters: D days, n entries of all adapted matrices, H width + 1, B rows, T tokens.
+Every entry has one owner at most, so one array Δ holds the shared and all unique increments. h(x) is the root-mean-square normalised mean over the first window,
+or the first `reads` tokens, of what the first block gives in the model without increments, which nothing moves; a 1 behind it is the gate's bias. How the paper's
+masks and gates are made is not known: all of it is a reconstruction. Letters: D days, n entries of all adapted matrices, H width + 1, B rows, T tokens.
 """
 import math
 import re

@@ -95,7 +95,7 @@ def work(folder: Path) -> None:
             passes=config.eval.passes or (config.model.sleep.passes,),
             examples=examples,
             batch_size=config.eval.batch_size,
-            own_chain=task.thinks and config.model.sleep.predict_passes == 1 and not config.model.memory_blocks.count,
+            own_chain=task.thinks and config.model.sleep.predict_passes == 1 and not config.model.memory_blocks.count and not config.model.sparse.count,
             keep_answers=True,
             recall=True,
             chains=drawn if experience.can_write(task) else 0,

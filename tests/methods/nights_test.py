@@ -131,6 +131,23 @@ def test_text_is_learnt_word_by_word():
     assert [task.token(int(word)) for word in words[0][mask[0]]] == lived[1:] and not words[~mask].any()
 
 
+def test_words_that_are_known_do_not_count():
+    """By the model's own forward pass over a task that tells nothing; all count where all are known."""
+    config = run_of(method={"name": "fine_tuning", "arguments": {"learns": "questions", "grow": False}})
+    task = build.task_of(config)
+    learning, batch = learning_of(config, task), batch_of(task, 0)
+    model = jax.jit(lambda: build.model_of(config, task))()
+    asked = {name: np.asarray(batch[name])[:, task.first_asked :] for name in ("tokens", "targets", "loss_mask")}
+    laws = jax.nn.softmax(model.forward(jnp.asarray(asked["tokens"]), passes=1, predicts=dataclasses.replace(task, told="nothing").predicts), axis=-1)
+    known = np.take_along_axis(np.asarray(laws), asked["targets"][..., None], axis=-1)[..., 0]
+    params, mask = nnx.to_pure_dict(nnx.split(model, nnx.Param)[1]), asked["loss_mask"]
+    middle = float(np.median(known[mask]))
+    for threshold, want in ((middle, mask & (known < middle)), (float(known[mask].min()) / 2, mask)):
+        method = dataclasses.replace(learning.method, threshold=threshold)
+        ready, _ = method.prepare(learning.problem, params, (), batch, None, 1)
+        assert np.asarray(ready["learnt"]).tolist() == want.tolist() and want.any()
+
+
 @pytest.mark.parametrize("arguments", [
     {"own": 0.5, "dreams": 2, "rehearse": True, "grow": False, "rephrase": 0.5},
     pytest.param({"own": 0.5, "dreams": 2}, marks=pytest.mark.slow),
@@ -162,6 +179,7 @@ def test_killed_within_a_night_or_lengthened_it_ends_as_unbroken(compiled_once, 
     ({"method": {"name": "fine_tuning", "arguments": {"anchor": 1.0, "sampled": 5}}}, "sampled=5 is more than train.batch_size=4"),
     ({"model": {**VALUES["model"], "experts": {"count": 1}}}, "train.steps=4 are 2 nights, and model.experts.count=1 has no expert for each"),
     ({"method": {"name": "fine_tuning", "arguments": {"learns": "dreams"}}}, "learns='dreams' is not one of text, questions"),
+    ({"method": {"name": "fine_tuning", "arguments": {"threshold": 1.0}}}, "threshold=1.0 must be 0, or lie between 0 and 1"),
     ({"method": {"name": "fine_tuning", "arguments": {"anchor": -1.0}}}, "anchor=-1.0 must be at least 0"),
 ])  # fmt: skip
 def test_what_can_not_be_is_refused(changes, message):

@@ -103,6 +103,18 @@ def test_a_gate_is_a_law_over_the_days_that_were_learnt(lived):
             assert (gate[seen:] == 0).all() and (gate >= 0).all() and (kind == "soft" or kind == "uniform" or set(gate) <= {0.0, 1.0})
 
 
+def test_a_gate_goes_by_the_tokens_that_it_reads_alone():
+    """So that no answer behind them can choose: other words behind leave all features, bit for bit; another word among them does not."""
+    config = run_of(model={**VALUES["model"], "sparse": {"count": DAYS, "reads": 3}})
+    task = build.task_of(config)
+    model = build.model_of(config, task)
+    tokens = jnp.asarray(task.batch(0, "train", 0, ROWS)["tokens"])
+    of = jax.jit(lambda tokens: gated.features(model, tokens))
+    here, behind, among = (np.asarray(of(each)) for each in (tokens, tokens.at[:, 3:].set(1), tokens.at[:, 2].set(1)))
+    assert here.tobytes() == behind.tobytes() and (np.abs(here - among).max(axis=1) > 1e-6).all()
+    assert flops.gate_flops(model.config, task.seq_len) < flops.gate_flops(dataclasses.replace(model.config, sparse=SparseConfig(count=DAYS)), task.seq_len)
+
+
 def test_at_birth_and_with_all_increments_out_it_is_the_base(lived):
     """Bit for bit before the first day; and, whatever was learnt, under a gate that is shut where nothing is shared."""
     learning, frozen, states, _ = lived
@@ -188,6 +200,7 @@ def test_anchor_and_router_term_hold_at_nothing():
     ({"method": {"name": "seta", "arguments": {"survey": 12}}}, "method.arguments.survey=12 must be a multiple of train.batch_size=4 that leaves some of the task.arguments.per_day=16 to learn from"),
     ({"method": {"name": "seta", "arguments": {"split": "half"}}}, "method.arguments.split='half' is not one of overlap, all_shared, all_unique"),
     ({"model": {**VALUES["model"], "sparse": {}}}, "adapters.kind='sparse' needs increments: set model.sparse.count"),
+    ({"model": {**VALUES["model"], "sparse": {"count": 3, "reads": -1}}}, "model.sparse.reads=-1 must be at least 0"),
     ({"model": {**VALUES["model"], "sparse": {"count": 3, "gate": "told"}}}, "model.sparse.gate='told' reads the day off the first token: set model.sparse.told_from"),
     ({"model": {**VALUES["model"], "sparse": {"count": 3, "names": "moe"}}}, "model.sparse.names='moe' matches no matrix of the model"),
 ])  # fmt: skip
