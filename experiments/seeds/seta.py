@@ -20,7 +20,7 @@ from sleepnet.study import spec
 from sleepnet.tasks.skills.task import NAMED
 
 DAYS = {0: 2, 2: 5, 4: 5, 6: 5, 7: 5, 8: 5}  # overlap → days; only two tables share nothing in turn
-STEPS, BATCH, SURVEY, RATE = 60, 16, 128, 3e-3  # of a day; the survey in examples
+STEPS, BATCH, SURVEY, RATE = 300, 16, 640, 3e-3  # of a day; the survey in examples
 START = "runs/skills_base"
 NAMES = r"mlp\.(gate|up|down)\.kernel|mixer\.(q|v)\.kernel"
 DENSE = {"adapters.kind": "named", "adapters.names": NAMES, "method.name": "tuned", "method.arguments": {}}
