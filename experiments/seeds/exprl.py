@@ -43,6 +43,11 @@ ARMS = {
     "group_norm": ("milestones, each step against the group", {"advantage": "centred"}),
     "sft_native": ("shown the right chains, as much compute: an upper bound", None),
 }
+# the same, by other means than rewards, at a tenth of the rate
+DISTILLED = {
+    "self_distill": ("to be, on its own chains, as if it had read the milestones, too", {}),
+    "self_distill_wrong": ("the same with another problem's milestones", {"control": "wrong_reference"}),
+}
 SCREENED = ("grpo_sparse", "exprl_outcome", "both", "wrong_reference", "random_reward")
 
 
@@ -62,8 +67,10 @@ def get_config(which: str = "full") -> ml_collections.ConfigDict:
     rewarded = lambda steps, arguments: {**told, "train.steps": steps, "method.name": "exprl", "method.arguments": {"graded": chains, **({} if second else {"tried": 0}), **arguments}}
 
     def arm(name: str) -> dict:
-        label, arguments = ARMS[name]
+        label, arguments = (ARMS | DISTILLED)[name]
         begun = {**told, "train.steps": first} if arguments is None else rewarded(first, arguments)
+        if name in DISTILLED:
+            begun = {**told, "train.steps": first, "method.name": "self_distill", "method.arguments": {"graded": chains, **arguments}, "optim.learning_rate": 2e-4, "optim.adam_rate": 3e-5}
         phases = [dict(name="stage1", overrides=begun, start=START)]
         if second:
             phases.append(dict(name="stage2", overrides=rewarded(second, SPARSE)))
@@ -76,7 +83,7 @@ def get_config(which: str = "full") -> ml_collections.ConfigDict:
     config.question = "Do milestones that only a judge knows teach more than the right answer alone, at equal chains?"
     config.base = _base()
     config.base.seed, config.base.phase = 0, ""
-    config.arms = [arm(name) for name in (SCREENED if which == "screen" else ARMS)]
+    config.arms = [arm(name) for name in (SCREENED if which == "screen" else ARMS | DISTILLED)]
     config.reference, config.seeds = "grpo_sparse", (0, 1, 2)
     return config
 
