@@ -43,8 +43,9 @@ ARMS = {
     "group_norm": ("milestones, each step against the group", {"advantage": "centred"}),
     "sft_native": ("shown the right chains, as much compute: an upper bound", None),
 }
-# the same, by other means than rewards, at a tenth of the rate
-DISTILLED = {
+# by other means than rewards; distilled at a tenth of the rate
+OTHERS = {
+    "sft_foreign": ("shown right solutions in another grammar", {}),
     "self_distill": ("to be, on its own chains, as if it had read the milestones, too", {}),
     "self_distill_wrong": ("the same with another problem's milestones", {"control": "wrong_reference"}),
 }
@@ -67,10 +68,11 @@ def get_config(which: str = "full") -> ml_collections.ConfigDict:
     rewarded = lambda steps, arguments: {**told, "train.steps": steps, "method.name": "exprl", "method.arguments": {"graded": chains, **({} if second else {"tried": 0}), **arguments}}
 
     def arm(name: str) -> dict:
-        label, arguments = (ARMS | DISTILLED)[name]
+        label, arguments = (ARMS | OTHERS)[name]
         begun = {**told, "train.steps": first} if arguments is None else rewarded(first, arguments)
-        if name in DISTILLED:
-            begun = {**told, "train.steps": first, "method.name": "self_distill", "method.arguments": {"graded": chains, **arguments}, "optim.learning_rate": 2e-4, "optim.adam_rate": 3e-5}
+        if name in OTHERS:
+            distilled = {"method.name": "self_distill", "optim.learning_rate": 2e-4, "optim.adam_rate": 3e-5} if name != "sft_foreign" else {"method.name": "foreign"}
+            begun = {**told, "train.steps": first, **distilled, "method.arguments": {"graded": chains, **arguments}}
         phases = [dict(name="stage1", overrides=begun, start=START)]
         if second:
             phases.append(dict(name="stage2", overrides=rewarded(second, SPARSE)))
@@ -83,7 +85,7 @@ def get_config(which: str = "full") -> ml_collections.ConfigDict:
     config.question = "Do milestones that only a judge knows teach more than the right answer alone, at equal chains?"
     config.base = _base()
     config.base.seed, config.base.phase = 0, ""
-    config.arms = [arm(name) for name in (SCREENED if which == "screen" else ARMS | DISTILLED)]
+    config.arms = [arm(name) for name in (SCREENED if which == "screen" else ARMS | OTHERS)]
     config.reference, config.seeds = "grpo_sparse", (0, 1, 2)
     return config
 

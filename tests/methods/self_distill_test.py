@@ -32,7 +32,7 @@ def test_a_reference_says_what_the_answer_hangs_on():
             assert f"The number of {what} in {town} = {values[what, town]}" in said
 
 
-@pytest.mark.parametrize("beta", [1.0, 0.0])
+@pytest.mark.parametrize("beta", [1.0, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_loss_is_how_far_one_is_from_oneself_who_knows(beta):
     """Both laws by `forward`: over the problem's window and the chain's, and over both with the reference's between them."""
     config = run_of(beta=beta)

@@ -36,7 +36,7 @@ class Seeding(ByNight):
     Rows read the day's text, asleep with N passes, one for `dreams` of them; then each dreams: from the word that asks on, a key and a value, drawn from the teacher.
     Of a share `own` of the rows the student completes the dream's key itself; the teacher's law on what it says is then the target.
     A day is the same in all rows of a step, told in another order each time; `readings` of these teach together.
-    With `rehearse`, in night n, a row is with probability (n − 1) / n a dream of the model before the night, S = 0, and that its teacher; words of keys then count,
+    With `rehearse`, in night n, a row is with probability (n − 1) / n, `rehearsed` at most, a dream of the model before the night, S = 0, and that its teacher; words of keys then count,
     too, so that the student learns what there is to be asked.
     """
 
@@ -52,6 +52,7 @@ class Seeding(ByNight):
     reader: str = "before"  # who the teacher is: the model before the night, or the model without experts, whose reading no night has changed ("base")
     prompts: str = "dreams"  # what is asked: the teacher's own dreams, or all true keys in turn
     rehearse: bool = False  # dreams of earlier days among today's
+    rehearsed: float = 1.0  # the most of a night's rows that are dreams of earlier days, however many these are
     rephrase: float = 0.0  # of the rows, those that the student and its teacher are asked in other words
     readings: int = 1  # of the day, each told in another order, of whose laws the teacher's is the mean
     imitate: float = 0.0  # 1 − α, how much learning to imitate counts; 0: none is drawn
@@ -66,7 +67,7 @@ class Seeding(ByNight):
         for key, known in (("teacher", TEACHERS), ("prompts", PROMPTS), ("reader", ("before", "base")), ("sender", SENDERS)):
             if getattr(self, key) not in known:
                 raise UsageError(f"method.arguments.{key}={getattr(self, key)!r} is not one of {', '.join(known)}")
-        for key in ("own", "beta", "rephrase", "imitate", "gamma"):
+        for key in ("own", "beta", "rephrase", "imitate", "gamma", "rehearsed"):
             if not 0 <= getattr(self, key) <= 1:
                 raise UsageError(f"method.arguments.{key}={getattr(self, key)} must lie between 0 and 1")
         for key, least in (("dreams", 1), ("readings", 1), ("completions", 2), ("level_rank", 1), ("level_moves", 1)):
@@ -133,7 +134,7 @@ class Seeding(ByNight):
             if not self.grow:
                 start = jax.lax.cond(at == 0, lambda: part_of(memory["start"], params), lambda: memory["start"])
                 before, memory = with_part(params, start), {**memory, "start": start}
-            old_Bx1 = jax.vmap(lambda key: jax.random.uniform(key, (1,)))(keys(2)) * (night + 1) >= 1
+            old_Bx1 = jax.vmap(lambda key: jax.random.uniform(key, (1,)))(keys(2)) * (night + 1) >= jnp.maximum(1.0, (1 - self.rehearsed) * (night + 1))
             again = write(before, blank, 3, None)
             words, valid = (jnp.where(old_Bx1, old, new) for old, new in zip(again, (words, valid)))
             memory, counts = {**memory, "step": memory["step"] + 1}, jnp.ones((), bool)
