@@ -146,7 +146,7 @@ def _lived(config: ml_collections.ConfigDict, which: str) -> None:
     told = {"task.arguments": {**fresh, "days": days, "told": "all"}, "train.steps": 300, "train.first_example": 1 << 32}
     arms += [dict(name=name, label=label, overrides=more, phases=[base, dict(name="told", overrides=told)]) for name, (label, more) in TOLD.items()]
     test = lambda name, count, task: dict(name=name, task={"arguments": task}, examples=count)
-    config.tests = [test("recall", each, {**one, "told": "nothing"}), test("all_told", each, {**one, "told": "all"}), test("skill", 512, fresh)]
+    config.tests = [test("recall", each, {**one, "told": "nothing"}), test("today", each, {**one, "told": "today"}), test("all_told", each, {**one, "told": "all"}), test("skill", 512, fresh)]
     config.arms, config.reference = arms, "grow"
 
 

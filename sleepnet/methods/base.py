@@ -122,6 +122,10 @@ class Method(abc.ABC):
         """What may change, as the steps to the next night begin with it: a tree of the same shapes. Computed within the step, from that tree and the method's memory alone."""
         return params
 
+    def keeps(self, task: Task, trained: int) -> int:
+        """Bytes of earlier days that a stream's last day still needs beside the parameters, of which `trained` may change: the examples that are replayed, as int32."""
+        return 4 * task.seq_len * task.kept * (task.days - 1) if getattr(task, "replay", 0) else 0
+
     def examined(self, task: Task) -> Task:
         """What the looks at the validation split ask: a task of the same vocabulary and window."""
         return task

@@ -4,11 +4,12 @@ import json
 import numpy as np
 import pytest
 
+from sleepnet import methods, tasks
 from sleepnet.errors import UsageError
 from sleepnet.eval import continual
 from sleepnet.pictures import png
 from sleepnet.study import report
-from sleepnet.study.report import kept
+from sleepnet.study.report import kept, nights
 from studies import outcome, spec
 
 R = np.array([[0.8, 0.1, 0.2], [0.9, 0.7, 0.3], [0.5, 0.6, 1.0]])
@@ -73,6 +74,14 @@ def test_its_picture_has_every_number():
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["before", "after day 1", "after day 2", "after day 3"] and png(figure, 50)[:4] == b"\x89PNG"
 
 
+def test_what_outlives_a_day():
+    """Examples that are replayed, four bytes a token; F of what may change."""
+    stream = {"kind": "stream", "days": 3, "facts": 4, "links": 0, "digits": 2, "window": 32, "questions": 2, "told": "nothing", "kept": 5}
+    told, replayed = (tasks.get("days", **stream, **more) for more in ({}, {"replay": 10}))
+    plain, anchored = methods.get("fine_tuning", learns="questions"), methods.get("fine_tuning", learns="questions", anchor=1.0)
+    assert plain.keeps(told, 100) == 0 and plain.keeps(replayed, 100) == 2 * 5 * 4 * (2 * 6) and anchored.keeps(replayed, 100) == plain.keeps(replayed, 100) + 400
+
+
 @pytest.mark.parametrize("arguments, message", [
     ({"R": [[0.5, 0.5]]}, "R has 1 rows and 2 columns"), ({"R": [[1.5]]}, "R must be accuracies from 0 to 1"), ({"R": [0.5]}, "at least 2 axes"),
     ({"R": R, "before": [0.1]}, "before has 1 days, R has 3"), ({"R": [[float("nan")]]}, "accuracies from 0 to 1"),
@@ -109,5 +118,10 @@ def test_a_run_that_lived_through_days_has_one_too():
     assert table.rows[0][2].startswith(f"{R[-1].mean():.3f} [") and list(kept.figures(study, [run])) == ["kept_by_life"]
     text = report.markdown(study, [run], [], ["kept_by_life"])
     assert "## What is kept" in text and "Accuracy of life on each day after each day" in text
+    (cost,) = nights.tables(study, [run])
+    assert cost.rows == [("life", f"{run.flops / 3:.2e}", "–", "0")] and "## What a day costs" in text
+    run.config["adapters"].update(kind="low_rank", names="kernel")
+    run.result["trained_parameters"] = 300
+    assert nights.tables(study, [run])[0].rows[0][2:] == ("100", "1,200")
     run.curve.pop()
-    assert not kept.tables(study, [run], []) and not kept.figures(study, [run])
+    assert not nights.tables(study, [run]) and not kept.tables(study, [run], []) and not kept.figures(study, [run])

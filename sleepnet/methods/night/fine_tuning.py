@@ -123,6 +123,9 @@ class FineTuning(ByNight):
     def tell(self, problem, batch, seen, count):
         return {}
 
+    def keeps(self, task, trained):
+        return super().keeps(task, trained) + bool(self.anchor) * 4 * trained  # F
+
     def flops(self, model, task, passes):
         n = task.first_asked if self.learns == "text" else task.seq_len - task.first_asked
         window = min(n, model.window)

@@ -205,6 +205,9 @@ class Seta(base.Method):
     def tell(self, problem, batch, seen, count):
         return {**graded(problem, batch, seen["logits"]), **{key: jnp.sum(batch[key]) for key in self.tells}}
 
+    def keeps(self, task, trained):
+        return super().keeps(task, trained) + bool(self.anchor) * 4 * trained  # F; what the gate remembers of a day is among its parameters
+
     def flops(self, model, task, passes):
         learnt = base.read_and_learn(dataclasses.replace(model, sparse=SparseConfig()), task, passes)
         once_more = self.sampled + self.survey * (self.utility == "gradient")

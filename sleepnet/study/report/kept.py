@@ -36,14 +36,14 @@ def tables(spec: StudySpec, found: list[Outcome], inner: Sequence[Outcome]) -> l
 
 def figures(spec: StudySpec, found: list[Outcome]) -> dict[str, bytes]:
     """Name → PNG of the mean matrix of each arm that lived through days."""
-    lived = {arm.name: [one[0] for run in results.of_arm(found, arm.name) if (one := _lived(run))] for arm in spec.arms}
-    return {f"kept_by_{arm}": png(continual.picture(np.mean(each, axis=0)), 150) for arm, each in lived.items() if each}
+    by_arm = {arm.name: [one[0] for run in results.of_arm(found, arm.name) if (one := lived(run))] for arm in spec.arms}
+    return {f"kept_by_{arm}": png(continual.picture(np.mean(each, axis=0)), 150) for arm, each in by_arm.items() if each}
 
 
 def matrices(spec: StudySpec, found: list[Outcome], inner: Sequence[Outcome]) -> dict[str, list[Matrix]]:
     """Arm → one for each seed that has finished."""
     nodes = walk(tree(spec))
-    both = {arm.name: _by_phase(spec, arm, nodes, found, inner) or [one for run in results.of_arm(found, arm.name) if (one := _lived(run))] for arm in spec.arms}
+    both = {arm.name: _by_phase(spec, arm, nodes, found, inner) or [one for run in results.of_arm(found, arm.name) if (one := lived(run))] for arm in spec.arms}
     return {arm: runs for arm, runs in both.items() if runs}
 
 
@@ -65,8 +65,8 @@ def _graded(run: Outcome, test: str) -> dict:
     return run.graded_on(test).row(run.passes)
 
 
-def _lived(run: Outcome) -> Matrix | None:
-    """Of a run whose looks at the validation split are one a day, graded by day; else None."""
+def lived(run: Outcome) -> Matrix | None:
+    """R of a run whose looks at the validation split are one a day, graded by day; else None."""
     settings = run.config["train"]
     try:
         R, before = continual.of_curve(run.curve, settings["eval_every"]) if settings["eval_every"] else (np.zeros((0, 0)), None)
