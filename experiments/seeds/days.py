@@ -19,7 +19,7 @@ from sleepnet.study import spec
 
 KINDS = ("asked", "paraphrased", "reversed", "two_hop")
 # which → (days, steps of a night, its batch, rank of an expert, its rate)
-SIZES = {"tiny": (6, 150, 32, 32, 1e-2), "alone": (6, 150, 32, 32, 1e-2), "life": (12, 300, 32, 16, 1e-2), "forty": (40, 150, 32, 8, 1e-2), "small": (12, 100, 32, 8, 1e-3)}
+SIZES = {"tiny": (6, 150, 32, 32, 1e-2), "alone": (6, 150, 32, 32, 1e-2), "life": (12, 600, 32, 16, 1e-2), "forty": (40, 300, 32, 8, 1e-2), "small": (12, 100, 32, 8, 1e-3)}
 # of `life` and `forty`: learns → its phase's name, and rows of a step by those of a dreaming one, so that a night costs about as much
 READ = {"dreams": ("life", 1), "text": ("text", 1), "questions": ("questions", 4), "sparse": ("sparse", 4)}
 START, LONGER = "runs/days_base", "runs/days_longer"
@@ -85,19 +85,19 @@ TUNED = {
 
 
 # `life` and `forty`: name → (what it is, method, its arguments, the task's, whether all nights share one expert, other overrides)
-KEPT = {**REHEARSING, "skill": 1.0}
+KEPT = {**REHEARSING, "rehearsed": 0.75, "skill": 1.0}
 NIGHTS = {
     "grow": ("knowledge seeding, a new expert each night", "seeding", KEPT, {}, False, {}),
     "fixed": ("the same, one expert of all nights' rank", "seeding", {**KEPT, "grow": False}, {}, True, {}),
     "imitate": ("and learns to imitate", "seeding", {**KEPT, "imitate": 0.5}, {}, False, {}),
     "dream": ("and tries what it dreams, by gradient", "dreaming", {**KEPT, **DREAMING}, {}, False, {}),
-    "unheld": ("not held to its skill", "seeding", REHEARSING, {}, False, {}),
+    "unheld": ("not held to its skill", "seeding", {**KEPT, "skill": 0.0}, {}, False, {}),
     "no_rehearsal": ("today's dreams alone", "seeding", {**KEPT, "rehearse": False}, {}, False, {}),
     "wrong_reference": ("a teacher that read another day", "seeding", {**KEPT, "teacher": "another_day"}, {}, False, {}),
     **{name: (label, "fine_tuning", arguments, task, True, {}) for name, (label, arguments, task, shared) in TUNED.items() if shared},
     "memft": ("replay of 10 %, words that are known do not count (MemFT)", "fine_tuning", {"learns": "questions", "grow": False, "threshold": 0.5}, {"replay": 10}, True, {}),
     "ft_text": ("fine-tuning on the day's text", "fine_tuning", {"grow": False}, {}, True, {}),
-    "seta": ("true questions, SETA's sparse experts and gate, which goes by the key", "seta", {"survey": 2560}, {"told": "nothing"}, False, {"adapters.kind": "sparse"}),
+    "seta": ("true questions, SETA's sparse experts and gate, which goes by the key", "seta", {"survey": 5120}, {"told": "nothing"}, False, {"adapters.kind": "sparse"}),
 }
 # name → (what it is, overrides): all days stand before the question, nothing is learnt by heart; the base learns to read so many
 TOLD = {
