@@ -91,6 +91,7 @@ NIGHTS = {
     "fixed": ("the same, one expert of all nights' rank", "seeding", {**KEPT, "grow": False}, {}, True, {}),
     "imitate": ("and learns to imitate", "seeding", {**KEPT, "imitate": 0.5}, {}, False, {}),
     "dream": ("and tries what it dreams, by gradient", "dreaming", {**KEPT, **DREAMING}, {}, False, {}),
+    "dream_random": ("as many dreams, drawn at random", "dreaming", {**KEPT, **DREAMING, "choose": "random"}, {}, False, {}),
     "unheld": ("not held to its skill", "seeding", {**KEPT, "skill": 0.0}, {}, False, {}),
     "no_rehearsal": ("today's dreams alone", "seeding", {**KEPT, "rehearse": False}, {}, False, {}),
     "wrong_reference": ("a teacher that read another day", "seeding", {**KEPT, "teacher": "another_day"}, {}, False, {}),
