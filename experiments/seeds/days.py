@@ -122,7 +122,7 @@ def get_config(which: str = "life") -> ml_collections.ConfigDict:
 
 
 def _lived(config: ml_collections.ConfigDict, which: str) -> None:
-    """A base of its own for each seed, then a life; each question alone. Fine-tuning reads so many rows a night that it costs what a night of dreams costs."""
+    """A base of its own for each seed, then a life; each question alone. Fine-tuning and SETA read so many rows that a night of theirs costs .7 to 1.2 of a night of dreams; imitation costs 3."""
     days, steps, batch, rank, rate = SIZES[which]
     day = {**TINY, "digits": 2 if days * TINY["facts"] <= 100 else 3}  # no two facts share a value
     each, one = len(day["asks"]) * day["facts"] * days, {"kind": "stream", "days": days, **day, "questions": 1}

@@ -28,7 +28,7 @@ def check(config: ModelConfig, task: Task) -> None:
     if config.memory_blocks.count:
         raise UsageError(f"own_chain: a model with memory_blocks.count={config.memory_blocks.count} can't write token by token, since blocks are read by forward alone; leave own_chain out")
     if config.sparse.count:
-        raise UsageError(f"own_chain: a model with sparse.count={config.sparse.count} can't write token by token, since its gate reads a whole row; leave own_chain out")
+        raise UsageError(f"own_chain: a model with sparse.count={config.sparse.count} can't write token by token, since its gate reads the row's beginning first; leave own_chain out")
     if config.sleep.predict_passes != 1:
         raise UsageError(f"own_chain: a model with sleep.predict_passes={config.sleep.predict_passes} can't write token by token in one pass; leave own_chain out")
 

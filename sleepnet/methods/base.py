@@ -124,7 +124,11 @@ class Method(abc.ABC):
 
     def keeps(self, task: Task, trained: int) -> int:
         """Bytes of earlier days that a stream's last day still needs beside the parameters, of which `trained` may change: the examples that are replayed, as int32."""
-        return 4 * task.seq_len * task.kept * (task.days - 1) if getattr(task, "replay", 0) else 0
+        return self._replayed(task, task.seq_len)
+
+    @staticmethod
+    def _replayed(task: Task, tokens: int) -> int:
+        return 4 * tokens * task.kept * (task.days - 1) if getattr(task, "replay", 0) else 0
 
     def examined(self, task: Task) -> Task:
         """What the looks at the validation split ask: a task of the same vocabulary and window."""

@@ -1,4 +1,4 @@
-"""How a model with sparse increments reads: which of them count is chosen row by row, by what the first block says of the first window. See `sleepnet.models.sparse`."""
+"""How a model with sparse increments reads: which of them count is chosen row by row, by what the first block says of its beginning. See `sleepnet.models.sparse`."""
 from typing import Any
 
 import jax

@@ -92,7 +92,7 @@ class Hybrid(BlockReader):
 
     def _needs_no_gate(self):
         if self.config.sparse.count:
-            raise ValueError(f"sparse.count={self.config.sparse.count}: which increments count is told by a whole window; use forward, or gated.under for those of one day")
+            raise ValueError(f"sparse.count={self.config.sparse.count}: which increments count is told by the beginning of a row; use forward, or gated.under for those of one day")
 
     def _given(self, chunk, hidden):
         """The logits of a run of windows."""

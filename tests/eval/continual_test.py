@@ -1,4 +1,5 @@
 """Measures of continual learning: a matrix by hand, Avalanche's numbers by its own definitions, intervals that hold, the matrix of a run's validation."""
+import dataclasses
 import json
 
 import numpy as np
@@ -80,6 +81,8 @@ def test_what_outlives_a_day():
     told, replayed = (tasks.get("days", **stream, **more) for more in ({}, {"replay": 10}))
     plain, anchored = methods.get("fine_tuning", learns="questions"), methods.get("fine_tuning", learns="questions", anchor=1.0)
     assert plain.keeps(told, 100) == 0 and plain.keeps(replayed, 100) == 2 * 5 * 4 * (2 * 6) and anchored.keeps(replayed, 100) == plain.keeps(replayed, 100) + 400
+    read = dataclasses.replace(replayed, told="today")  # of which text it learns no question, and of questions no text
+    assert plain.keeps(read, 100) == plain.keeps(replayed, 100) and methods.get("fine_tuning").keeps(read, 100) == 4 * 32 * 5 * 2
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -123,5 +126,14 @@ def test_a_run_that_lived_through_days_has_one_too():
     run.config["adapters"].update(kind="low_rank", names="kernel")
     run.result["trained_parameters"] = 300
     assert nights.tables(study, [run])[0].rows[0][2:] == ("100", "1,200")
+    run.config["method"].update(name="tuned", arguments={"fresh": True})
+    assert nights.sizes(run, 3) == (900, 0)  # a LoRA of each day's own
+    model = run.config["model"]
+    run.config["adapters"].update(kind="sparse", names="")
+    model["sparse"]["count"] = 3
+    run.config["method"].update(name="seta", arguments={})
+    run.curve[-1]["grown"] = 0.5
+    n = 2 * model["width"] * (3 * model["mlp_width"] + 2 * model["heads"] * model["head_dim"])  # gate, up and down, q and v of both blocks
+    assert nights.sizes(run, 3) == (n // 2 + 3 * 3 * (model["width"] + 1), 4 * n)
     run.curve.pop()
     assert not nights.tables(study, [run]) and not kept.tables(study, [run], []) and not kept.figures(study, [run])

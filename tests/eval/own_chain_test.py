@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from sleepnet import tasks
-from sleepnet.config import ModelConfig, SleepConfig
+from sleepnet.config import ModelConfig, SleepConfig, SparseConfig
 from sleepnet.errors import UsageError
 from sleepnet.eval import bins, own_chain, report, runner
 from sleepnet.models.hybrid import Hybrid
@@ -141,10 +141,13 @@ def test_tables_show_both():
 
 
 @pytest.mark.parametrize(
-    "task, sleep, message",
-    [(tasks.get("group", length=4), {}, "task group as given has no chain of thought"), (GROUP, {"predict_passes": 2}, "predict_passes=2")],
-)
-def test_what_has_no_chain_to_write_is_refused(task, sleep, message):
-    config = ModelConfig(vocab_size=task.vocab_size, window=task.window, sleep=SleepConfig(**sleep))
+    "task, model, message",
+    [
+        (tasks.get("group", length=4), {}, "task group as given has no chain of thought"), (GROUP, {"sleep": SleepConfig(predict_passes=2)}, "predict_passes=2"),
+        (GROUP, {"sparse": SparseConfig(count=2)}, "sparse.count=2 can't write token by token"),
+    ],
+)  # fmt: skip
+def test_what_has_no_chain_to_write_is_refused(task, model, message):
+    config = ModelConfig(vocab_size=task.vocab_size, window=task.window, **model)
     with pytest.raises(UsageError, match=message):
         own_chain.check(config, task)

@@ -14,7 +14,7 @@ from seeding_test import NIGHT, ROWS, STREAM, VALUES, batch_of, run_of
 from sleepnet import adapters, build, methods, tasks
 from sleepnet.config import RunConfig, from_dict
 from sleepnet.errors import UsageError
-from sleepnet.methods.night import by_night, dreams
+from sleepnet.methods.night import by_night, dreams, seeding
 from sleepnet.models import experts
 from sleepnet.origin import named
 from sleepnet.train import loop
@@ -80,6 +80,15 @@ def test_days_before_are_rehearsed_from_the_second_night_on():
     same = lambda memory, other: all(np.array_equal(leaf, named(by_night.part_of(start, other))[name]) for name, leaf in named(memory["start"]).items())
     dawn = of(np.int32(NIGHT), np.uint32(0))[2]  # a night begins: what the expert is now will be rehearsed in it
     assert int(dawn["step"]) == NIGHT + 1 and same(dawn, now) and not same(dawn, dusk) and same(second[0][2], dusk)
+
+
+@pytest.mark.parametrize("most", [1.0, 0.75, 0.5, 0.0])
+def test_today_keeps_its_share_however_many_days_there_were(most):
+    """Counted over evenly spaced chances; at most 1 the first night has none and the n-th (n − 1) / n."""
+    chance = jnp.arange(1200, dtype=jnp.float32) / 1200
+    for night in range(12):
+        old = np.asarray(seeding.of_before(chance, jnp.float32(night), most))
+        assert old.mean() == pytest.approx(min(night / (night + 1), most), abs=2 / 1200)
 
 
 @functools.cache

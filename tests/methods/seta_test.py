@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sleepnet import build, tasks
+from sleepnet import build, methods, tasks
 from sleepnet.config import RunConfig, SparseConfig, from_dict
 from sleepnet.errors import UsageError
 from sleepnet.methods.night import seta, tuned
@@ -115,6 +115,22 @@ def test_a_gate_goes_by_the_tokens_that_it_reads_alone():
     assert flops.gate_flops(model.config, task.seq_len) < flops.gate_flops(dataclasses.replace(model.config, sparse=SparseConfig(count=DAYS)), task.seq_len)
 
 
+@pytest.mark.parametrize("reads, gate, message", [
+    (0, "top1", "model.sparse.reads=0 shows the gate answers of days.* that it is to choose for: set it to 3 or less, but not to 0"),
+    (4, "soft", "model.sparse.reads=4 shows the gate answers"), (17, "top1", "model.sparse.reads=17 is more than the window of 16"), (3, "top1", ""), (0, "uniform", ""),
+])  # fmt: skip
+def test_a_gate_that_would_read_its_answers_is_refused(reads, gate, message):
+    """`ask`, two names, then the digits that are asked for."""
+    arguments = {"kind": "stream", "days": DAYS, "facts": 2, "links": 0, "digits": 2, "window": 16, "told": "nothing", "asks": ("asked",), "per_day": ROWS * DAY}
+    config = run_of(task={"name": "days", "arguments": arguments}, model={**VALUES["model"], "sparse": {"count": DAYS, "reads": reads, "gate": gate}})
+    check = lambda: methods.of(config).check(config, build.task_of(config))
+    if message:
+        with pytest.raises(UsageError, match=message):
+            check()
+    else:
+        check()
+
+
 def test_at_birth_and_with_all_increments_out_it_is_the_base(lived):
     """Bit for bit before the first day; and, whatever was learnt, under a gate that is shut where nothing is shared."""
     learning, frozen, states, _ = lived
@@ -130,7 +146,7 @@ def test_at_birth_and_with_all_increments_out_it_is_the_base(lived):
     gates = np.asarray(gated.chosen(learnt, tokens))
     by_row = [gated.under(learnt, jnp.asarray(gate)).ungated(tokens[row : row + 1], predicts=(True,))[0] for row, gate in enumerate(gates)]
     np.testing.assert_allclose(learnt.forward(tokens, predicts=(True,)), np.stack(by_row), atol=1e-5)
-    with pytest.raises(ValueError, match="sparse.count=3: which increments count is told by a whole window"):
+    with pytest.raises(ValueError, match="sparse.count=3: which increments count is told by the beginning of a row"):
         learnt.wake(tokens, learnt.init_state(ROWS))
 
 

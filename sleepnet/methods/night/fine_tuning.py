@@ -124,7 +124,8 @@ class FineTuning(ByNight):
         return {}
 
     def keeps(self, task, trained):
-        return super().keeps(task, trained) + bool(self.anchor) * 4 * trained  # F
+        read = task.first_asked if self.learns == "text" else task.seq_len - task.first_asked
+        return self._replayed(task, read) + bool(self.anchor) * 4 * trained  # F
 
     def flops(self, model, task, passes):
         n = task.first_asked if self.learns == "text" else task.seq_len - task.first_asked

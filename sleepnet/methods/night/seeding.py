@@ -134,7 +134,7 @@ class Seeding(ByNight):
             if not self.grow:
                 start = jax.lax.cond(at == 0, lambda: part_of(memory["start"], params), lambda: memory["start"])
                 before, memory = with_part(params, start), {**memory, "start": start}
-            old_Bx1 = jax.vmap(lambda key: jax.random.uniform(key, (1,)))(keys(2)) * (night + 1) >= jnp.maximum(1.0, (1 - self.rehearsed) * (night + 1))
+            old_Bx1 = of_before(jax.vmap(lambda key: jax.random.uniform(key, (1,)))(keys(2)), night, self.rehearsed)
             again = write(before, blank, 3, None)
             words, valid = (jnp.where(old_Bx1, old, new) for old, new in zip(again, (words, valid)))
             memory, counts = {**memory, "step": memory["step"] + 1}, jnp.ones((), bool)
@@ -195,3 +195,8 @@ class Seeding(ByNight):
         heard = 2 * text * bool(self.skill)  # days that never were, by teacher and by student
         held = bool(self.skill) * (written + 4 * once)
         return (lived + heard) // self.dreams + written * (1 + bool(self.own) + self.rehearse) + once * (self.readings + self.rehearse) + 3 * once + imitated + held
+
+
+def of_before(chance: jax.Array, night: jax.Array, most: float) -> jax.Array:
+    """Which rows are dreams of earlier days, bool: of even chances [...] in [0, 1) a share of min(night / (night + 1), most); `night` from 0, float32."""
+    return chance * (night + 1) >= jnp.maximum(1.0, (1 - most) * (night + 1))

@@ -8,6 +8,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from sleepnet import losses
@@ -77,8 +78,21 @@ class Seta(base.Method):
             raise UsageError(f"train.steps={config.train.steps} are {days} days, and model.sparse.count={most} has no place for each: set it to {days} or more")
         if self.survey % size or self.survey // size + 1 >= every:
             raise UsageError(f"method.arguments.survey={self.survey} must be a multiple of train.batch_size={size} that leaves some of the task.arguments.per_day={task.per_day} to learn from")
+        self._check_gate(config, task)
         if self.sampled > size:
             raise UsageError(f"method.arguments.sampled={self.sampled} is more than train.batch_size={size}: set it to that or less")
+
+    @staticmethod
+    def _check_gate(config, task):
+        """That what the gate goes by is there, and holds no answer that it is to choose for."""
+        reads = config.model.sparse.reads or task.window
+        if reads > task.window:
+            raise UsageError(f"model.sparse.reads={reads} is more than the window of {task.window}: set it to that or less, or to 0")
+        batch = task.batch(0, "test", 0, 32)
+        told = (batch["answer"][:, :-1] >= 0) & (batch["tokens"][:, 1:] == batch["targets"][:, :-1])  # what follows is the answer
+        first = int(np.argmax(told.any(axis=0))) + 1
+        if told.any() and first < reads and config.model.sparse.gate in ("top1", "soft"):
+            raise UsageError(f"model.sparse.reads={config.model.sparse.reads} shows the gate answers of {task.title} that it is to choose for: set it to {first} or less, but not to 0")
 
     def check_start(self, config, task, params):
         seen, most = int(params[SPARSE]["seen"]), config.model.sparse.count

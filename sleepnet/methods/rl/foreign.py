@@ -35,7 +35,7 @@ class Foreign(Answers):
         names = task.milestones(task.batch(0, "train", 0, 1)["tokens"])[0]
         needed, room = names.shape[1] * (names.shape[2] + 4) + 2, experience.room(task)
         if needed > room:
-            raise UsageError(f"foreign chains of {needed} tokens are longer than the {room} that {task.title} has room for behind its prompt: ask for fewer operations")
+            raise UsageError(f"foreign chains of {needed} tokens are longer than the {room} that {task.title} has room for behind its prompt: set task.arguments.ops to fewer")
 
     def draw(self, task, config, batch):
         names, values, _ = task.milestones(batch["tokens"])

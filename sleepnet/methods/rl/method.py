@@ -5,7 +5,7 @@ from sleepnet.methods import base
 
 
 class FromDraws(base.Method):
-    """A method with arguments group, temperature, clip_low, clip_high, kl_weight, anchor and control."""
+    """A method with arguments temperature and control; with group, clip_low, clip_high, kl_weight and anchor where it calls `check_terms`."""
 
     @property
     def law(self) -> Law:

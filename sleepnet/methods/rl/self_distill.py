@@ -59,7 +59,7 @@ class SelfDistill(FromDraws):
         names = task.milestones(task.batch(0, "train", 0, 1)["tokens"])[0]
         needed = names.shape[1] * (names.shape[2] + _BESIDE)
         if needed > task.window:
-            raise UsageError(f"a reference of {needed} tokens is longer than the window that it is read in: set task.arguments.window to {needed} or more, or ask for fewer operations")
+            raise UsageError(f"a reference of {needed} tokens is longer than the window that it is read in: set task.arguments.window to {needed} or more, or task.arguments.ops to fewer")
         self.check_other_row(config.train.batch_size, "reference")
 
     def draw(self, task, config, batch):

@@ -1,9 +1,11 @@
 """What a day costs an arm that lives through days: FLOPs of a night, parameters that it grows by, bytes that outlive it."""
-from collections.abc import Mapping
-from typing import Any
+import jax
+from flax import nnx
 
-from sleepnet import build, config as run_config, methods
+from sleepnet import build, config as run_config, methods, seeds
 from sleepnet.config import RunConfig
+from sleepnet.models import sparse
+from sleepnet.models.hybrid import Hybrid
 from sleepnet.study import outcomes as results
 from sleepnet.study.outcomes import Outcome
 from sleepnet.study.report.kept import lived
@@ -23,22 +25,21 @@ def tables(spec: StudySpec, found: list[Outcome]) -> list[Table]:
         runs = [(run, len(one[0])) for run in results.of_arm(found, arm.name) if (one := lived(run))]
         if runs:
             run, days = runs[0]
-            added = _added(run)
-            kept = _kept(run.config, run.result.get("trained_parameters") or 0)
+            added, kept = sizes(run, days)
             rows.append((arm.name, f"{run.flops / days:.2e}", f"{added / days:,.0f}" if added else NOTHING, "all" if kept is None else f"{4 * added + kept:,}"))
     return [Table("What a day costs", ("arm", "FLOPs a night", "parameters a day", "bytes at the end"), rows, _NOTE)] if rows else []
 
 
-def _added(run: Outcome) -> int:
-    """Parameters beside those of the model that the run started from; of sparse increments those that have an owner."""
-    if run.config["adapters"]["kind"] not in ("newest_expert", "sparse", "low_rank"):
-        return 0
-    grown = run.curve[-1].get("grown", 1.0) if run.config["adapters"]["kind"] == "sparse" else 1.0
-    return round(grown * (run.result.get("trained_parameters") or 0))
-
-
-def _kept(config: Mapping[str, Any], trained: int) -> int | None:
-    """Bytes; None: all days' examples."""
-    made = run_config.from_dict(RunConfig, run_config.completed(RunConfig, config, ""))
-    task = build.task_of(made)
-    return None if getattr(task, "order", "") == "mixed" else methods.of(made).keeps(task, trained)
+def sizes(run: Outcome, days: int) -> tuple[int, int | None]:
+    """Parameters beside those of the model that the run started from, and bytes of earlier days beside them; None: all days' examples."""
+    config = run_config.from_dict(RunConfig, run_config.completed(RunConfig, run.config, ""))
+    task, method = build.task_of(config), methods.of(config)
+    kind, trained = config.adapters.kind, run.result.get("trained_parameters") or 0
+    added = trained if kind in ("newest_expert", "low_rank") else 0
+    if kind == "low_rank" and getattr(method, "fresh", False):
+        added *= days
+    if kind == "sparse":  # increments that have an owner, and the gate's rows with what they remember; not the owners' names
+        leaves = jax.eval_shape(lambda: nnx.to_pure_dict(nnx.split(Hybrid(build.fit(config.model, task), seeds.rngs(0)), nnx.Param)[1]))[sparse.SPARSE]
+        trained = leaves["delta"].size
+        added = round(run.curve[-1].get("grown", 1.0) * trained) + sum(leaves[name].size for name in ("gate", "mean", "variance"))
+    return added, None if getattr(task, "order", "") == "mixed" else method.keeps(task, trained)
