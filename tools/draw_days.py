@@ -25,7 +25,7 @@ LABELS = {
     "no_rehearsal": "today's dreams alone", "rehearse": "and dreams of days before", "wrong_reference": "teacher read another day", "ft_questions": "true questions, no sleep",
     "grow": "and dreams of days before", "ft_fixed": "true questions, no sleep", "no_state": "teacher with S = 0", "fixed": "one expert for all nights", "joint": "all days at once", "replay_10": "true questions, 10 % replay", "ft_text": "the text itself",
 }  # fmt: skip
-LEFT, TOP, GAP, SHADES = 62, 92, 34, 20
+LEFT, TOP, GAP, SHADES = 70, 92, 34, 20
 
 
 def matrix(found: list, arm: str) -> tuple[np.ndarray, int]:
