@@ -43,11 +43,12 @@ ARMS = {
     "group_norm": ("milestones, each step against the group", {"advantage": "centred"}),
     "sft_native": ("shown the right chains, as much compute: an upper bound", None),
 }
-# by other means than rewards; distilled at a tenth of the rate
+TENTH = {"optim.learning_rate": 2e-4, "optim.adam_rate": 3e-5}  # of the rate
+# by other means than rewards: name → (what it is, method, its arguments, further overrides)
 OTHERS = {
-    "sft_foreign": ("shown right solutions in another grammar", {}),
-    "self_distill": ("to be, on its own chains, as if it had read the milestones, too", {}),
-    "self_distill_wrong": ("the same with another problem's milestones", {"control": "wrong_reference"}),
+    "sft_foreign": ("shown right solutions in another grammar", "foreign", {}, {}),
+    "self_distill": ("to be, on its own chains, as if it had read the milestones, too", "self_distill", {}, TENTH),
+    "self_distill_wrong": ("the same with another problem's milestones", "self_distill", {"control": "wrong_reference"}, TENTH),
 }
 SCREENED = ("grpo_sparse", "exprl_outcome", "both", "wrong_reference", "random_reward")
 
@@ -68,11 +69,12 @@ def get_config(which: str = "full") -> ml_collections.ConfigDict:
     rewarded = lambda steps, arguments: {**told, "train.steps": steps, "method.name": "exprl", "method.arguments": {"graded": chains, **({} if second else {"tried": 0}), **arguments}}
 
     def arm(name: str) -> dict:
-        label, arguments = (ARMS | OTHERS)[name]
-        begun = {**told, "train.steps": first} if arguments is None else rewarded(first, arguments)
         if name in OTHERS:
-            distilled = {"method.name": "self_distill", "optim.learning_rate": 2e-4, "optim.adam_rate": 3e-5} if name != "sft_foreign" else {"method.name": "foreign"}
-            begun = {**told, "train.steps": first, **distilled, "method.arguments": {"graded": chains, **arguments}}
+            label, method, arguments, more = OTHERS[name]
+            begun = {**told, "train.steps": first, **more, "method.name": method, "method.arguments": {"graded": chains, **arguments}}
+        else:
+            label, arguments = ARMS[name]
+            begun = {**told, "train.steps": first} if arguments is None else rewarded(first, arguments)
         phases = [dict(name="stage1", overrides=begun, start=START)]
         if second:
             phases.append(dict(name="stage2", overrides=rewarded(second, SPARSE)))

@@ -75,7 +75,7 @@ class MemFT(base.Method):
         return {**batch, "weights": weights, "active_share": active}, memory
 
     def _weights(self, known, mask, key):
-        over = (known > -math.log(self.threshold)) & mask
+        over = unknown(known, mask, self.threshold)
         if self.weights == "over_threshold":
             return over.astype(jnp.float32)
         if self.weights == "focal":
@@ -101,6 +101,11 @@ class MemFT(base.Method):
 
     def flops(self, model, task, passes):
         return base.read_and_learn(model, task, passes) + base.read(model, task, passes)
+
+
+def unknown(known: jax.Array, mask: jax.Array, threshold: float) -> jax.Array:
+    """Labels, where `mask` has any, of probability below `threshold`, bool [B, T], by `known`, their −log p."""
+    return (known > -math.log(threshold)) & mask
 
 
 def ranks(values: jax.Array, mask: jax.Array) -> jax.Array:

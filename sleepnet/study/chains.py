@@ -135,11 +135,11 @@ def _fits(config: RunConfig, task: Task) -> None:
     """Raises UsageError where the model or the method is none for the task, or there is nothing of the model that the adapters name."""
     model = build.fit(config.model, task)
     methods.of(config).check(config, task)
-    adapters.check(config.adapters, _shapes(model) if config.adapters.kind != "all" else {})
+    adapters.check(config.adapters, shapes(model) if config.adapters.kind != "all" else {})
 
 
 @functools.cache
-def _shapes(model: ModelConfig) -> dict[Any, Any]:
+def shapes(model: ModelConfig) -> dict[Any, Any]:
     """Of a model's parameters; a study's many runs have few models."""
     return jax.eval_shape(lambda: nnx.to_pure_dict(nnx.split(Hybrid(model, seeds.rngs(0)), nnx.Param)[1]))
 

@@ -31,5 +31,3 @@ def test_what_there_is_no_room_for_is_refused(monkeypatch):
     monkeypatch.setattr(type(task), "milestones", lambda self, tokens: (np.zeros((1, 40, 5), np.int32), None, None))
     with pytest.raises(UsageError, match="foreign chains of 362 tokens are longer than the"):
         method.check(config, task)
-    with pytest.raises(UsageError, match="graded=-1"):
-        methods.get("foreign", graded=-1)

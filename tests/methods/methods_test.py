@@ -84,6 +84,9 @@ def test_a_method_is_found_by_name_and_checks_its_arguments():
         ("answer", {}, "method.name='answer' is unknown; did you mean 'answers'"), ("memft", {"treshold": 0.5}, "method 'memft' has no argument 'treshold'; did you mean 'threshold'"),
         ("memft", {"threshold": "x"}, "method.arguments.threshold='x' must be a float"), ("memft", {"threshold": 1.0}, "must lie between 0 and 1"),
         ("memft", {"weights": "focus"}, "is not one of over_threshold, sliding, random_mask, focal, top_share"),
+        ("self_distill", {"control": "random_reward"}, "control='random_reward' is not one of"), ("self_distill", {"group": 0}, "group=0 must be at least 1"),
+        ("self_distill", {"beta": 2.0}, "beta=2.0 must lie between 0 and 1"), ("self_distill", {"temperature": 0.0}, "temperature=0.0 must be positive"),
+        ("self_distill", {"graded": -1}, "graded=-1 must be at least 0"), ("foreign", {"graded": -1}, "graded=-1 must be at least 0"),
     ]:  # fmt: skip
         with pytest.raises(UsageError, match=message):
             methods.get(name, **arguments)

@@ -80,15 +80,6 @@ def test_a_teacher_of_its_own_reads_the_problem_once_more():
     assert dataclasses.replace(method, teacher="start").flops(model, task, 1) - method.flops(model, task, 1) == experience.prompt_flops(model, task, 1)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ({"control": "random_reward"}, "control='random_reward' is not one of"), ({"group": 0}, "group=0 must be at least 1"), ({"beta": 2.0}, "beta=2.0 must lie between 0 and 1"),
-    ({"temperature": 0.0}, "temperature=0.0 must be positive"), ({"graded": -1}, "graded=-1 must be at least 0"),
-])  # fmt: skip
-def test_what_no_method_is(arguments, message):
-    with pytest.raises(UsageError, match=message):
-        methods.get("self_distill", **arguments)
-
-
 def test_a_reference_that_has_no_room_is_refused(monkeypatch):
     config = run_of()
     task, method = build.task_of(config), methods.of(config)

@@ -5,7 +5,6 @@ arXiv 1805.06370, nothing forgotten). With `threshold` words that are known coun
 Replay, and all days taking turns, are the task's. Letters: B rows, T tokens, P what may change.
 """
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from flax import nnx
 
 from sleepnet import decode, losses
 from sleepnet.errors import UsageError
+from sleepnet.methods.memft import unknown
 from sleepnet.methods.night.by_night import ByNight, part_of, with_part
 from sleepnet.methods.registry import register
 from sleepnet.models import flops
@@ -95,7 +95,7 @@ class FineTuning(ByNight):
         if not self.threshold:
             return mask
         surprise = optax.softmax_cross_entropy_with_integer_labels(self._logits(problem, params, tokens), words)
-        over = mask & (surprise > -math.log(self.threshold))
+        over = unknown(surprise, mask, self.threshold)
         return jnp.where(jnp.any(over), over, mask)
 
     def _logits(self, problem, params, tokens):

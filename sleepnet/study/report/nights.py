@@ -1,12 +1,9 @@
 """What a day costs an arm that lives through days: FLOPs of a night, parameters that it grows by, bytes that outlive it."""
-import jax
-from flax import nnx
-
-from sleepnet import build, config as run_config, methods, seeds
+from sleepnet import build, config as run_config, methods
 from sleepnet.config import RunConfig
 from sleepnet.models import sparse
-from sleepnet.models.hybrid import Hybrid
 from sleepnet.study import outcomes as results
+from sleepnet.study.chains import shapes
 from sleepnet.study.outcomes import Outcome
 from sleepnet.study.report.kept import lived
 from sleepnet.study.report.tables import NOTHING, Table
@@ -39,7 +36,7 @@ def sizes(run: Outcome, days: int) -> tuple[int, int | None]:
     if kind == "low_rank" and getattr(method, "fresh", False):
         added *= days
     if kind == "sparse":  # increments that have an owner, and the gate's rows with what they remember; not the owners' names
-        leaves = jax.eval_shape(lambda: nnx.to_pure_dict(nnx.split(Hybrid(build.fit(config.model, task), seeds.rngs(0)), nnx.Param)[1]))[sparse.SPARSE]
+        leaves = shapes(build.fit(config.model, task))[sparse.SPARSE]
         trained = leaves["delta"].size
         added = round(run.curve[-1].get("grown", 1.0) * trained) + sum(leaves[name].size for name in ("gate", "mean", "variance"))
     return added, None if getattr(task, "order", "") == "mixed" else method.keeps(task, trained)
