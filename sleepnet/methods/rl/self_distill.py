@@ -6,7 +6,6 @@ Letters: B problems, G chains of each, T tokens of one, M milestones, W words of
 """
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
