@@ -4,7 +4,7 @@ A base learns from fresh days how a day is told and asked for. Then it lives thr
 days so far are asked for with no text at all. At `tiny` the base is one run for all seeds, which draw experts, dreams and orders.
 
 Twelve days:          python -m sleepnet.study --config=experiments/seeds/days.py
-Forty days:           python -m sleepnet.study --config=experiments/seeds/days.py:forty
+Forty days:           python -m sleepnet.study --config=experiments/seeds/days.py:forty, and …:forty_long, nights of twice the steps and experts of twice the rank
 Six days, controls:   python -m sleepnet.train --config=experiments/seeds/days.py:base --workdir=runs/days_base, then
                       python -m sleepnet.study --config=experiments/seeds/days.py:tiny, and …:alone, asked one by one
 Twelve large days:    python -m sleepnet.study --config=experiments/seeds/days.py:small (16 facts a day, four blocks of 128; its base costs 1.4e15 FLOPs: not run)
@@ -19,8 +19,8 @@ from sleepnet.study import spec
 
 KINDS = ("asked", "paraphrased", "reversed", "two_hop")
 # which → (days, steps of a night, its batch, rank of an expert, its rate)
-SIZES = {"tiny": (6, 150, 32, 32, 1e-2), "alone": (6, 150, 32, 32, 1e-2), "life": (12, 600, 32, 16, 1e-2), "forty": (40, 300, 32, 8, 1e-2), "small": (12, 100, 32, 8, 1e-3)}
-# of `life` and `forty`: learns → its phase's name, and rows of a step by those of a dreaming one, so that a night costs about as much
+SIZES = {"tiny": (6, 150, 32, 32, 1e-2), "alone": (6, 150, 32, 32, 1e-2), "life": (12, 600, 32, 16, 1e-2), "forty": (40, 300, 32, 8, 1e-2), "forty_long": (40, 600, 32, 16, 1e-2), "small": (12, 100, 32, 8, 1e-3)}
+# of lives with a base of their own: learns → its phase's name, and rows of a step by those of a dreaming one, so that a night costs about as much
 READ = {"dreams": ("life", 1), "text": ("text", 1), "questions": ("questions", 4), "sparse": ("sparse", 4)}
 START, LONGER = "runs/days_base", "runs/days_longer"
 # what a day is like, and what may be asked
@@ -84,7 +84,7 @@ TUNED = {
 }
 
 
-# `life` and `forty`: name → (what it is, method, its arguments, the task's, whether all nights share one expert, other overrides)
+# of these: name → (what it is, method, its arguments, the task's, whether all nights share one expert, other overrides)
 KEPT = {**REHEARSING, "rehearsed": 0.75, "skill": 1.0}
 NIGHTS = {
     "grow": ("knowledge seeding, a new expert each night", "seeding", KEPT, {}, False, {}),
@@ -109,7 +109,7 @@ TOLD = {
 
 
 def get_config(which: str = "life") -> ml_collections.ConfigDict:
-    """The study `which`: life, forty, tiny, alone or small; or the run that is the base of `tiny` and `alone`, or of the arm `longer`."""
+    """The study `which`: life, forty, forty_long, tiny, alone or small; or the run that is the base of `tiny` and `alone`, or of the arm `longer`."""
     if which in ("base", "longer"):
         return _base(TINY, longer=which == "longer")
     if which not in SIZES:
@@ -118,7 +118,7 @@ def get_config(which: str = "life") -> ml_collections.ConfigDict:
     config.title = f"A life of {SIZES[which][0]} days"
     config.question = "Can a night carry what the fast weights hold of a day into slow ones, so that all days are known without text?"
     config.seeds = (0, 1, 2)
-    (_lived if which in ("life", "forty") else _controlled)(config, which)
+    (_controlled if which in ("tiny", "alone", "small") else _lived)(config, which)
     return config
 
 

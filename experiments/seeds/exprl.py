@@ -5,6 +5,7 @@ with that of the right answer alone. All is asked about one and two operations, 
 
 The base:   python -m sleepnet.train --config=experiments/seeds/exprl.py:base --workdir=runs/exprl_base
 A screen:   python -m sleepnet.study --config=experiments/seeds/exprl.py:screen --seeds=0
+Decisive:   python -m sleepnet.study --config=experiments/seeds/exprl.py:decisive, of two operations alone, which the base hardly ever has right
 All:        python -m sleepnet.study --config=experiments/seeds/exprl.py
 Hardware:   two CPU cores, a core an arm
 Score:      the screen, two operations, never met: pass@1 .064 before; .209 grpo_sparse, .172 exprl_outcome, .116 wrong_reference (seed 0)
@@ -18,7 +19,7 @@ from sleepnet.study import spec
 
 START = "runs/exprl_base"
 # which → (prompts a step, steps of stage I, of stage II, test problems, chains of each, passes N)
-SIZES = {"screen": (16, 60, 0, 128, 64, 1), "full": (16, 300, 500, 1024, 128, 1)}
+SIZES = {"screen": (16, 60, 0, 128, 64, 1), "decisive": (16, 100, 60, 384, 64, 1), "full": (16, 300, 500, 1024, 128, 1)}
 SMALL = dict(places=8, things=8, limit=20, length=(20, 66), fillers="alike", window=66, answer_alone=True, chain_of_thought=True)
 RISE = (100 * 64,)  # training examples of the fewest operations alone, before those with one more
 NOISE = {level: rewards.noise_of(share) for level, share in rewards.MISPLACED.items()}
@@ -50,18 +51,20 @@ OTHERS = {
     "self_distill": ("to be, on its own chains, as if it had read the milestones, too", "self_distill", {}, TENTH),
     "self_distill_wrong": ("the same with another problem's milestones", "self_distill", {"control": "wrong_reference"}, TENTH),
 }
+# arms with a base of their own → (N of base and policy, what it is, the arm whose compute it is given)
+SLEEPING = {"sleep4": (4, "milestones, a chain at a time, N = 4", ""), "once": (1, "the same, N = 1, as much compute", "sleep4")}
 SCREENED = ("grpo_sparse", "exprl_outcome", "both", "wrong_reference", "random_reward")
 
 
 def get_config(which: str = "full") -> ml_collections.ConfigDict:
-    """The study `which`, screen or full; or the run that is the base of both."""
+    """The study `which`, screen, decisive or full; or the run that is the base of all."""
     if which == "base":
         return _base()
     if which not in SIZES:
         raise UsageError(f"exprl.py:{which} is not one of base, {', '.join(SIZES)}")
     size, first, second, examples, chains, passes = SIZES[which]
     # a screen's 960 problems have one operation: two are asked in its test alone
-    task = {**SMALL, "ops": (1, 2), "ops_rise": () if second else RISE}
+    task = {**SMALL, "ops": (2, 2) if which == "decisive" else (1, 2), "ops_rise": () if second else RISE}
     told = {
         "task.arguments": task, "train.batch_size": size, "train.log_every": 10, "train.save_every": 1000, "train.eval_every": 0, "eval.examples": examples,
         "eval.batch_size": 64, "model.sleep.passes": passes, "optim.learning_rate": 2e-3, "optim.adam_rate": 3e-4, "optim.warmup": 10, "optim.decay": 0.0,
@@ -82,12 +85,24 @@ def get_config(which: str = "full") -> ml_collections.ConfigDict:
             phases = [dict(name="stage2", overrides=rewarded(second, SPARSE), start=START)]
         return dict(name=name, label=label if second else label.partition(", in ")[0], phases=phases)
 
+    def asleep(name: str) -> dict:
+        count, label, match = SLEEPING[name]
+        at = lambda overrides: {**overrides, "model.sleep.passes": count}
+        begun = dict(name="base", overrides=at({"task.arguments": {**SMALL, "ops": (0, 1), "ops_rise": RISE}}))
+        learns = [dict(name=phase["name"], overrides=at(phase["overrides"])) for phase in arm("exprl_outcome")["phases"]]
+        return dict(name=name, label=label, phases=[begun, *learns], match=match)
+
     config = spec.default()
     config.title = "ExpRL: hidden references as rewards"
     config.question = "Do milestones that only a judge knows teach more than the right answer alone, at equal chains?"
     config.base = _base()
     config.base.seed, config.base.phase = 0, ""
+    if which == "decisive":
+        config.base.task.arguments = {}  # a phase's arguments are laid over these
     config.arms = [arm(name) for name in (SCREENED if which == "screen" else ARMS | OTHERS)]
+    if which == "decisive":
+        config.arms += tuple(map(asleep, SLEEPING))
+        config.tests = [dict(name="one", task={"arguments": {**task, "ops": (1, 1)}}, examples=128)]
     config.reference, config.seeds = "grpo_sparse", (0, 1, 2)
     return config
 

@@ -41,7 +41,8 @@ def right(graph: nnx.GraphDef, params, tokens: jax.Array, targets: jax.Array, fi
     return constrain(jnp.sum(jax.lax.map(some, jnp.arange(-(-chains // group), dtype=jnp.int32)), axis=0, dtype=jnp.int32))
 
 
-def told(right_E: np.ndarray, chains: int, ks: Sequence[int] = KS) -> dict[str, object]:
-    """What a row says of some examples: chains of each; pass@k for each k of them; the share with any right chain."""
+def told(right_E: np.ndarray, chains: int, ks: Sequence[int] = KS, keep: bool = False) -> dict[str, object]:
+    """What a row says of some examples: chains of each; pass@k for each k of them; the share with any right chain; with `keep` also each one's right chains, in order."""
     mean = lambda of: float(np.mean([of(int(count)) for count in right_E])) if len(right_E) else 0.0
-    return {"chains": chains, "pass_at": {str(k): mean(lambda count: estimate(chains, count, k)) for k in ks if k <= chains}, "coverage": mean(lambda count: count > 0)}  # noqa: B023
+    kept = {"right_chains": [int(count) for count in right_E]} if keep else {}
+    return kept | {"chains": chains, "pass_at": {str(k): mean(lambda count: estimate(chains, count, k)) for k in ks if k <= chains}, "coverage": mean(lambda count: count > 0)}  # noqa: B023

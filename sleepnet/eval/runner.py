@@ -68,6 +68,7 @@ def evaluate(
       blocks, flops_blocks             of a model with memory blocks alone: K; FLOPs of reading them, of one sequence, before anything is asked;
       exact_by_block, any_block        exact accuracy of read-outs behind block 1, … K, and the share of answers that are right behind any of them
       chains, pass_at, coverage        with `chains` alone: itself; {k: pass@k}, see `sleepnet.eval.pass_at_k`; share of examples with a right one
+      right_chains                     with `chains` and `keep_answers` alone: how many of them are right, of each of these examples in the test's order
       right_answers                    with `keep_answers` alone: which of these answers were exact, in the test's order, as `paired.pack` writes it
     Rows of one axis split the same answers by that axis alone.
 
@@ -146,7 +147,7 @@ def evaluate(
         told = {"halt": halt} if halt else {}
         means = ({"passes_used": used_E} if halt else {}) | ({"tokens_awake": np.concatenate(awake)} if own_chain else {})
         sums = {key: np.concatenate([part[key] for part in known[count]]) for key in known[count][0]} if recall else {}
-        graded_rows = _rows(counts, axes, baselines, means, keep_answers, sums, np.concatenate(jax.device_get(behind[count])) if blocks else None, _sampled(drawn[count], chains))
+        graded_rows = _rows(counts, axes, baselines, means, keep_answers, sums, np.concatenate(jax.device_get(behind[count])) if blocks else None, _sampled(drawn[count], chains, keep_answers))
         rows += [{"passes": count, "split": split} | told | row | cost for row in graded_rows]
     return rows
 
@@ -222,10 +223,10 @@ def _rows(
             yield {"axis": axis, "value": int(value), **_row(counts, chosen_ExA, keep_answers), **blocks(chosen_ExA), **sampled(chosen_ExA), **mean(chosen_ExA), "baselines": known}
 
 
-def _sampled(drawn: Sequence[jax.Array], chains: int) -> Callable[[np.ndarray], Row]:
+def _sampled(drawn: Sequence[jax.Array], chains: int, keep: bool) -> Callable[[np.ndarray], Row]:
     """What rows say of chains that were drawn, by which answers they are of; nothing without chains."""
     right_E = np.concatenate(jax.device_get(list(drawn))) if chains else None
-    return lambda chosen_ExA: pass_at_k.told(right_E[chosen_ExA.any(axis=1)], chains) if chains else {}
+    return lambda chosen_ExA: pass_at_k.told(right_E[chosen_ExA.any(axis=1)], chains, keep=keep) if chains else {}
 
 
 def _scores(baseline: Mapping[str, Any]) -> dict[str, float]:

@@ -142,7 +142,7 @@ def _before(config: Any, folder: Path, chains: int = 0) -> list[dict[str, Any]]:
         if (folder / "train" / lineage.RECORD).exists():
             return []
         raise
-    rows = evaluate(model, task, passes=(config.model.sleep.passes,), examples=examples, batch_size=config.eval.batch_size, recall=True, chains=chains)
+    rows = evaluate(model, task, passes=(config.model.sleep.passes,), examples=examples, batch_size=config.eval.batch_size, keep_answers=bool(chains), recall=True, chains=chains)
     rows = [row for row in rows if row["axis"] == "all" or chains]
     write_json(path, {"examples": examples, "rows": rows})
     return rows
