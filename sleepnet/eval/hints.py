@@ -73,8 +73,8 @@ def policies(told: Mapping[str, float]) -> list[str]:
 
 
 def by_difficulty(seen: Mapping[str, np.ndarray], k: np.ndarray) -> list[str]:
-    """Lines of a Markdown table by k: what the solver has by itself, with the memory's hint, with the right one, with any names; how often the memory gives one."""
-    columns = {"alone": "without", "memory's hint": "own_hint", "right hint": "right_hint", "names at random": "random_hint", "another's hint": "other_hint"}
+    """Lines of a Markdown table by k: what the solver has by itself, with the memory's hint, with the right one, with any names, with those of others; how often the memory gives one."""
+    columns = {"alone": "without", "memory's hint": "own_hint", "right hint": "right_hint", "names at random": "random_hint", "another's hint": "other_hint", "nearest text's": "near_hint"}
     lines = ["| k | questions | " + " | ".join(columns) + " | hints given |", "|---|---|" + "---|" * (len(columns) + 1)]
     for value in [None, *np.unique(k)]:
         where = np.ones_like(k, bool) if value is None else k == value

@@ -30,7 +30,7 @@ def test_a_folder_becomes_a_table_by_cost_and_regret(tmp_path):
 def test_questions_by_difficulty():
     lines = hints.by_difficulty(SEEN, np.array([1, 2, 1, 2]))
     assert lines[2:] == [
-        "| all | 4 | 0.500 | 0.750 | 1.000 | 0.250 | 0.750 | 0.500 |", "| 1 | 2 | 0.000 | 1.000 | 1.000 | 0.500 | 0.500 | 0.500 |", "| 2 | 2 | 1.000 | 0.500 | 1.000 | 0.000 | 1.000 | 0.500 |",
+        "| all | 4 | 0.500 | 0.750 | 1.000 | 0.250 | 0.750 | 0.250 | 0.500 |", "| 1 | 2 | 0.000 | 1.000 | 1.000 | 0.500 | 0.500 | 0.500 | 0.500 |", "| 2 | 2 | 1.000 | 0.500 | 1.000 | 0.000 | 1.000 | 0.000 | 0.500 |",
     ]  # fmt: skip
     assert hints.policies(gates.told(SEEN, 0.1))[2:4] == ["| `never` | 0.500 | 0.000 | 0.500 |", "| `always` | 0.750 | 1.000 | 0.625 |"]
 

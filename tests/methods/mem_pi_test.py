@@ -204,10 +204,26 @@ def test_a_step_moves_the_memory_and_leaves_the_solver_bit_for_bit(made):
 
 # Policies
 
+def test_the_nearest_text_asks_the_same_and_tells_most_of_the_same_pairs(made):
+    """Against pairs as sets, one text at a time; then by hand."""
+    task = made[1].problem.task
+    own, known = (task.batch(0, split, 0, count)["tokens"] for split, count in (("validation", 20), ("train", 300)))
+    begin, n = task.predicts.count(False) * task.window, task.nodes
+    pairs = lambda row: {tuple(pair) for pair in row[begin - 2 * n : begin].reshape(n, 2).tolist()}
+    rank = lambda row, other: ((row[begin : begin + 2] == other[begin : begin + 2]).all(), len(pairs(row) & pairs(other)))
+    found = np.asarray(hinting.nearest(task, jnp.asarray(own), jnp.asarray(known)))
+    want = [max(range(len(known)), key=lambda i: (rank(row, known[i]), -i)) for row in own]
+    assert found.tolist() == want and len(set(want)) > 5 and any(rank(row, known[i])[0] and rank(row, known[i])[1] for row, i in zip(own, want))
+    other = own.copy()
+    other[:, begin] = own[:, begin] + 1  # the whole cycle is there, but another question
+    first = np.asarray(hinting.nearest(task, jnp.asarray(own[:1]), jnp.asarray(np.concatenate([other[:1], own[:1]]))))
+    assert first.tolist() == [1]
+
+
 SEEN = {
     "generate": np.array([0.9, 0.8, 0.1, 0.2], np.float32), "without": np.array([False, True, False, True]), "own_hint": np.array([True, False, True, True]),
     "right_hint": np.array([True, True, True, True]), "random_hint": np.array([False, False, True, False]), "other_hint": np.array([False, True, True, True]),
-    "own_length": np.array([1, 2, 1, 1], np.float32), "right_length": np.ones(4, np.float32),
+    "near_hint": np.array([True, False, False, False]), "near_length": np.array([1, 1, 0, 1], np.float32), "own_length": np.array([1, 2, 1, 1], np.float32), "right_length": np.ones(4, np.float32),
 }  # fmt: skip
 
 
@@ -216,7 +232,7 @@ def test_policies_by_hand():
     assert set(told) == set(gates.NAMES) and all(type(value) is float for value in told.values())
     by_hand = {
         "never": (0.5, 0, 0.5), "always": (0.75, 1, 0.75 - 0.5 / 4), "learned": (0.5, 0.5, 0.5 - 0.3 / 4), "oracle_gate": (1, 0.5, 1 - 0.2 / 4), "oracle_content": (0.75, 0.5, 0.75 - 0.2 / 4),
-        "oracle": (1, 0.5, 1 - 0.2 / 4), "random_hint": (0.25, 0.5, 0.25 - 0.3 / 4), "wrong_reference": (0.5, 0.5, 0.5 - 0.3 / 4),
+        "oracle": (1, 0.5, 1 - 0.2 / 4), "random_hint": (0.25, 0.5, 0.25 - 0.3 / 4), "wrong_reference": (0.5, 0.5, 0.5 - 0.3 / 4), "retrieval": (0.25, 1, 0.25 - 0.3 / 4),
     }  # fmt: skip
     for policy, numbers in by_hand.items():
         assert [told[f"{policy}_{number}"] for number in gates.NUMBERS] == pytest.approx(numbers), policy

@@ -7,6 +7,7 @@
     oracle                   the right hint where it pays
     random_hint              as many names of the context where π(GEN) > ½
     wrong_reference          the memory's hint for another context where π(GEN) > ½
+    retrieval                the right hint of the nearest training context, always: no memory is asked
 """
 from collections.abc import Mapping
 
@@ -14,10 +15,10 @@ import numpy as np
 
 from sleepnet.methods.rl import hints
 
-# policy → whose hint: own, right, random or other; who decides: nobody (never, always), the memory, or an oracle
+# policy → whose hint: own, right, random, other or near; who decides: nobody (never, always), the memory, or an oracle
 POLICIES = {
     "never": ("own", "never"), "always": ("own", "always"), "learned": ("own", "memory"), "oracle_gate": ("own", "oracle"), "oracle_content": ("right", "memory"),
-    "oracle": ("right", "oracle"), "random_hint": ("random", "memory"), "wrong_reference": ("other", "memory"),
+    "oracle": ("right", "oracle"), "random_hint": ("random", "memory"), "wrong_reference": ("other", "memory"), "retrieval": ("near", "always"),
 }  # fmt: skip
 NUMBERS = ("accuracy", "given", "reward")
 NAMES = (*(f"{policy}_{number}" for policy in POLICIES for number in NUMBERS), "regret", "auroc", "auroc_pays", "given_solved", "given_failed", "hint_tokens")
@@ -27,7 +28,7 @@ def told(seen: Mapping[str, np.ndarray], cost: float) -> dict[str, float]:
     """The numbers of `NAMES`.
 
     Args:
-      seen: [E] each: generate, π(GEN); without, own_hint, right_hint, random_hint, other_hint: whether the solver is then right; own_length, right_length: tokens.
+      seen: [E] each: generate, π(GEN); without, own_hint, right_hint, random_hint, other_hint, near_hint: whether the solver is then right; own_length, right_length, near_length: tokens.
       cost: c of a token.
 
     Returns:
@@ -38,7 +39,7 @@ def told(seen: Mapping[str, np.ndarray], cost: float) -> dict[str, float]:
     without, memory = seen["without"].astype(np.float32), seen["generate"] > 0.5
     numbers: dict[str, float] = {}
     for policy, (whose, who) in POLICIES.items():
-        length = seen["right_length" if whose == "right" else "own_length"]
+        length = seen[f"{whose}_length" if whose in ("right", "near") else "own_length"]
         right = seen[f"{whose}_hint"].astype(np.float32)
         gain = right - cost * length - without
         gives = {"never": np.zeros_like(memory), "always": np.ones_like(memory), "memory": memory, "oracle": gain > 0}[who]

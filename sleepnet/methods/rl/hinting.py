@@ -11,7 +11,7 @@ from sleepnet import decode
 from sleepnet.methods.base import Problem
 from sleepnet.methods.rl import experience
 from sleepnet.state import State, fork
-from sleepnet.tasks.base import PAD
+from sleepnet.tasks.base import PAD, Task
 from sleepnet.tasks.depo.layout import ANS
 from sleepnet.tasks.hinted import ABSTAIN, END, GIVE
 
@@ -88,6 +88,21 @@ def answers(problem: Problem, solver: jax.Array, tokens: jax.Array, slots: jax.A
     logits = decode.read(problem.graph, solver, state, text, at=0)[0][:, -1]
     said = jnp.where(jnp.all(jnp.isfinite(logits), axis=-1), jnp.argmax(logits, axis=-1).astype(jnp.int32), -1)
     return said.reshape(rows, many)
+
+
+def nearest(task: Task, tokens: jax.Array, known: jax.Array) -> jax.Array:
+    """Which of the texts `known` [M, T] is nearest to each of `tokens` [B, T], int32 [B]: the one that asks the same and tells most of the same pairs, else that tells most of them; the first of several."""
+    begin = experience.prompt_tokens(task)
+    pairs = lambda text: text[:, begin - 2 * task.nodes : begin].reshape(len(text), task.nodes, 2)
+    question = lambda text: text[:, begin : begin + _QUESTION]
+
+    def one(given):
+        told, ask = given
+        alike = jnp.sum(jnp.any(jnp.all(pairs(known)[:, :, None] == told[None, None], axis=-1), axis=-1).astype(jnp.int32), axis=-1)
+        same = jnp.all(question(known) == ask[None], axis=-1).astype(jnp.int32)
+        return jnp.argmax(same * (task.nodes + 1) + alike).astype(jnp.int32)
+
+    return jax.lax.map(one, (pairs(tokens), question(tokens)))
 
 
 def asked_flops(model, task, passes: int) -> int:

@@ -20,6 +20,7 @@ from sleepnet.tasks.base import PAD
 from sleepnet.tasks.hinted import Hinted
 
 DECISIONS, CONTROLS = ("exact", "score", "coupled", "always"), ("", "wrong_reference")
+BANK = 4096  # training examples among which `retrieval` finds the nearest
 _CHOICES = {"decision": DECISIONS, "gate": hints.GATES, "control": CONTROLS}
 
 
@@ -189,7 +190,9 @@ class MemPi(FromDraws):
     def seen(self, config, problem, params, count, split="validation"):
         """What is known of `count` questions, by name, NumPy arrays [count]: see `gates.told`."""
         batch = problem.task.batch(config.seed, split, 0, count)
-        given = {"tokens": jnp.asarray(batch["tokens"])} | {key: jnp.asarray(value) for key, value in problem.task.oracle(batch["tokens"]).items()}
+        shown = problem.task.batch(config.seed, "train", 0, BANK)["tokens"]
+        given = {"tokens": batch["tokens"], "known": shown, "known_hint": problem.task.oracle(shown)["right_hint"], **problem.task.oracle(batch["tokens"])}
+        given = {key: jnp.asarray(value) for key, value in given.items()}
         plain = dataclasses.replace(problem, references={})
         seen = _answered(plain, config.model.sleep.passes, self.solver_passes, params, problem.references["solver"], given)
         return {key: np.asarray(value) for key, value in jax.device_get(seen).items()}
@@ -203,14 +206,15 @@ class MemPi(FromDraws):
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _answered(problem, passes, solver_passes, params, solver, given):
-    """Of each question π(GEN), and whether the solver is right without a hint, with the memory's greedy one, the right one, as many names of the context, and the hint for the next one."""
+    """Of each question π(GEN), and whether the solver is right without a hint, with the memory's greedy one, the right one, as many names of the context, the hint for the next one, and the right one of the nearest training text."""
     tokens, rows = given["tokens"], len(given["tokens"])
     state, decision = hinting.asked(problem, params, tokens, passes)
     own = hinting.drawn(problem, params, state, jax.random.key(0), jnp.ones((rows, 1), bool), GREEDY).slots[:, 0]
     context = tokens[:, experience.prompt_tokens(problem.task) - 2 * problem.task.nodes : experience.prompt_tokens(problem.task)]
     names = jnp.take_along_axis(context, jax.random.randint(jax.random.key(0), own.shape, 0, context.shape[1], jnp.int32), axis=1)
-    slots = [own, given["right_hint"], jnp.where(own != PAD, names, PAD), rewards.wrong_reference(own)]
+    near = given["known_hint"][hinting.nearest(problem.task, tokens, given["known"])]
+    slots = [own, given["right_hint"], jnp.where(own != PAD, names, PAD), rewards.wrong_reference(own), near]
     right = hinting.answers(problem, solver, tokens, hinting.with_empty(jnp.stack(slots, axis=1)), solver_passes) == given["solution"][:, None]
     length = lambda slot: jnp.sum((slot != PAD).astype(jnp.float32), axis=-1)
-    told = {name: right[:, i] for i, name in enumerate(("without", "own_hint", "right_hint", "random_hint", "other_hint"))}
-    return told | {"generate": jnp.exp(decision[:, 1]), "own_length": length(own), "right_length": length(given["right_hint"])}
+    told = {name: right[:, i] for i, name in enumerate(("without", "own_hint", "right_hint", "random_hint", "other_hint", "near_hint"))}
+    return told | {"generate": jnp.exp(decision[:, 1]), "own_length": length(own), "right_length": length(given["right_hint"]), "near_length": length(near)}

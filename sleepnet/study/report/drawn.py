@@ -12,29 +12,33 @@ from sleepnet.study.report.tables import NOTHING, Table
 from sleepnet.study.spec import Arm, StudySpec
 
 _NOTE = "Of chains that were drawn, the unbiased estimate; mean over seeds [least–most]. Any: the share of problems with a right chain."
-_UNSOLVED = (
-    "Problems of the test of which what the arm's first phase started from had no right chain among as many. That start's own figures are 0 by this choice; "
-    "as it had other chains, a few would be right by luck."
-)
+_UNSOLVED = "Problems of the test of which what the arm's first phase started from had no right chain; among as many others it would have a few."
 
 
 def tables(spec: StudySpec, found: list[Outcome], inner: Sequence[Outcome]) -> list[Table]:
-    """pass@k of all arms that drew chains of their tests, and of unsolved problems where outcomes tell which they are; nothing where none drew."""
+    """pass@k of all arms that drew chains of their tests, and of what they start from; then of unsolved problems where outcomes tell which they are. Nothing where none drew."""
     nodes = walk(tree(spec))
+    starts: dict[str, dict[int, Outcome]] = {}
     every, unsolved = [], []
     for arm in spec.arms:
         runs = [run for run in results.of_arm(found, arm.name) if "pass_at" in (run.row(run.passes) or {})]
-        for axis, value in _values(runs):
-            rows = [row for run in runs if (row := run.row(run.passes, axis, value))]
-            every.append((arm.name, _words(axis, value), str(len(rows)), *_cells([{**row["pass_at"], "any": row["coverage"]} for row in rows])))
-            left = [told for run in runs if (told := of_unsolved(run, _first(arm, run, nodes, found, inner), axis, value))]
+        firsts = {run.seed: first for run in runs if (first := _first(arm, run, nodes, found, inner))}
+        for first in firsts.values():
+            starts.setdefault(first.config["start"], {}).setdefault(first.seed, first)
+        for axis, value in _values([row for run in runs for row in run.rows]):
+            every.append(_line(arm.name, axis, value, [row for run in runs if (row := run.row(run.passes, axis, value))]))
+            left = [told for run in runs if (told := of_unsolved(run, firsts.get(run.seed), axis, value))]
             if left:
-                problems = ", ".join(str(told["problems"]) for told in left)
-                unsolved.append((arm.name, _words(axis, value), problems, *_cells([{**told["pass_at"], "any": told["coverage"]} for told in left])))
+                name, words, _, *cells = _line(arm.name, axis, value, left)
+                unsolved.append((name, words, ", ".join(str(told["problems"]) for told in left), *cells))
+    before = []
+    for start, runs in starts.items():
+        rows = [row for run in runs.values() for row in run.begun if "pass_at" in row]
+        before += [_line(f"before ({start})", axis, value, [row for row in rows if (row["axis"], row["value"]) == (axis, value)]) for axis, value in _values(rows)]
     if not every:
         return []
     ks = [f"pass@{k}" for k in pass_at_k.KS]
-    made = [Table("Chains drawn", ("arm", "problems", "seeds", *ks, "any"), every, _NOTE)]
+    made = [Table("Chains drawn", ("arm", "problems", "seeds", *ks, "any"), before + every, _NOTE)]
     return made + ([Table("Of what was never solved before", ("arm", "problems", "how many, by seed", *ks, "any"), unsolved, _UNSOLVED)] if unsolved else [])
 
 
@@ -54,22 +58,18 @@ def _first(arm: Arm, run: Outcome, nodes: list[Node], found: list[Outcome], inne
     return next((one for one in path if any("right_chains" in row for row in one.begun)), None)
 
 
-def _values(runs: Iterable[Outcome]) -> list[tuple[str, Any]]:
+def _values(rows: Iterable[dict[str, Any]]) -> list[tuple[str, Any]]:
     """All, and what difficulties split: an axis of one value says what `all` does."""
-    known = list(dict.fromkeys((row["axis"], row["value"]) for run in runs for row in run.rows if "pass_at" in row))
+    known = list(dict.fromkeys((row["axis"], row["value"]) for row in rows if "pass_at" in row))
     axes = [axis for axis, _ in known]
     return [(axis, value) for axis, value in known if axis == "all" or axes.count(axis) > 1]
 
 
-def _words(axis: str, value: Any) -> str:
-    return "all" if axis == "all" else f"{axis} {value}"
-
-
-def _cells(told: list[dict[str, float]]) -> list[str]:
-    """Of each k and of any: a dash where fewer chains were drawn."""
+def _line(name: str, axis: str, value: Any, told: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Of each k and of any, over what each seed told; a dash where fewer chains were drawn."""
     cells = []
     for key in (*map(str, pass_at_k.KS), "any"):
-        values = [one[key] for one in told if key in one]
+        values = [one for row in told if (one := row["coverage"] if key == "any" else row["pass_at"].get(key)) is not None]
         spread = f" [{min(values):.3f}–{max(values):.3f}]" if len(values) > 1 else ""
         cells.append(f"{np.mean(values):.3f}{spread}" if values else NOTHING)
-    return cells
+    return name, "all" if axis == "all" else f"{axis} {value}", str(len(told)), *cells
