@@ -92,6 +92,8 @@ NIGHTS = {
     "imitate": ("and learns to imitate", "seeding", {**KEPT, "imitate": 0.5}, {}, False, {}),
     "dream": ("and tries what it dreams, by gradient", "dreaming", {**KEPT, **DREAMING}, {}, False, {}),
     "dream_random": ("as many dreams, drawn at random", "dreaming", {**KEPT, **DREAMING, "choose": "random"}, {}, False, {}),
+    "even": ("all days dreamt of alike", "seeding", {**KEPT, "even": True}, {}, False, {}),
+    "even_fixed": ("the same, one expert of all nights' rank", "seeding", {**KEPT, "even": True, "grow": False}, {}, True, {}),
     "held": ("held to its skill twice as much", "seeding", {**KEPT, "skill": 2.0}, {}, False, {}),
     "unheld": ("not held to its skill", "seeding", {**KEPT, "skill": 0.0}, {}, False, {}),
     "no_rehearsal": ("today's dreams alone", "seeding", {**KEPT, "rehearse": False}, {}, False, {}),

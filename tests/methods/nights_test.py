@@ -91,6 +91,48 @@ def test_today_keeps_its_share_however_many_days_there_were(most):
         assert old.mean() == pytest.approx(min(night / (night + 1), most), abs=2 / 1200)
 
 
+@pytest.mark.parametrize("most", [1.0, 0.75, 0.5])
+def test_even_dreams_weigh_all_days_alike(most):
+    """A life of twelve nights: of what is to be asked today takes a share, the days before keep theirs; weighed so that each ends with a twelfth, else today has too much of it."""
+    chance = jnp.arange(1200, dtype=jnp.float32) / 1200
+    law, plain = np.zeros(12), np.zeros(12)
+    for night in range(12):
+        old = seeding.of_before(chance, jnp.float32(night), most)
+        weights = np.asarray(seeding.even_weights(old, jnp.float32(night), most))
+        of_old = float((weights * np.asarray(old)).mean())
+        assert of_old + float((weights * ~np.asarray(old)).mean()) == pytest.approx(1, abs=1e-2)
+        law = of_old * law + (1 - of_old) * (np.arange(12) == night)
+        plain = float(old.mean()) * plain + (1 - float(old.mean())) * (np.arange(12) == night)
+    assert law == pytest.approx(np.full(12, 1 / 12), abs=2e-2)
+    assert (plain == pytest.approx(law, abs=2e-2)) == (most == 1) and (most == 1 or plain[0] < 0.05)
+
+
+def test_even_dreams_weigh_words_of_keys_alone():
+    """Those of earlier days' rows more than those of today's; the loss is the mean over words so weighed."""
+    config = run_of(method={"arguments": {"rehearse": True, "own": 0.0, "dreams": 2, "rephrase": 0.5, "rehearsed": 0.25, "even": True}})
+    task = build.task_of(config)
+    learning = learning_of(config, task)
+    method, problem = learning.method, learning.problem
+    params = nnx.to_pure_dict(jax.jit(lambda: nnx.split(build.model_of(config, task), nnx.Param)[1])())
+    draw_of = jax.jit(lambda nth: method.prepare(problem, params, {"step": np.int32(NIGHT)}, batch_of(task, 0), jax.random.fold_in(jax.random.key(5), nth), 2)[0])
+    ready = next(ready for nth in range(50) if len(np.unique((ready := draw_of(np.uint32(nth)))["weights"])) == 3)  # few rows: not each draw has both kinds
+    weights, learnt, words = (np.asarray(ready[name]) for name in ("weights", "answers", "sequence"))
+    key = np.arange(words.shape[1])[None] < np.asarray(task.key_length(jnp.asarray(words[:, 1:2])))  # behind the word that asks
+    asked = words[:, :1] == task.ask
+    assert asked.any() and not asked.all() and (learnt & asked & key).any() and (weights[~(asked & key)] == 1).all()
+    assert {round(float(weight), 4) for weight in np.unique(weights[asked & key & learnt])} <= {2.0, round(0.5 / 0.75, 4)} and (weights[asked & key & learnt] != 1).all()
+
+    def mean(ready):
+        return float(jax.jit(lambda ready: method.loss(problem, params, ready, 2, method.count(ready))[0])(ready))
+
+    alone = [{**ready, "answers": ready["answers"] & (jnp.asarray(weights) == value), "weights": jnp.ones_like(ready["weights"])} for value in np.unique(weights)]
+    parts = [mean(each) * int(np.asarray(each["answers"]).sum()) for each in alone]
+    assert len(alone) == 3 and all(part > 0 for part in parts)
+    assert mean(ready) == pytest.approx(sum(value * part for value, part in zip(np.unique(weights), parts)) / learnt.sum(), rel=1e-4)
+    with pytest.raises(UsageError, match="rehearse=True"):
+        methods.get("seeding", even=True)
+
+
 @functools.cache
 def anchored():
     return learnt("fine_tuning", {"learns": "questions", "anchor": 3.0, "sampled": 2, "grow": False}, count=1)

@@ -37,7 +37,8 @@ class Seeding(ByNight):
     Of a share `own` of the rows the student completes the dream's key itself; the teacher's law on what it says is then the target.
     A day is the same in all rows of a step, told in another order each time; `readings` of these teach together.
     With `rehearse`, in night n, a row is with probability (n − 1) / n, `rehearsed` at most, a dream of the model before the night, S = 0, and that its teacher; words of keys then count,
-    too, so that the student learns what there is to be asked.
+    too, so that the student learns what there is to be asked: a mixture of all days' keys, of which today's share is that of its rows, 1 − `rehearsed` at least. The days before
+    then fade by `rehearsed` a night from what is dreamt of, unless dreams are `even`: words of keys weigh (n − 1) / n in all where their rows are of earlier days.
     """
 
     dreams: int = 8  # rows that go on from one reading of the day
@@ -53,6 +54,7 @@ class Seeding(ByNight):
     prompts: str = "dreams"  # what is asked: the teacher's own dreams, or all true keys in turn
     rehearse: bool = False  # dreams of earlier days among today's
     rehearsed: float = 1.0  # the most of a night's rows that are dreams of earlier days, however many these are
+    even: bool = False  # words of keys weigh so that earlier days go on being dreamt of alike, where `rehearsed` leaves them fewer rows than their share
     rephrase: float = 0.0  # of the rows, those that the student and its teacher are asked in other words
     readings: int = 1  # of the day, each told in another order, of whose laws the teacher's is the mean
     imitate: float = 0.0  # 1 − α, how much learning to imitate counts; 0: none is drawn
@@ -73,6 +75,8 @@ class Seeding(ByNight):
         for key, least in (("dreams", 1), ("readings", 1), ("completions", 2), ("level_rank", 1), ("level_moves", 1)):
             if getattr(self, key) < least:
                 raise UsageError(f"method.arguments.{key}={getattr(self, key)} must be at least {least}")
+        if self.even and not self.rehearse:
+            raise UsageError("method.arguments.even=True weighs dreams of earlier days, of which there are none: set rehearse=True")
         if not self.skill >= 0:
             raise UsageError(f"method.arguments.skill={self.skill} must be at least 0")
         for key in ("temperature", "level_rate"):
@@ -150,6 +154,9 @@ class Seeding(ByNight):
         if self.skill:
             more |= skill.prepared(problem, params, jax.random.fold_in(key, 5), text, self.dreams, passes, law, other_B)
         sequence, learnt = dreams.put(task, words, valid, counts, other_B)
+        if self.even:
+            answered = dreams.put(task, words, valid, jnp.zeros((), bool), other_B)[1]
+            more["weights"] = jnp.where(learnt & ~answered, even_weights(old_Bx1, night, self.rehearsed), 1.0)
         teacher, sender = {"today": lambda: (who, today), "another_day": lambda: lived(task.another(text)), "nothing": lambda: (reader, blank)}[self.teacher]()
         target = lambda params, state: jax.nn.log_softmax(decode.read(problem.graph, params, state, sequence, at=0)[0], axis=-1)
         if self.readings > 1:
@@ -177,6 +184,7 @@ class Seeding(ByNight):
         blank = nnx.merge(problem.graph, params).init_state(batch["sequence"].shape[0])
         logits = decode.read(problem.graph, params, blank, batch["sequence"], at=0)[0]
         apart = generalised(batch["law"], jax.nn.log_softmax(logits, axis=-1), self.beta)
+        apart *= batch.get("weights", 1.0)
         loss = jnp.sum(jnp.where(batch["answers"], apart, 0.0)) / count
         if self.imitate:
             loss = (1 - self.imitate) * loss + self.imitate * imitation.loss(problem, params, batch)
@@ -200,3 +208,10 @@ class Seeding(ByNight):
 def of_before(chance: jax.Array, night: jax.Array, most: float) -> jax.Array:
     """Which rows are dreams of earlier days, bool: of even chances [...] in [0, 1) a share of min(night / (night + 1), most); `night` from 0, float32."""
     return chance * (night + 1) >= jnp.maximum(1.0, (1 - most) * (night + 1))
+
+
+def even_weights(old: jax.Array, night: jax.Array, most: float) -> jax.Array:
+    """What rows weigh, float32, so that those of earlier days, the `old`, weigh night / (night + 1) of all in the mean, whatever their share is; see `of_before`."""
+    share = night / (night + 1)
+    rows = jnp.minimum(share, most)
+    return jnp.where(old, share / jnp.maximum(rows, 1e-6), (1 - share) / jnp.maximum(1 - rows, 1e-6))
