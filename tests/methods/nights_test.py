@@ -127,7 +127,7 @@ def test_even_dreams_weigh_words_of_keys_alone():
 
     alone = [{**ready, "answers": ready["answers"] & (jnp.asarray(weights) == value), "weights": jnp.ones_like(ready["weights"])} for value in np.unique(weights)]
     parts = [mean(each) * int(np.asarray(each["answers"]).sum()) for each in alone]
-    assert len(alone) == 3 and all(part > 0 for part in parts)
+    assert len(alone) == 3 and sum(part > 1e-3 for part in parts) == 2  # a newborn says what its teacher of earlier days does
     assert mean(ready) == pytest.approx(sum(value * part for value, part in zip(np.unique(weights), parts)) / learnt.sum(), rel=1e-4)
     with pytest.raises(UsageError, match="rehearse=True"):
         methods.get("seeding", even=True)
