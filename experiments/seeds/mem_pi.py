@@ -19,19 +19,19 @@ from sleepnet.study import spec
 SOLVER, BEGUN = "runs/mem_pi_solver", "depo8_sleep4"
 TASK = dict(nodes=8, hops=4, names=16, room=2, told=1, window=16)
 COSTS = {"0": 0.0, "05": 0.05, "1": 0.1, "2": 0.2}
-CONTEXTS, SHOWN, STEPS, LOOKED = 32, 800, 120, 512  # a step; steps of stage 1, and of what follows; questions of a look
+CONTEXTS, SHOWN, STEPS, LOOKED = 32, 3000, 240, 512  # a step; steps of stage 1, and of what follows; questions of a look
 COUPLED = {"decision": "coupled"}
 # name → (what it is, the method's arguments, what else is so)
 ARMS = {
     **{f"decoupled{word}": (f"decision and hint apart, c = {cost:g}", {"cost": cost}, {}) for word, cost in COSTS.items()},
     **{f"coupled{word}": (f"decision and hint one chain, c = {cost:g}", {**COUPLED, "cost": cost}, {}) for word, cost in COSTS.items()},
-    "score": ("apart, the decision by its score, c = 0.05", {"decision": "score"}, {}),
+    **{f"score{word}": (f"apart, the decision by its score, c = {cost:g}", {"decision": "score", "cost": cost}, {}) for word, cost in COSTS.items()},
     "ungated": ("apart, all hints learnt from, c = 0.05", {"gate": "none"}, {}),
     "always": ("a hint always, c = 0.05", {"decision": "always"}, {}),
     "wrong_reference": ("the hint made for another context, c = 0.05", {"control": "wrong_reference"}, {}),
     "once": ("apart, c = 0.05, the memory reads once (N = 1), as much compute", {}, {"model.sleep.passes": 1}),
 }
-DECISIVE = tuple(f"{how}{word}" for word in ("05", "2", "0") for how in ("decoupled", "coupled"))
+DECISIVE = tuple(f"{how}{word}" for word in COSTS for how in ("decoupled", "coupled", "score"))
 
 
 def get_config(which: str = "all") -> ml_collections.ConfigDict:
