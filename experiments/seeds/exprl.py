@@ -51,8 +51,14 @@ OTHERS = {
     "self_distill": ("to be, on its own chains, as if it had read the milestones, too", "self_distill", {}, TENTH),
     "self_distill_wrong": ("the same with another problem's milestones", "self_distill", {"control": "wrong_reference"}, TENTH),
 }
-# arms with a base of their own → (N of base and policy, what it is, the arm whose compute it is given)
-SLEEPING = {"sleep4": (4, "milestones, a chain at a time, N = 4", ""), "once": (1, "the same, N = 1, as much compute", "sleep4")}
+# arms with a base of their own, `decisive` alone → (N of base and policy, what it is, steps of base, stage I and stage II: of `once` as many FLOPs as of `sleep4` in each)
+SLEEPING = {
+    "sleep4": (4, "right answers alone, N = 4", (200, 100, 60)),
+    "once": (1, "the same, N = 1, as much compute in each phase", (622, 161, 96)),
+    "once_steps": (1, "the same, N = 1, as many steps", (200, 100, 60)),
+}
+# how many steps on right chains cost what one does that draws chains
+SHOWN = 6.56
 SCREENED = ("grpo_sparse", "exprl_outcome", "both", "wrong_reference", "random_reward")
 
 
@@ -74,10 +80,10 @@ def get_config(which: str = "full") -> ml_collections.ConfigDict:
     def arm(name: str) -> dict:
         if name in OTHERS:
             label, method, arguments, more = OTHERS[name]
-            begun = {**told, "train.steps": first, **more, "method.name": method, "method.arguments": {"graded": chains, **arguments}}
+            begun = {**told, "train.steps": round(first * SHOWN) if method == "foreign" else first, **more, "method.name": method, "method.arguments": {"graded": chains, **arguments}}
         else:
             label, arguments = ARMS[name]
-            begun = {**told, "train.steps": first} if arguments is None else rewarded(first, arguments)
+            begun = {**told, "train.steps": round(first * SHOWN)} if arguments is None else rewarded(first, arguments)
         phases = [dict(name="stage1", overrides=begun, start=START)]
         if second:
             phases.append(dict(name="stage2", overrides=rewarded(second, SPARSE)))
@@ -86,11 +92,11 @@ def get_config(which: str = "full") -> ml_collections.ConfigDict:
         return dict(name=name, label=label if second else label.partition(", in ")[0], phases=phases)
 
     def asleep(name: str) -> dict:
-        count, label, match = SLEEPING[name]
-        at = lambda overrides: {**overrides, "model.sleep.passes": count}
-        begun = dict(name="base", overrides=at({"task.arguments": {**SMALL, "ops": (0, 1), "ops_rise": RISE}}))
-        learns = [dict(name=phase["name"], overrides=at(phase["overrides"])) for phase in arm("exprl_outcome")["phases"]]
-        return dict(name=name, label=label, phases=[begun, *learns], match=match)
+        count, label, steps = SLEEPING[name]
+        base = {"task.arguments": {**SMALL, "ops": (0, 1), "ops_rise": RISE}, "train.steps": steps[0], "train.save_every": steps[0], "train.first_example": 0}
+        learns = [{**rewarded(many, SPARSE), "train.steps": many} for many in steps[1:]]
+        phases = zip(("base", "stage1", "stage2"), (base, *learns))
+        return dict(name=name, label=label, phases=[dict(name=phase, overrides={**overrides, "model.sleep.passes": count}) for phase, overrides in phases])
 
     config = spec.default()
     config.title = "ExpRL: hidden references as rewards"
@@ -103,7 +109,7 @@ def get_config(which: str = "full") -> ml_collections.ConfigDict:
     if which == "decisive":
         config.arms += tuple(map(asleep, SLEEPING))
         config.tests = [dict(name="one", task={"arguments": {**task, "ops": (1, 1)}}, examples=128)]
-    config.reference, config.seeds = "grpo_sparse", (0, 1, 2)
+    config.reference, config.seeds = "grpo_sparse_long" if which == "decisive" else "grpo_sparse", (0, 1, 2)
     return config
 
 

@@ -29,8 +29,10 @@ ARMS = {
     "ungated": ("apart, all hints learnt from, c = 0.05", {"gate": "none"}, {}),
     "always": ("a hint always, c = 0.05", {"decision": "always"}, {}),
     "wrong_reference": ("the hint made for another context, c = 0.05", {"control": "wrong_reference"}, {}),
-    "once": ("apart, c = 0.05, the memory reads once (N = 1), as much compute", {}, {"model.sleep.passes": 1}),
+    "once": ("apart, c = 0.05, the memory reads once (N = 1), as much compute in each phase", {}, {"model.sleep.passes": 1}),
+    "once_steps": ("the same, as many steps", {}, {"model.sleep.passes": 1}),
 }
+ONCE = (10190, 612)  # steps of both phases of `once` that cost what the other arms' do
 DECISIVE = tuple(f"{how}{word}" for word in COSTS for how in ("decoupled", "coupled", "score"))
 
 
@@ -40,13 +42,15 @@ def get_config(which: str = "all") -> ml_collections.ConfigDict:
         return _run({"role": "solver"}, 1, 600, 64, (7.5e-3, 1.1e-3), phase="solver", seed=100)
     if which not in ("all", "decisive"):
         raise UsageError(f"mem_pi.py:{which} is not one of solver, decisive, all")
-    told = {"optim.learning_rate": 2e-3, "optim.adam_rate": 3e-4, "optim.warmup": 10, "optim.decay": 0.0, "train.steps": STEPS, "train.eval_every": STEPS}
-    hints = {"solver": SOLVER, "looked": LOOKED, "free": STEPS // 5, "rising": STEPS // 5}
+    told = {"optim.learning_rate": 2e-3, "optim.adam_rate": 3e-4, "optim.warmup": 10, "optim.decay": 0.0}
+    hints = {"solver": SOLVER, "looked": LOOKED}
 
     def arm(name: str) -> dict:
         label, arguments, others = ARMS[name]
-        learns = dict(name="rewards", overrides={**told, "method.name": "mem_pi", "method.arguments": {**hints, **arguments}})
-        return dict(name=name, label=label, overrides=others, phases=[dict(name="stage1", start=BEGUN, overrides={"train.steps": SHOWN}), learns], match="decoupled05" if name == "once" else "")
+        shown, steps = ONCE if name == "once" else (SHOWN, STEPS)
+        arguments = {**hints, "free": steps // 5, "rising": steps // 5, **arguments}
+        learns = dict(name="rewards", overrides={**told, "train.steps": steps, "train.eval_every": steps, "method.name": "mem_pi", "method.arguments": arguments})
+        return dict(name=name, label=label, overrides=others, phases=[dict(name="stage1", start=BEGUN, overrides={"train.steps": shown}), learns])
 
     config = spec.default()
     config.title = "Mem-π: hints, given only when they help"

@@ -17,6 +17,7 @@ from sleepnet.methods.base import Problem
 from sleepnet.methods.rl import experience
 
 KS = (1, 4, 16, 64)
+OTHER_DRAW = "right_chains_other_draw"  # of rows of what a run starts from: right chains of a draw that no accuracy is made of, to choose problems by
 _AT_ONCE = 1024  # rows that write side by side: more change memory alone
 
 
@@ -28,13 +29,13 @@ def estimate(chains: int, right: int, k: int) -> float:
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "task", "passes", "chains", "law"))
-def right(graph: nnx.GraphDef, params, tokens: jax.Array, targets: jax.Array, first: jax.Array, *, task, passes: int, chains: int, law: Law) -> jax.Array:
-    """How many of n chains are right, int32 [E]: chain g of example `first` + i hangs on both numbers alone, whatever else is read."""
+def right(graph: nnx.GraphDef, params, tokens: jax.Array, targets: jax.Array, first: jax.Array, draw: jax.Array, *, task, passes: int, chains: int, law: Law) -> jax.Array:
+    """How many of n chains are right, int32 [E]: chain g of example `first` + i hangs on these numbers and on `draw` alone, whatever else is read."""
     problem, rows = Problem(graph, task), len(tokens)
     state, group = experience.opened(problem, params, tokens, passes), max(1, min(chains, _AT_ONCE // rows))
 
     def some(number):
-        said = experience.drawn(problem, params, state, jax.random.key(0), group=group, steps=experience.room(task), law=law, row=first, number=number * group)
+        said = experience.drawn(problem, params, state, jax.random.key(draw), group=group, steps=experience.room(task), law=law, row=first, number=number * group)
         counts = jax.lax.broadcasted_iota(jnp.int32, said.answers.shape, 1) + number * group < chains
         return jnp.sum(((said.answers == targets[:, -1:]) & counts).astype(jnp.int32), axis=1)
 

@@ -42,6 +42,7 @@ def evaluate(
     recall: bool = False,
     blocks: int | None = None,
     chains: int = 0,
+    draw: int = 0,
     law: Law = Law(),
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
@@ -84,6 +85,7 @@ def evaluate(
       own_chain: grade besides what follows the model's own chain of thought, see `sleepnet.eval.own_chain`; everywhere else it stands there right.
       blocks: K memory blocks that are read; the model's own if None.
       chains: drawn of each example, of which pass@k is made; 0: none.
+      draw: number of the draw: the same number draws the same, another one chains of their own.
       law: what these are drawn from.
       keep_answers: rows say which answers were right, so that two models can be compared answer by answer.
       recall: rows say what the answers cost and how far they are right; no part of it changes the rest.
@@ -95,7 +97,7 @@ def evaluate(
     """
     _check(model.config, task, passes, examples, batch_size, halt)
     if task.follows_passes:
-        told = dict(examples=examples, batch_size=batch_size, seed=seed, split=split, halt=halt, own_chain=own_chain, keep_answers=keep_answers, recall=recall, blocks=blocks, chains=chains, law=law)
+        told = dict(examples=examples, batch_size=batch_size, seed=seed, split=split, halt=halt, own_chain=own_chain, keep_answers=keep_answers, recall=recall, blocks=blocks, chains=chains, draw=draw, law=law)
         step = lambda i: progress and (lambda done, total: progress(i * total + done, len(passes) * total))
         return [row for i, count in enumerate(passes) for row in evaluate(model, task.at(count), passes=[count], **told, progress=step(i))]
     if own_chain:
@@ -120,7 +122,7 @@ def evaluate(
             for count in graded:
                 behind[count].append(by_block.grade(graph, params, arrays[0], arrays[1], arrays[3], passes=np.int32(count), **sleeps)[:valid])
         if chains:
-            sampled = functools.partial(pass_at_k.right, graph, params, *arrays[:2], np.int32(done - valid), task=task, chains=chains, law=law)
+            sampled = functools.partial(pass_at_k.right, graph, params, *arrays[:2], np.int32(done - valid), np.int32(draw), task=task, chains=chains, law=law)
             for count in graded:
                 drawn[count].append(sampled(passes=count)[:valid])
         if own_chain:

@@ -127,6 +127,7 @@ def _before(config: Any, folder: Path, chains: int = 0) -> list[dict[str, Any]]:
     """How the run's test goes with the parameters that it starts from, kept in begun.json; [] of a run of fresh ones, and of one that has begun and whose start is gone."""
     from sleepnet import build, lineage, start
     from sleepnet.errors import UsageError
+    from sleepnet.eval.pass_at_k import OTHER_DRAW
     from sleepnet.eval.runner import evaluate
     from sleepnet.files import read_json, write_json
 
@@ -142,8 +143,12 @@ def _before(config: Any, folder: Path, chains: int = 0) -> list[dict[str, Any]]:
         if (folder / "train" / lineage.RECORD).exists():
             return []
         raise
-    rows = evaluate(model, task, passes=(config.model.sleep.passes,), examples=examples, batch_size=config.eval.batch_size, keep_answers=bool(chains), recall=True, chains=chains)
-    rows = [row for row in rows if row["axis"] == "all" or chains]
+    grade = lambda draw=0: evaluate(
+        model, task, passes=(config.model.sleep.passes,), examples=examples, batch_size=config.eval.batch_size, keep_answers=bool(chains), recall=True, chains=chains, draw=draw
+    )  # fmt: skip
+    rows = [row for row in grade() if row["axis"] == "all" or chains]
+    if chains:  # by chains of their own, so that what was never solved is not chosen by the luck of those that are told
+        rows = [{**row, OTHER_DRAW: other["right_chains"]} for row, other in zip(rows, grade(draw=1))]
     write_json(path, {"examples": examples, "rows": rows})
     return rows
 

@@ -1,6 +1,8 @@
 """ExpRL: what the published rules add up to, what is masked, controls, what is refused; and a step of it on a model."""
 import dataclasses
 import itertools
+import runpy
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,8 @@ from sleepnet.eval import pass_at_k
 from sleepnet.eval.runner import evaluate
 from sleepnet.methods import base
 from sleepnet.methods.rl import advantages, experience, judge
+from sleepnet.study import resolve
+from sleepnet.study.spec import parse as parse_study
 from sleepnet.train.step import REFERENCES, draw, gradients, learning_of, prepared
 
 GROUP = 6
@@ -177,11 +181,12 @@ def test_pass_at_k_of_a_model_does_not_hang_on_the_batch():
     config = run_of()
     task = build.task_of(config)
     model = build.model_of(config, task)
-    rows = evaluate(model, task, passes=[1], examples=3, batch_size=2, chains=5)
+    rows = evaluate(model, task, passes=[1], examples=3, batch_size=2, chains=5, keep_answers=True)
     graph, params = nnx.split(model, nnx.Param)
     batch = task.batch(0, "test", 0, 3)
-    right = pass_at_k.right(graph, params, batch["tokens"], batch["targets"], np.int32(0), task=task, passes=1, chains=5, law=decode.Law())
+    right = pass_at_k.right(graph, params, batch["tokens"], batch["targets"], np.int32(0), np.int32(0), task=task, passes=1, chains=5, law=decode.Law())
     assert rows[0]["chains"] == 5 and rows[0]["pass_at"] == pass_at_k.told(np.asarray(right), 5)["pass_at"] and list(rows[0]["pass_at"]) == ["1", "4"]
+    assert rows[0]["right_chains"] == np.asarray(right).tolist() and "right_chains" not in evaluate(model, task, passes=[1], examples=1, batch_size=1, chains=5)[0]
     with pytest.raises(UsageError, match="answer_alone=True"):
         evaluate(model, build.task_of(run_of(task={"arguments": {**GSM, "answer_alone": False}})), passes=[1], examples=1, batch_size=1, chains=5)
 
@@ -217,3 +222,13 @@ def test_runs_that_nothing_can_be_learnt_from_are_refused(monkeypatch):
     monkeypatch.setattr(type(method), "drawn_of", none)
     with pytest.raises(UsageError, match="answers none of 16 problems of gsm.* in 64 chains"):
         dataclasses.replace(method, tried=16).check_model(config, learning_of(config, task).problem, {})
+
+
+@pytest.mark.parametrize("file, which, arms", [("exprl", "decisive", ("sleep4", "once")), ("exprl", "decisive", ("exprl_outcome", "sft_native", "sft_foreign")), ("mem_pi", "decisive", ("decoupled05", "score2")), ("mem_pi", "all", ("decoupled05", "once"))])
+def test_arms_that_are_said_to_cost_as_much_do(file, which, arms):
+    """FLOPs of each phase, within half a percent."""
+    made = runpy.run_path(str(Path(__file__).resolve().parents[2] / "experiments" / "seeds" / f"{file}.py"))["get_config"](which)
+    made.arms = [arm for arm in made.arms if arm["name"] in arms]
+    made.reference = arms[0]
+    first, *others = [[resolve.train_flops(config) for config in chain] for chain in resolve.chains(parse_study(made)).values()]
+    assert others and all(each == pytest.approx(first, rel=5e-3) for each in others)

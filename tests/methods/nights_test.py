@@ -129,8 +129,9 @@ def test_even_dreams_weigh_words_of_keys_alone():
     parts = [mean(each) * int(np.asarray(each["answers"]).sum()) for each in alone]
     assert len(alone) == 3 and sum(part > 1e-3 for part in parts) == 2  # a newborn says what its teacher of earlier days does
     assert mean(ready) == pytest.approx(sum(value * part for value, part in zip(np.unique(weights), parts)) / learnt.sum(), rel=1e-4)
-    with pytest.raises(UsageError, match="rehearse=True"):
-        methods.get("seeding", even=True)
+    for arguments in ({}, {"rehearse": True, "rehearsed": 0.0}):
+        with pytest.raises(UsageError, match="rehearse=True"):
+            methods.get("seeding", even=True, **arguments)
 
 
 @functools.cache

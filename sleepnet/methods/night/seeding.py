@@ -75,8 +75,8 @@ class Seeding(ByNight):
         for key, least in (("dreams", 1), ("readings", 1), ("completions", 2), ("level_rank", 1), ("level_moves", 1)):
             if getattr(self, key) < least:
                 raise UsageError(f"method.arguments.{key}={getattr(self, key)} must be at least {least}")
-        if self.even and not self.rehearse:
-            raise UsageError("method.arguments.even=True weighs dreams of earlier days, of which there are none: set rehearse=True")
+        if self.even and not (self.rehearse and self.rehearsed):
+            raise UsageError("method.arguments.even=True weighs dreams of earlier days, of which there are none: set rehearse=True, and rehearsed above 0")
         if not self.skill >= 0:
             raise UsageError(f"method.arguments.skill={self.skill} must be at least 0")
         for key in ("temperature", "level_rate"):

@@ -12,50 +12,67 @@ from sleepnet.study.report.tables import NOTHING, Table
 from sleepnet.study.spec import Arm, StudySpec
 
 _NOTE = "Of chains that were drawn, the unbiased estimate; mean over seeds [least–most]. Any: the share of problems with a right chain."
-_UNSOLVED = "Problems of the test of which what the arm's first phase started from had no right chain; among as many others it would have a few."
+_UNSOLVED = (
+    "Problems of the test of which what the arm's first phase started from had no right chain in a draw of its own. The same start, drawn again, has some by luck: "
+    "the rows called before, beside which the others stand."
+)
 
 
 def tables(spec: StudySpec, found: list[Outcome], inner: Sequence[Outcome]) -> list[Table]:
     """pass@k of all arms that drew chains of their tests, and of what they start from; then of unsolved problems where outcomes tell which they are. Nothing where none drew."""
-    nodes = walk(tree(spec))
-    starts: dict[str, dict[int, Outcome]] = {}
-    every, unsolved = [], []
-    for arm in spec.arms:
-        runs = [run for run in results.of_arm(found, arm.name) if "pass_at" in (run.row(run.passes) or {})]
-        firsts = {run.seed: first for run in runs if (first := _first(arm, run, nodes, found, inner))}
-        for first in firsts.values():
-            starts.setdefault(first.config["start"], {}).setdefault(first.seed, first)
-        for axis, value in _values([row for run in runs for row in run.rows]):
-            every.append(_line(arm.name, axis, value, [row for run in runs if (row := run.row(run.passes, axis, value))]))
-            left = [told for run in runs if (told := of_unsolved(run, firsts.get(run.seed), axis, value))]
-            if left:
-                name, words, _, *cells = _line(arm.name, axis, value, left)
-                unsolved.append((name, words, ", ".join(str(told["problems"]) for told in left), *cells))
-    before = []
-    for start, runs in starts.items():
-        rows = [row for run in runs.values() for row in run.begun if "pass_at" in row]
-        before += [_line(f"before ({start})", axis, value, [row for row in rows if (row["axis"], row["value"]) == (axis, value)]) for axis, value in _values(rows)]
-    if not every:
+    drew = {arm.name: runs for arm in spec.arms if (runs := [run for run in results.of_arm(found, arm.name) if "pass_at" in (run.row(run.passes) or {})])}
+    if not drew:
         return []
+    nodes = walk(tree(spec))
+    starts: dict[str, list[Outcome]] = {}
+    every, unsolved = [], []
+    for name, runs in drew.items():
+        firsts = {run.seed: first for run in runs if (first := _first(spec.arm(name), run, nodes, found, inner))}
+        for first in firsts.values():
+            starts.setdefault(first.config["start"], []).append(first)
+        for axis, value in _values([row for run in runs for row in run.rows]):
+            every.append(_line(name, axis, value, [row for run in runs if (row := run.row(run.passes, axis, value))]))
+            unsolved += _unsolved(name, axis, value, [told for run in runs if (told := of_unsolved(run.row(run.passes, axis, value), _begun(firsts.get(run.seed), axis, value)))])
+    before, luck = [], []
+    for start, runs in starts.items():
+        for axis, value in _values([row for run in runs for row in run.begun]):
+            rows = [row for run in runs if (row := _begun(run, axis, value))]
+            rows = list({tuple(row["pass_at"].values()): row for row in rows if "pass_at" in row}.values())  # one start of all seeds is one
+            before.append(_line(f"before ({start})", axis, value, rows))
+            luck += _unsolved(f"before ({start})", axis, value, [told for row in rows if (told := of_unsolved(row, row))])
     ks = [f"pass@{k}" for k in pass_at_k.KS]
-    made = [Table("Chains drawn", ("arm", "problems", "seeds", *ks, "any"), before + every, _NOTE)]
-    return made + ([Table("Of what was never solved before", ("arm", "problems", "how many, by seed", *ks, "any"), unsolved, _UNSOLVED)] if unsolved else [])
+    made = [Table("Chains drawn", ("arm", "problems", "runs", *ks, "any"), before + every, _NOTE)]
+    return made + ([Table("Of what was never solved before", ("arm", "problems", "how many, by run", *ks, "any"), luck + unsolved, _UNSOLVED)] if unsolved else [])
 
 
-def of_unsolved(run: Outcome, first: Outcome | None, axis: str = "all", value: Any = None) -> dict[str, Any] | None:
-    """What `pass_at_k.told` says of the run's chains on problems that the start of `first` never solved, and how many `problems` these are; None where outcomes do not tell, or it solved all."""
-    before = next((row for row in first.begun if (row["axis"], row["value"]) == (axis, value)), {}) if first else {}
-    after = run.row(run.passes, axis, value) or {}
-    if "right_chains" not in before or len(before["right_chains"]) != len(after.get("right_chains", ())):
+def of_unsolved(after: dict[str, Any] | None, before: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What `pass_at_k.told` says of the chains that the row `after` counts, of problems that `before`, a row of a start, never solved in its other draw, and how many `problems` these are.
+
+    None where rows do not tell, or are of other tests, or all was solved.
+    """
+    chosen, counts = (before or {}).get(pass_at_k.OTHER_DRAW), (after or {}).get("right_chains")
+    if chosen is None or counts is None or len(chosen) != len(counts):
         return None
-    left = np.asarray(after["right_chains"])[np.asarray(before["right_chains"]) == 0]
+    left = np.asarray(counts)[np.asarray(chosen) == 0]
     return {"problems": len(left), **pass_at_k.told(left, after["chains"])} if len(left) else None
 
 
 def _first(arm: Arm, run: Outcome, nodes: list[Node], found: list[Outcome], inner: Sequence[Outcome]) -> Outcome | None:
-    """The run of the arm's first phase that told of what it started from."""
-    path = [one for node in nodes if arm in node.arms for one in node.outcomes(found, list(inner)) if one.seed == run.seed]
-    return next((one for one in path if any("right_chains" in row for row in one.begun)), None)
+    """The run of the arm's first phase that starts from another run; None where it has not finished, or has another test."""
+    node = next((node for node in nodes if arm in node.arms and node.config.start), None)
+    runs = node.outcomes(found, list(inner)) if node else []
+    return next((one for one in runs if one.seed == run.seed and results.same_test(one, run)), None)
+
+
+def _begun(first: Outcome | None, axis: str, value: Any) -> dict[str, Any] | None:
+    return next((row for row in first.begun if (row["axis"], row["value"]) == (axis, value)), None) if first else None
+
+
+def _unsolved(name: str, axis: str, value: Any, told: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    if not told:
+        return []
+    name, words, _, *cells = _line(name, axis, value, told)
+    return [(name, words, ", ".join(str(one["problems"]) for one in told), *cells)]
 
 
 def _values(rows: Iterable[dict[str, Any]]) -> list[tuple[str, Any]]:
