@@ -102,3 +102,17 @@ def test_smollm2_with_other_blocks_is_refused(released):
     record.write_text(record.read_text().replace('"no_mlp": [', '"no_mlp": [ 3,'))
     with pytest.raises(UsageError, match=r"has blocks \(3, 14, 17, 20\) put in, not \(14, 17, 20\)"):
         get_config_of(SMOL)()
+
+
+@pytest.mark.skipif(not (FOLDER / "seeds" / "seta.py").exists(), reason="experiments/ is not beside the tests")
+@pytest.mark.parametrize("overlap", ["0", "2", "4", "6", "7", "8"])
+def test_all_overlaps_begin_from_one_base(overlap):
+    """Fewer days have fewer words, and yet the base's parameters must fit."""
+    get_config = get_config_of(FOLDER / "seeds" / "seta.py")
+    base = parse(get_config("base"))
+    study = specs.parse(get_config(overlap))
+    shapes = lambda run: {name: leaf.shape for name, leaf in nnx.to_flat_state(nnx.state(nnx.eval_shape(lambda: build.model_of(run, build.task_of(run))), nnx.Param))}
+    known = shapes(base)
+    for name, (*_, run) in resolve.chains(study).items():
+        found = shapes(run)
+        assert all(found[key] == shape for key, shape in known.items()), name

@@ -8,7 +8,7 @@ What decides: python -m sleepnet.study --config=experiments/seeds/mem_pi.py:deci
 All:        python -m sleepnet.study --config=experiments/seeds/mem_pi.py
 Tables:     python -m sleepnet.eval.hints --outcomes=runs/mem_pi
 Hardware:   two CPU cores, a core an arm
-Score:      seed 0, c = .05: regret .087 with decision and hint learnt apart, .174 as one chain; .563 of reward, as giving every hint has
+Score:      seed 0, c = .05: .861 right with every hint, .469 without; AUROC of the decision .857 (score05), .867 (coupled05), .561 (decoupled05)
 """
 import ml_collections
 

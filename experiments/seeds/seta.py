@@ -69,6 +69,8 @@ def get_config(which: str = "4") -> ml_collections.ConfigDict:
         "task.arguments": stream, "train.steps": days * STEPS, "train.batch_size": BATCH, "train.first_example": 0, "train.eval_every": STEPS, "train.eval_examples": each,
         "train.save_every": days * STEPS, "train.log_every": STEPS, "eval.examples": 4 * each, "optim.adam_rate": RATE, "optim.warmup": 0, "optim.decay": 0.3,
     }  # fmt: skip
+    if days < max(DAYS.values()):  # the base has a word for each of its days
+        life["model.vocab_size"] = build.fit(parse(_base()).model, tasks.get("skills", kind="stream", days=max(DAYS.values()))).vocab_size
     sparse = lambda arguments, more: {"adapters.kind": "sparse", "model.sparse.count": days, "method.name": "seta", "method.arguments": {"survey": SURVEY, **arguments}, **more}
     arms = {name: (label, sparse(arguments, more)) for name, (label, arguments, more) in SETA.items()} | {name: (label, {**DENSE, **more}) for name, (label, more) in TUNED.items()}
     made = [dict(name=name, label=label, phases=[dict(name="life", start=START, overrides={**life, **more})]) for name, (label, more) in arms.items()]
