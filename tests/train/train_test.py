@@ -20,7 +20,7 @@ import optax
 import pytest
 from flax import nnx
 
-from sleepnet import build, checkpoint, cli, data, optim
+from sleepnet import build, checkpoint, cli, data, optim, trust
 from sleepnet.config import RunConfig, from_dict, to_dict
 from sleepnet.costs import passes_at
 from sleepnet.errors import UsageError
@@ -364,6 +364,7 @@ def test_a_loss_that_is_not_finite_is_one_line_on_the_command_line(tmp_path, mon
 def test_the_command_that_is_proposed_can_be_pasted(tmp_path, monkeypatch, capsys):
     workdir = tmp_path / "a folder's"
     done = {"steps": 1, "tokens": 1, "flops": 1, "seconds": 1, "device": "cpu"}
+    monkeypatch.setattr(trust, "_NAMED", set())  # of other tests in this process
     monkeypatch.setattr(loop, "train", lambda *_, **__: done)
     monkeypatch.setattr(sys, "argv", ["train", f"--config={config_file(tmp_path)}", f"--workdir={workdir}"])
     with pytest.raises(SystemExit):
