@@ -104,7 +104,6 @@ def test_smollm2_with_other_blocks_is_refused(released):
         get_config_of(SMOL)()
 
 
-@pytest.mark.skipif(not (FOLDER / "seeds" / "seta.py").exists(), reason="experiments/ is not beside the tests")
 @pytest.mark.parametrize("overlap", ["0", "2", "4", "6", "7", "8"])
 def test_all_overlaps_begin_from_one_base(overlap):
     """Fewer days have fewer words, and yet the base's parameters must fit."""
