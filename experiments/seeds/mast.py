@@ -1,7 +1,8 @@
 """MAST (arXiv 2606.19222) at small size, a reconstruction: forgetting what rewards brought by touching few tensors; see mast.md beside this file for what is asked and what was found.
 
-A policy learns from sparse rewards, behind the base of exprl.py. Then each arm forgets, on the policy's own right chains, what it can do of problems that ask for half of the things;
-each may touch other tensors. Strengths are steps of a rate that rises throughout: greedy answers are looked at before the first and behind every `LOOK`, eight times.
+A policy learns from sparse rewards, behind the base of exprl.py. Then each arm forgets, on the policy's own right chains, what rewards brought: totals of all containers in a place,
+of which the base was never shown one. Each may touch other tensors. Other problems of two operations are near, those of one, which the base knew, are far. Strengths are steps of a rate
+that rises throughout: greedy answers are looked at before the first and behind every `LOOK`, eight times.
 
 The base:   python -m sleepnet.train --config=experiments/seeds/exprl.py:base --workdir=runs/exprl_base
 The study:  python -m sleepnet.study --config=experiments/seeds/mast.py
@@ -18,8 +19,9 @@ from sleepnet.study import spec
 
 EXPRL = runpy.run_path(str(Path(__file__).with_name("exprl.py")))
 START = EXPRL["START"]
-PROMPTS, RL_STEPS, STEPS, LOOK, EXAMPLES = 8, 60, 24, 3, 128
-FORGET = ("jars", "bags", "crates", "baskets")  # of jars, bags, crates, baskets, barrels, buckets, drawers, trunks
+PROMPTS, RL_STEPS, STEPS, LOOK, EXAMPLES, LOOKED = 16, 120, 32, 4, 384, 1024
+FORGET = ("containers",)
+KEPT = {"retain": ("jars", "bags", "crates", "baskets", "barrels", "buckets", "drawers", "trunks"), "retain_weight": 1.0}
 PROJECTIONS = r"\.mixer\.(q|k|v|out)\.kernel"
 heads = lambda score, share, **arguments: ({"adapters.kind": "heads", "adapters.names": PROJECTIONS, "adapters.share": share}, {"score": score, **arguments})
 # name → (what it is, what may change, the method's arguments)
@@ -27,14 +29,18 @@ ARMS = {
     "mast": ("the quarter of the heads' slices that MAST scores highest", *heads("mast", 0.25)),
     "magnitude": ("the quarter that rewards changed most", *heads("magnitude", 0.25)),
     "coupling": ("the quarter most coupled with forgetting", *heads("coupling", 0.25)),
+    "off_principal": ("the quarter whose increment lies most off the principal directions", *heads("off_principal", 0.25)),
     "bottom": ("the quarter that MAST scores lowest", *heads("bottom", 0.25)),
     **{f"random_mask{'' if not pick else pick + 1}": (f"a quarter drawn at random, number {pick}", *heads("random", 0.25, pick=pick)) for pick in range(3)},
     "mast86": ("the .86 that MAST scores highest", *heads("mast", 0.86)),
     "random_mask86": ("a share of .86 drawn at random", *heads("random", 0.86)),
+    "retain": ("the quarter that MAST scores highest, shown right chains of the rest, too", *heads("mast", 0.25, **KEPT)),
     "attention_all": ("all projections of the mixers", {"adapters.kind": "named", "adapters.names": PROJECTIONS}, {}),
     "mlp_only": ("the MLPs", {"adapters.kind": "named", "adapters.names": r"\.mlp\."}, {}),
     "full": ("all parameters", {}, {}),
+    "full_retain": ("all parameters, shown right chains of the rest, too", {}, KEPT),
     "revert": ("the quarter that MAST scores highest, drawn back to where rewards found it", *heads("mast", 0.25)),
+    "revert86": ("the .86 that MAST scores highest, drawn back", *heads("mast", 0.86)),
     "revert_all": ("all parameters, drawn back to where rewards found them", {}, {}),
 }
 
@@ -52,10 +58,11 @@ def get_config() -> ml_collections.ConfigDict:
     def arm(name: str) -> dict:
         label, adapters, arguments = ARMS[name]
         method = "revert" if name.startswith("revert") else "unlearn"
-        rising = {"optim.learning_rate": 4e-2, "optim.adam_rate": 4e-3, "optim.warmup": STEPS, "train.steps": STEPS, "train.log_every": LOOK, "train.eval_every": LOOK, "train.eval_examples": 64, "eval.examples": 64}
+        rate = 0.02 if name.startswith("full") else 0.06 if adapters.get("adapters.share") == 0.25 else 0.03  # so that all get as far
+        rising = {"optim.learning_rate": rate, "optim.adam_rate": rate / 10, "optim.warmup": STEPS, "train.steps": STEPS, "train.log_every": LOOK, "train.eval_every": LOOK, "train.eval_examples": 64, "eval.examples": 64}
         if method == "revert":  # what is drawn back must come to rest
-            rising |= {"optim.learning_rate": 4e-3, "optim.adam_rate": 6e-4, "optim.warmup": 1, "optim.decay": 0.5}
-        forget = {**told, **rising, **adapters, "method.name": method, "method.arguments": {"forget": FORGET, "before": START, "looked": 256, **arguments}}
+            rising |= {"optim.learning_rate": 2e-2, "optim.adam_rate": 3e-3, "optim.warmup": 1, "optim.decay": 1.0, "optim.momentum": 0.0, "optim.adam_b1": 0.0}
+        forget = {**told, **rising, **adapters, "method.name": method, "method.arguments": {"forget": FORGET, "least": 2, "before": START, "looked": LOOKED, "scored": 128, **arguments}}
         return dict(name=name, label=label, phases=[rl, dict(name="unlearn", overrides=forget)])
 
     config = spec.default()
@@ -64,5 +71,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.base = base
     config.base.seed, config.base.phase = 0, ""
     config.arms = [dict(name="rl", label="learnt from right answers alone", phases=[rl]), dict(name="sft", label="shown right chains instead, as many steps", phases=[sft]), *map(arm, ARMS)]
-    config.reference, config.seeds = "rl", (0, 1, 2)
+    config.reference, config.seeds = "rl", (0, 1, 2, 3, 4)
     return config

@@ -32,13 +32,14 @@ class Unlearn(base.Method):
     """loss = mean of an objective over right chains of what is to be forgotten + retain_weight · mean −log p of a token over right chains of what is to be kept.
 
     Chains are the anchor's, which is what the run starts from: drawn anew at each step, wrong ones left out. A problem is to be forgotten, or kept, where the name of
-    the quantity that it asks for has one of these words in it.
+    the quantity that it asks for has one of these words in it. What is easier than `least` is neither but *far*: it was there before what is to be forgotten was learnt.
 
     objective   ascent: log π; npo: (2 / β) log(1 + (π / π_0)^β); simnpo: −(2 / β) log σ(β (ℓ − γ)), ℓ the mean −log p of a token
     """
 
     forget: tuple[str, ...] = ()  # words of what is to be forgotten, as `python -m sleepnet.tasks sample` shows them: bags, crates
     retain: tuple[str, ...] = ()  # words of what is to be kept; read with retain_weight
+    least: int = 0  # the least of the task's first difficulty, of gsm: operations, of what is to be forgotten
     objective: str = "npo"  # which of the above
     before: str = ""  # what rewards were added to: a run's folder, or a trained model; scores are of the increment since
     score: str = "mast"  # what `adapters.kind=heads` ranks slices by: a key of `SCORES`; bottom: the lowest by mast, random: drawn from the seed and `pick`
@@ -55,7 +56,7 @@ class Unlearn(base.Method):
     name = "unlearn"
     prepares = True
     tells = ("forget_loss", "retain_loss", "chains_used")
-    looks = ("forget_exact", "forget_asked", "near_exact", "near_asked", "near_kl")
+    looks = ("forget_exact", "forget_asked", "near_exact", "near_asked", "near_kl", "far_exact", "far_asked")
     references = ("anchor", "before")
 
     def __post_init__(self):
@@ -69,8 +70,8 @@ class Unlearn(base.Method):
             raise UsageError(f"method.arguments.retain_weight={self.retain_weight} must be positive with words in retain, and 0 without")
         if self.score not in SCORES:
             raise UsageError(f"method.arguments.score={self.score!r} is not one of {', '.join(SCORES)}{nearest(self.score, SCORES)}")
-        if not (self.pick >= 0 and self.scored >= 1 and self.looked >= 1):
-            raise UsageError("method.arguments: pick must be at least 0, scored and looked at least 1")
+        if not (self.pick >= 0 and self.least >= 0 and self.scored >= 1 and self.looked >= 1):
+            raise UsageError("method.arguments: pick and least must be at least 0, scored and looked at least 1")
         if not (self.beta > 0 and self.group >= 1 and self.temperature > 0 and self.anchor):
             raise UsageError("method.arguments: beta and temperature must be positive, group at least 1, and anchor name a run, a trained model, or 'start'")
 
@@ -86,14 +87,15 @@ class Unlearn(base.Method):
         return self._kinds(task, batch)
 
     def _kinds(self, task, batch):
-        """Which problems are to be forgotten, which to be kept, [B] bool each."""
+        """Which problems are to be forgotten, which to be kept, which are far, [B] bool each."""
         names, _, _ = task.milestones(batch["tokens"])
         last = np.maximum((names[..., 0] != task.pad).sum(axis=1) - 1, 0)
         asked = names[np.arange(len(names)), last]
         number = {task.token(token): token for token in range(task.vocab_size)}
         has = lambda words: np.isin(asked, [number[word] for word in words]).any(axis=1)
+        far = np.asarray(batch["difficulty"][task.difficulty_axes[0]])[:, -1] < self.least
         # a name of a word of each kind is of what is to be forgotten
-        return {"forget": has(self.forget), "retain": has(self.retain) & ~has(self.forget)}
+        return {"forget": has(self.forget) & ~far, "retain": has(self.retain) & ~has(self.forget), "far": far}
 
     def chosen(self, config, problem, params):
         of = lambda tree: {part: leaf for _, name, whole in adapters.check(config.adapters, tree) for part, leaf in spectrum.slices(name, whole, config.model.heads).items()}
@@ -119,15 +121,17 @@ class Unlearn(base.Method):
     def look(self, config, problem, params):
         given = self._asked(problem, config.seed, "validation", 0, self.looked)
         right, apart = jax.device_get(_greedy(self, dataclasses.replace(problem, references={}), config.model.sleep.passes, params, problem.references["anchor"], given))
-        forget, near = np.asarray(given["forget"]), ~np.asarray(given["forget"])
+        forget, far = np.asarray(given["forget"]), np.asarray(given["far"])
+        near = ~forget & ~far
         mean = lambda values, where: float(values[where].mean()) if where.any() else 0.0
         return {
             "forget_exact": mean(right, forget), "forget_asked": int(forget.sum()), "near_exact": mean(right, near), "near_asked": int(near.sum()), "near_kl": mean(apart, near),
+            "far_exact": mean(right, far), "far_asked": int(far.sum()),
         }  # fmt: skip
 
     def _asked(self, problem, seed, split, first, count):
         batch = problem.task.batch(seed, split, first, count)
-        return {"tokens": jnp.asarray(batch["tokens"]), "targets": jnp.asarray(batch["targets"]), "forget": jnp.asarray(self._kinds(problem.task, batch)["forget"])}
+        return {"tokens": jnp.asarray(batch["tokens"]), "targets": jnp.asarray(batch["targets"]), **{kind: jnp.asarray(which) for kind, which in self._kinds(problem.task, batch).items()}}
 
     def prepare(self, problem, params, memory, batch, key, passes):
         anchor, law = problem.references["anchor"], Law(self.temperature)
