@@ -3,13 +3,14 @@
 A run was looked at along its strengths, the first time before its first step (see `looks` of `sleepnet.methods.forgetting.unlearn`):
 
     forgotten   1 − exact on what is to be forgotten / the same before the first step
-    damage      exact on the rest before the first step − the same now
+    damage      exact on the rest before the first step − the same now; the rest is near (as hard as what is forgotten) or far (easier)
 
 Between two looks both are taken to be straight lines; damage is read where `forgotten` first reaches a level. Arms of which some seed never gets there say so.
+With --beside each arm is compared with that one, seed by seed: the mean of how much more damage it does, with Student's 95 % interval over the seeds of both.
 
 Examples:
-  python -m sleepnet.eval.unlearning --outcomes=experiments/results/mast
-  python -m sleepnet.eval.unlearning --outcomes=experiments/results/mast --levels=0.1,0.3
+  python -m sleepnet.eval.unlearning --outcomes=experiments/results/mast --beside=mast
+  python -m sleepnet.eval.unlearning --outcomes=experiments/results/mast --levels=0.1,0.3 --arms=mast,full,revert_all --plot=damage.png
 """
 import math
 from collections.abc import Iterable, Mapping
@@ -20,13 +21,20 @@ import numpy as np
 from absl import flags
 
 from sleepnet import cli, paths
-from sleepnet.errors import UsageError
+from sleepnet.errors import UsageError, nearest
+from sleepnet.eval.intervals import mean_difference
+from sleepnet.eval.unlearning_plot import plot
 from sleepnet.files import read_json
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("outcomes", None, "a study's workdir, or a folder of finished runs' outcomes", flag_values=FLAGS)
 flags.DEFINE_list("levels", ["0.25", "0.5", "0.75"], "shares of what is to be forgotten that are gone", flag_values=FLAGS)
+flags.DEFINE_list("arms", [], "arms of the tables and of the picture; empty: all", flag_values=FLAGS)
+flags.DEFINE_string("beside", "", "an arm that each other is compared with, seed by seed", flag_values=FLAGS)
+flags.DEFINE_string("plot", "", "a picture, FILE.png: damage over what is forgotten", flag_values=FLAGS)
 cli.trust_flag(FLAGS)
+
+REST = {"near": "damage", "far": "damage_far"}  # kind of the rest → its name in `curves`
 
 
 def at_level(forgotten: np.ndarray, lost: np.ndarray, level: float) -> float:
@@ -47,7 +55,7 @@ def at_level(forgotten: np.ndarray, lost: np.ndarray, level: float) -> float:
 
 
 def curves(looks: Iterable[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """{forgotten, damage, kl}, [S] each, of a run's looks in their order.
+    """{forgotten, damage, kl}, [S] each, of a run's looks in their order; {near, far} what was right before; damage_far and far where something far was asked.
 
     Raises:
       UsageError: none of them is from before the first step, or nothing of what is to be forgotten was known then.
@@ -58,7 +66,11 @@ def curves(looks: Iterable[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     told = {key: np.array([look[key] for look in looks], np.float64) for key in ("forget_exact", "near_exact", "near_kl")}
     if not told["forget_exact"][0]:
         raise UsageError("nothing of what is to be forgotten was known before the first step")
-    return {"forgotten": 1 - told["forget_exact"] / told["forget_exact"][0], "damage": told["near_exact"][0] - told["near_exact"], "kl": told["near_kl"]}
+    found = {"forgotten": 1 - told["forget_exact"] / told["forget_exact"][0], "damage": told["near_exact"][0] - told["near_exact"], "kl": told["near_kl"], "near": told["near_exact"][0]}
+    if looks[0].get("far_asked"):
+        far = np.array([look["far_exact"] for look in looks], np.float64)
+        found |= {"damage_far": far[0] - far, "far": far[0]}
+    return found
 
 
 def read(folder: Path) -> dict[str, dict[int, dict[str, np.ndarray]]]:
@@ -83,21 +95,40 @@ def read(folder: Path) -> dict[str, dict[int, dict[str, np.ndarray]]]:
     return found
 
 
-def table(found: Mapping[str, Mapping[int, Mapping[str, np.ndarray]]], levels: Iterable[float]) -> list[str]:
-    """Lines of a Markdown table: damage of each arm at each level, of each seed in order; what none reached is a dash. Least damage at the first level on top."""
+def table(found: Mapping[str, Mapping[int, Mapping[str, np.ndarray]]], levels: Iterable[float], rest: str = "near", beside: str = "") -> list[str]:
+    """Lines of a Markdown table: damage of each arm at each level, of each seed in order; what none reached is a dash. Least damage at the first level on top.
+
+    Args:
+      found: as `read` returns it.
+      levels: shares forgotten.
+      rest: of `REST`.
+      beside: an arm of `found`: a further column a level has the mean of how much more damage an arm does, over the seeds of both, with its interval.
+    """
     levels = list(levels)
-    of = lambda runs, level: [at_level(run["forgotten"], run["damage"], level) for _, run in sorted(runs.items())]
+    of = lambda run, level: at_level(run["forgotten"], run[REST[rest]], level)
+    every = lambda runs, level: [of(run, level) for _, run in sorted(runs.items())]
     shown = lambda value: "–" if math.isnan(value) else f"{value:.3f}"
     mean = lambda values: math.inf if any(map(math.isnan, values)) else float(np.mean(values))
-    lines = ["| arm | most forgotten | " + " | ".join(f"damage at {level:g}" for level in levels) + " |", "|---|---|" + "---|" * len(levels)]
-    for arm, runs in sorted(found.items(), key=lambda each: tuple(mean(of(each[1], level)) for level in levels)):
-        most = ", ".join(f"{run['forgotten'].max():.2f}" for _, run in sorted(runs.items()))
-        lines.append(f"| `{arm}` | {most} | " + " | ".join(", ".join(map(shown, of(runs, level))) for level in levels) + " |")
+    head = ["arm", "most forgotten", *(f"damage at {level:g}" for level in levels), *(f"above `{beside}` at {level:g}" for level in levels if beside)]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for arm, runs in sorted(found.items(), key=lambda each: tuple(mean(every(each[1], level)) for level in levels)):
+        row = [f"`{arm}`", ", ".join(f"{run['forgotten'].max():.2f}" for _, run in sorted(runs.items())), *(", ".join(map(shown, every(runs, level))) for level in levels)]
+        if beside:
+            both = sorted({*runs} & {*found[beside]})
+            row += ["" if arm == beside else _above([of(runs[seed], level) - of(found[beside][seed], level) for seed in both]) for level in levels]
+        lines.append(f"| {' | '.join(row)} |")
     return lines
 
 
+def _above(differences: list[float]) -> str:
+    value, low, high = mean_difference(differences)
+    if math.isnan(value):
+        return "–"
+    return f"{value:+.3f}" + ("" if math.isinf(low) else f" ({low:+.3f} … {high:+.3f})")
+
+
 def main(argv: list[str]) -> None:
-    """Prints the table."""
+    """Prints the tables."""
     del argv
     if FLAGS.outcomes is None:
         raise UsageError("--outcomes is missing: python -m sleepnet.eval.unlearning --outcomes=FOLDER")
@@ -107,7 +138,19 @@ def main(argv: list[str]) -> None:
         raise UsageError(f"--levels={','.join(FLAGS.levels)} must be numbers above 0 and at most 1, for instance 0.25,0.5") from error
     if not levels or not all(0 < level <= 1 for level in levels):
         raise UsageError(f"--levels={','.join(FLAGS.levels)} must be numbers above 0 and at most 1, for instance 0.25,0.5")
-    print("\n".join(table(read(paths.plain(FLAGS.outcomes, "outcomes")), levels)))
+    found = read(paths.plain(FLAGS.outcomes, "outcomes"))
+    for flag, names in (("arms", FLAGS.arms), ("beside", [FLAGS.beside] if FLAGS.beside else [])):
+        if unknown := [name for name in names if name not in found]:
+            raise UsageError(f"--{flag}: {FLAGS.outcomes} has no arm {unknown[0]!r} that unlearns{nearest(unknown[0], found)}; it has {', '.join(sorted(found))}")
+    found = {arm: runs for arm, runs in found.items() if not FLAGS.arms or arm in (*FLAGS.arms, FLAGS.beside)}
+    for rest, key in REST.items():
+        told = {arm: runs for arm, runs in found.items() if all(key in run for run in runs.values())}
+        if told and (not FLAGS.beside or FLAGS.beside in told):
+            before = {seed: float(run[rest]) for runs in told.values() for seed, run in sorted(runs.items())}
+            print(f"\nThe rest: {rest}, of which before the first step were right " + ", ".join(f"{before[seed]:.3f}" for seed in sorted(before)) + ".\n")
+            print("\n".join(table(told, levels, rest, FLAGS.beside)))
+    if FLAGS.plot:
+        print(f"\npicture: {plot(found, paths.plain(FLAGS.plot, 'plot'))}")
 
 
 if __name__ == "__main__":

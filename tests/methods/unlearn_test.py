@@ -47,6 +47,20 @@ def test_what_is_asked_for_says_what_is_forgotten(made):
     assert batch["forget"].any() and batch["retain"].any()
 
 
+def test_what_is_easier_is_far_and_never_forgotten(made):
+    """By the task's own count of operations, an independent reading of the text: sentences of the solution that compute."""
+    config, learning, _, _ = made
+    config = dataclasses.replace(config, task=dataclasses.replace(config.task, arguments={**config.task.arguments, "ops": (0, 1), "length": (8, 47), "window": 47}))
+    task = build.task_of(config)
+    batch = task.batch(0, "train", 0, 64)
+    kinds = dataclasses.replace(learning.method, least=1).draw(task, config, batch)
+    for row, tokens in enumerate(batch["tokens"]):
+        words = [task.token(int(token)) for token in tokens if token]
+        thing, sums = words[words.index("of") + 1], any(word in words for word in "+-×")
+        assert kinds["far"][row] == (not sums) and kinds["forget"][row] == (sums and thing in THINGS) and kinds["retain"][row] == (thing in ("crates", "baskets"))
+    assert 0 < kinds["far"].sum() < 64 and kinds["forget"].any()
+
+
 @pytest.mark.parametrize("objective", ["npo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ascent", "simnpo"))])
 def test_the_loss_is_the_objective_s_over_right_chains(made, objective):
     _, learning, params, batch = made
@@ -156,7 +170,7 @@ def test_a_run_of_chosen_heads_says_which_and_goes_on(made, tmp_path, monkeypatc
         lines = [json.loads(line) for line in (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()]
         loaded = named(nnx.to_pure_dict(nnx.split(load_model(tmp_path / "one").model, nnx.Param)[1]))
     looks = [line for line in lines if line.get("split") == "validation"]
-    assert [line["step"] for line in looks] == [0, 2, 4] and all(line["forget_asked"] + line["near_asked"] == 8 for line in looks) and looks[0]["near_kl"] == pytest.approx(0, abs=1e-6)
+    assert [line["step"] for line in looks] == [0, 2, 4] and all(line["forget_asked"] + line["near_asked"] == 8 and not line["far_asked"] for line in looks) and looks[0]["near_kl"] == pytest.approx(0, abs=1e-6)
     assert len(chosen) == 2
     for name, leaf in named(params).items():
         free = [each for each in chosen if each.startswith(name)]
