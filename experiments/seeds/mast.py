@@ -41,6 +41,8 @@ ARMS = {
     "full_retain": ("all parameters, shown right chains of the rest, too", {}, KEPT),
     "revert": ("the quarter that MAST scores highest, drawn back to where rewards found it", *heads("mast", 0.25)),
     "revert86": ("the .86 that MAST scores highest, drawn back", *heads("mast", 0.86)),
+    "revert_attention": ("all projections of the mixers, drawn back", {"adapters.kind": "named", "adapters.names": PROJECTIONS}, {}),
+    "revert_mlp": ("the MLPs, drawn back", {"adapters.kind": "named", "adapters.names": r"\.mlp\."}, {}),
     "revert_all": ("all parameters, drawn back to where rewards found them", {}, {}),
 }
 
