@@ -5,7 +5,7 @@ share of hints given where the memory decides, AUROC of π(GEN) against "the sol
 have had more.
 
 Examples:
-  python -m sleepnet.eval.hints --outcomes=experiments/results/mem_pi
+  python -m sleepnet.eval.hints --outcomes=experiments/results/mem_pi --plot=costs.png
   python -m sleepnet.eval.hints --workdir=runs/mem_pi/decoupled05/seed0/train --examples=1024
 """
 from collections.abc import Iterable, Mapping
@@ -18,6 +18,7 @@ from flax import nnx
 
 from sleepnet import checkpoint, cli, paths, start
 from sleepnet.errors import UsageError
+from sleepnet.eval.hints_plot import plot
 from sleepnet.files import read_json
 from sleepnet.methods.base import Problem
 from sleepnet.methods.registry import of
@@ -27,6 +28,7 @@ from sleepnet.methods.rl.mem_pi import MemPi
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("outcomes", None, "a study's workdir, or a folder of finished runs' outcomes", flag_values=FLAGS)
 flags.DEFINE_string("workdir", None, "a run's folder instead", flag_values=FLAGS)
+flags.DEFINE_string("plot", "", "with --outcomes, a picture, FILE.png: reward, regret and AUROC over c", flag_values=FLAGS)
 flags.DEFINE_integer("examples", 1024, "with --workdir, questions of the test split", flag_values=FLAGS)
 cli.trust_flag(FLAGS)
 
@@ -107,8 +109,13 @@ def main(argv: list[str]) -> None:
     if (FLAGS.outcomes is None) == (FLAGS.workdir is None):
         raise UsageError("give one of --outcomes=FOLDER and --workdir=DIR")
     if FLAGS.outcomes is not None:
-        print("\n".join(table(read(paths.plain(FLAGS.outcomes, "outcomes")))))
+        found = read(paths.plain(FLAGS.outcomes, "outcomes"))
+        print("\n".join(table(found)))
+        if FLAGS.plot:
+            print(f"\npicture: {plot(found, paths.plain(FLAGS.plot, 'plot'))}")
         return
+    if FLAGS.plot:
+        raise UsageError("--plot draws a study's arms: give --outcomes=FOLDER instead of --workdir")
     seen, k, cost = graded(paths.plain(FLAGS.workdir, "workdir"), FLAGS.examples)
     told = gates.told(seen, cost)
     print("\n".join([*policies(told), "", *by_difficulty(seen, k), "", f"c = {cost:g}; AUROC {told['auroc']:.3f} of what the solver fails, {told['auroc_pays']:.3f} of what pays, regret {told['regret']:.3f}, {told['hint_tokens']:.2f} tokens a hint"]))

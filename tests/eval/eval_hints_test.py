@@ -27,6 +27,22 @@ def test_a_folder_becomes_a_table_by_cost_and_regret(tmp_path):
     ]  # fmt: skip
 
 
+def test_arms_that_differ_in_c_alone_are_drawn_as_a_line(tmp_path):
+    for arm, cost in (("score05", 0.05), ("score1", 0.1), ("once", 0.05)):
+        (tmp_path / f"{arm}-seed0.json").write_text(json.dumps(outcome(arm, 0, [(0, 0.9), (9, cost)], cost=cost)))
+    assert hints.plot(hints.read(tmp_path), tmp_path / "costs.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(UsageError, match="must end in .png"):
+        hints.plot(hints.read(tmp_path), tmp_path / "costs.jpg")
+    (tmp_path / "score1-seed0.json").unlink()
+    with pytest.raises(UsageError, match="no two arms differ in it alone"):
+        hints.plot(hints.read(tmp_path), tmp_path / "costs.png")
+    for arguments, message in ((["--workdir=run", "--plot=costs.png"], "--plot draws a study's arms"), ([f"--outcomes={tmp_path}", "--workdir=run"], "give one of")):
+        hints.FLAGS(["hints", *arguments])
+        with pytest.raises(UsageError, match=message):
+            hints.main([])
+        hints.FLAGS.unparse_flags()
+
+
 def test_questions_by_difficulty():
     lines = hints.by_difficulty(SEEN, np.array([1, 2, 1, 2]))
     assert lines[2:] == [
