@@ -45,6 +45,8 @@ ARMS = {
     "revert86": ("the .86 that MAST scores highest, drawn back", *heads("mast", 0.86)),
     "revert_attention": ("all projections of the mixers, drawn back", {"adapters.kind": "named", "adapters.names": PROJECTIONS}, {}),
     "revert_mlp": ("the MLPs, drawn back", {"adapters.kind": "named", "adapters.names": r"\.mlp\."}, {}),
+    "revert_both": ("these projections and the MLPs, drawn back", {"adapters.kind": "named", "adapters.names": rf"{PROJECTIONS}|\.mlp\."}, {}),
+    "revert_rest": ("all but these, drawn back", {"adapters.kind": "named", "adapters.names": rf"^(?!.*({PROJECTIONS}|\.mlp\.))"}, {}),
     "revert_all": ("all parameters, drawn back to where rewards found them", {}, {}),
 }
 
