@@ -36,6 +36,7 @@ ARMS = {
     "random_mask86": ("a share of .86 drawn at random", *heads("random", 0.86)),
     "retain": ("the quarter that MAST scores highest, shown right chains of the rest, too", *heads("mast", 0.25, **KEPT)),
     "retain_more": ("the quarter that MAST scores highest, and 32 times as much of the rest's chains", *heads("mast", 0.25, **{**KEPT, "retain_weight": 32.0})),
+    "random_retain_more": ("a quarter drawn at random, and 32 times as much of the rest's chains", *heads("random", 0.25, **{**KEPT, "retain_weight": 32.0})),
     "attention_all": ("all projections of the mixers", {"adapters.kind": "named", "adapters.names": PROJECTIONS}, {}),
     "mlp_only": ("the MLPs", {"adapters.kind": "named", "adapters.names": r"\.mlp\."}, {}),
     "full": ("all parameters", {}, {}),
