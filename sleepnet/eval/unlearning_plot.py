@@ -39,5 +39,5 @@ def plot(found: Mapping[str, Mapping[int, Mapping[str, np.ndarray]]], path: Path
     figure.axes[0].set_ylabel("accuracy lost on the rest")
     lines = {label: line for panel in figure.axes for line, label in zip(*panel.get_legend_handles_labels())}
     figure.legend(list(lines.values()), list(lines), loc="outside right center", frameon=False)
-    write_bytes(path, png(figure, 200))
+    write_bytes(path, png(figure, 110))
     return path
