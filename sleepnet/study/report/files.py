@@ -14,7 +14,7 @@ from sleepnet.files import write_bytes, write_text
 from sleepnet.study import outcomes as results
 from sleepnet.study.claim import verdict
 from sleepnet.study.outcomes import Outcome, binned
-from sleepnet.study.report import drawn, figures, kept, nights, page, phases
+from sleepnet.study.report import drawn, figures, kept, looked, nights, page, phases
 from sleepnet.study.report.tables import Table, accuracy, cost, missing, tables
 from sleepnet.study.spec import StudySpec
 
@@ -60,7 +60,7 @@ def _lines(outcome: Outcome) -> Iterator[dict[str, Any]]:
 
 def _tables(spec: StudySpec, found: list[Outcome], inner: Sequence[Outcome]) -> list[Table]:
     accuracy, *others = tables(spec, found)
-    return [accuracy, *phases.tables(spec, found, list(inner)), *kept.tables(spec, found, inner), *nights.tables(spec, found), *drawn.tables(spec, found, inner), *others]
+    return [accuracy, *phases.tables(spec, found, list(inner)), *kept.tables(spec, found, inner), *nights.tables(spec, found), *drawn.tables(spec, found, inner), *looked.tables(spec, found), *others]
 
 
 def markdown(spec: StudySpec, found: list[Outcome], commands: list[str], images: list[str], inner: Sequence[Outcome] = ()) -> str:
@@ -83,7 +83,7 @@ def show(console: Console, spec: StudySpec, found: list[Outcome], inner: Sequenc
     found = binned(found)
     if chain := phases.drawing(spec):
         console.print(chain, highlight=False, markup=False, soft_wrap=True)
-    for table in (accuracy(spec, found), *phases.tables(spec, found, list(inner)), *kept.tables(spec, found, inner), *nights.tables(spec, found), *drawn.tables(spec, found, inner), cost(spec, found)):
+    for table in (accuracy(spec, found), *phases.tables(spec, found, list(inner)), *kept.tables(spec, found, inner), *nights.tables(spec, found), *drawn.tables(spec, found, inner), *looked.tables(spec, found), cost(spec, found)):
         screen = ScreenTable(
             title=Text(table.title), title_justify="left", caption=Text(table.note), caption_justify="left",
             box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
