@@ -32,7 +32,8 @@ class Unlearn(base.Method):
     """loss = mean of an objective over right chains of what is to be forgotten + retain_weight · mean −log p of a token over right chains of what is to be kept.
 
     Chains are the anchor's, which is what the run starts from: drawn anew at each step, wrong ones left out. A problem is to be forgotten, or kept, where the name of
-    the quantity that it asks for has one of these words in it. What is easier than `least` is neither but *far*: it was there before what is to be forgotten was learnt.
+    the quantity that it asks for has one of these words in it. What is easier than `least` is never
+    forgotten: looks tell it as *far*, the rest of what is not forgotten as *near*. Words of retain count at every difficulty.
 
     objective   ascent: log π; npo: (2 / β) log(1 + (π / π_0)^β); simnpo: −(2 / β) log σ(β (ℓ − γ)), ℓ the mean −log p of a token
     """
@@ -93,7 +94,7 @@ class Unlearn(base.Method):
         asked = names[np.arange(len(names)), last]
         number = {task.token(token): token for token in range(task.vocab_size)}
         has = lambda words: np.isin(asked, [number[word] for word in words]).any(axis=1)
-        far = np.asarray(batch["difficulty"][task.difficulty_axes[0]])[:, -1] < self.least
+        far = np.maximum(batch["difficulty"][task.difficulty_axes[0]][:, -1], 0) < self.least  # -1: it has none
         # a name of a word of each kind is of what is to be forgotten
         return {"forget": has(self.forget) & ~far, "retain": has(self.retain) & ~has(self.forget), "far": far}
 
