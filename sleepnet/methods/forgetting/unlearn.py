@@ -32,8 +32,8 @@ class Unlearn(base.Method):
     """loss = mean of an objective over right chains of what is to be forgotten + retain_weight · mean −log p of a token over right chains of what is to be kept.
 
     Chains are the anchor's, which is what the run starts from: drawn anew at each step, wrong ones left out. A problem is to be forgotten, or kept, where the name of
-    the quantity that it asks for has one of these words in it. What is easier than `least` is never
-    forgotten: looks tell it as *far*, the rest of what is not forgotten as *near*. Words of retain count at every difficulty.
+    the quantity that it asks for has one of these words in it. What is easier than `least` is never forgotten: looks tell it
+    as *far*, the rest of what is not forgotten as *near*. Words of retain count at every difficulty.
 
     objective   ascent: log π; npo: (2 / β) log(1 + (π / π_0)^β); simnpo: −(2 / β) log σ(β (ℓ − γ)), ℓ the mean −log p of a token
     """
