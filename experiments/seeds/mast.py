@@ -2,7 +2,7 @@
 
 A policy learns from sparse rewards, behind the base of exprl.py. Then each arm forgets, on the policy's own right chains, what rewards brought: totals of all containers in a place,
 of which the base was never shown one. Each may touch other tensors. Other problems of two operations are near, those of one, which the base knew, are far. Strengths are steps of a rate
-that rises throughout: greedy answers are looked at before the first and behind every `LOOK`, eight times.
+that rises throughout: greedy answers are looked at before the first and behind every `LOOK`, eight times. Arms called revert read no text: weights are drawn back to where rewards found them.
 
 The base:   python -m sleepnet.train --config=experiments/seeds/exprl.py:base --workdir=runs/exprl_base
 The study:  python -m sleepnet.study --config=experiments/seeds/mast.py
@@ -21,7 +21,9 @@ EXPRL = runpy.run_path(str(Path(__file__).with_name("exprl.py")))
 START = EXPRL["START"]
 PROMPTS, RL_STEPS, STEPS, LOOK, EXAMPLES, LOOKED = 16, 120, 32, 4, 384, 1024
 FORGET = ("containers",)
-KEPT = {"retain": ("jars", "bags", "crates", "baskets", "barrels", "buckets", "drawers", "trunks"), "retain_weight": 1.0}
+THINGS = ("jars", "bags", "crates", "baskets", "barrels", "buckets", "drawers", "trunks")
+SLOWLY = ("revert_all", "revert_both")
+KEPT = {"retain": THINGS, "retain_weight": 1.0}
 PROJECTIONS = r"\.mixer\.(q|k|v|out)\.kernel"
 heads = lambda score, share, **arguments: ({"adapters.kind": "heads", "adapters.names": PROJECTIONS, "adapters.share": share}, {"score": score, **arguments})
 # name → (what it is, what may change, the method's arguments)
@@ -35,13 +37,14 @@ ARMS = {
     "mast86": ("the .86 that MAST scores highest", *heads("mast", 0.86)),
     "random_mask86": ("a share of .86 drawn at random", *heads("random", 0.86)),
     "retain": ("the quarter that MAST scores highest, shown right chains of the rest, too", *heads("mast", 0.25, **KEPT)),
-    "retain_more": ("the quarter that MAST scores highest, and 32 times as much of the rest's chains", *heads("mast", 0.25, **{**KEPT, "retain_weight": 32.0})),
-    "random_retain_more": ("a quarter drawn at random, and 32 times as much of the rest's chains", *heads("random", 0.25, **{**KEPT, "retain_weight": 32.0})),
+    "retain_more": ("the quarter that MAST scores highest, shown right chains of the rest, too, weighed 32 times", *heads("mast", 0.25, **{**KEPT, "retain_weight": 32.0})),
+    "random_retain_more": ("a quarter drawn at random, shown right chains of the rest, too, weighed 32 times", *heads("random", 0.25, **{**KEPT, "retain_weight": 32.0})),
     "attention_all": ("all projections of the mixers", {"adapters.kind": "named", "adapters.names": PROJECTIONS}, {}),
     "mlp_only": ("the MLPs", {"adapters.kind": "named", "adapters.names": r"\.mlp\."}, {}),
     "full": ("all parameters", {}, {}),
+    "swapped": ("all parameters, the rest to be forgotten instead: what is lost of totals", {}, {"forget": THINGS, "least": 0}),
     "full_retain": ("all parameters, shown right chains of the rest, too", {}, KEPT),
-    "full_retain_more": ("all parameters, and 32 times as much of the rest's chains", {}, {**KEPT, "retain_weight": 32.0}),
+    "full_retain_more": ("all parameters, shown right chains of the rest, too, weighed 32 times", {}, {**KEPT, "retain_weight": 32.0}),
     "revert": ("the quarter that MAST scores highest, drawn back to where rewards found it", *heads("mast", 0.25)),
     "revert86": ("the .86 that MAST scores highest, drawn back", *heads("mast", 0.86)),
     "revert_attention": ("all projections of the mixers, drawn back", {"adapters.kind": "named", "adapters.names": PROJECTIONS}, {}),
@@ -65,10 +68,12 @@ def get_config() -> ml_collections.ConfigDict:
     def arm(name: str) -> dict:
         label, adapters, arguments = ARMS[name]
         method = "revert" if name.startswith("revert") else "unlearn"
-        rate = 0.02 if name.startswith("full") else 0.06 if adapters.get("adapters.share") == 0.25 else 0.03  # so that all get as far
+        rate = 0.02 if name.startswith(("full", "swapped")) else 0.06 if adapters.get("adapters.share") == 0.25 else 0.03  # so that all pass half
         rising = {"optim.learning_rate": rate, "optim.adam_rate": rate / 10, "optim.warmup": STEPS, "train.steps": STEPS, "train.log_every": LOOK, "train.eval_every": LOOK, "train.eval_examples": 64, "eval.examples": 64}
         if method == "revert":  # what is drawn back must come to rest
             rising |= {"optim.learning_rate": 2e-2, "optim.adam_rate": 3e-3, "optim.warmup": 1, "optim.decay": 1.0, "optim.momentum": 0.0, "optim.adam_b1": 0.0}
+        if name in SLOWLY:  # a third of the rate, three times the steps: looks lie close where much is forgotten
+            rising |= {"optim.learning_rate": 2e-2 / 3, "optim.adam_rate": 1e-3, "train.steps": 3 * STEPS}
         forget = {**told, **rising, **adapters, "method.name": method, "method.arguments": {"forget": FORGET, "least": 2, "before": START, "looked": LOOKED, "scored": 128, **arguments}}
         return dict(name=name, label=label, phases=[rl, dict(name="unlearn", overrides=forget)])
 
