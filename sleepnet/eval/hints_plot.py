@@ -15,16 +15,29 @@ _PANELS = {"learned_reward": "reward", "regret": "regret: what an oracle of the 
 
 
 def plot(found: Mapping[str, Mapping[int, tuple[float, list[Mapping[str, Any]]]]], path: Path) -> Path:
-    """Writes a picture of `sleepnet.eval.hints.read`: over c the mean over seeds at the last look, a mark a seed. Arms whose names differ in their last digits alone are a line.
+    """Writes `draw`'s picture.
 
     Raises:
-      UsageError: the file's name does not end in .png, or no two arms are one form at different c.
+      UsageError: the file's name does not end in .png, or as `draw`.
     """
     if path.suffix != ".png":
         raise UsageError(f"--plot={path} must end in .png")
+    write_bytes(path, png(draw(found), 110))
+    return path
+
+
+def draw(found: Mapping[str, Mapping[int, tuple[float, list[Mapping[str, Any]]]]]) -> Figure:
+    """A picture of `sleepnet.eval.hints.read`: over c the mean over seeds at the last look, a mark a seed. Arms whose names differ in their last digits alone are a line.
+
+    Raises:
+      UsageError: no two arms are one form at different c, or two are at one c.
+    """
     forms: dict[str, dict[float, list[Mapping[str, Any]]]] = {}
+    drawn: dict[tuple[str, float], str] = {}
     for arm, runs in found.items():
         for cost, looks in runs.values():
+            if (other := drawn.setdefault((re.sub(r"\d+$", "", arm), cost), arm)) != arm:
+                raise UsageError(f"--plot draws {other} and {arm} as one form, and both have c = {cost:g}: give one of them another name")
             forms.setdefault(re.sub(r"\d+$", "", arm), {}).setdefault(cost, []).append(looks[-1])
     forms = {name: by_cost for name, by_cost in forms.items() if len(by_cost) > 1}
     if not forms:
@@ -42,5 +55,4 @@ def plot(found: Mapping[str, Mapping[int, tuple[float, list[Mapping[str, Any]]]]
         panel.grid(alpha=0.25)
         panel.spines[["top", "right"]].set_visible(False)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
-    write_bytes(path, png(figure, 110))
-    return path
+    return figure

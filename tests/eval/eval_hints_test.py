@@ -6,7 +6,7 @@ import pytest
 from mem_pi_test import SEEN
 
 from sleepnet.errors import UsageError
-from sleepnet.eval import hints
+from sleepnet.eval import hints, hints_plot
 from sleepnet.methods.rl import gates
 
 
@@ -30,10 +30,19 @@ def test_a_folder_becomes_a_table_by_cost_and_regret(tmp_path):
 def test_arms_that_differ_in_c_alone_are_drawn_as_a_line(tmp_path):
     for arm, cost in (("score05", 0.05), ("score1", 0.1), ("once", 0.05)):
         (tmp_path / f"{arm}-seed0.json").write_text(json.dumps(outcome(arm, 0, [(0, 0.9), (9, cost)], cost=cost)))
+    (tmp_path / "score1-seed1.json").write_text(json.dumps(outcome("score1", 1, [(0, 0.9), (9, 0.3)], cost=0.1)))
     assert hints.plot(hints.read(tmp_path), tmp_path / "costs.png").read_bytes().startswith(b"\x89PNG")
+    regret = hints_plot.draw(hints.read(tmp_path)).axes[1]
+    lines = {line.get_label(): line for line in regret.get_lines() if not line.get_label().startswith("_")}
+    np.testing.assert_allclose(lines["score"].get_xydata(), [[0.05, 0.05], [0.1, (0.1 + 0.3) / 2]])
+    assert [*lines] == ["score"] and sorted(y for line in regret.get_lines() if line not in lines.values() for y in line.get_ydata()) == [0.05, 0.1, 0.3]
     with pytest.raises(UsageError, match="must end in .png"):
         hints.plot(hints.read(tmp_path), tmp_path / "costs.jpg")
-    (tmp_path / "score1-seed0.json").unlink()
+    (tmp_path / "score7-seed0.json").write_text(json.dumps(outcome("score7", 0, [(0, 0.9), (9, 0.3)], cost=0.1)))
+    with pytest.raises(UsageError, match="score1 and score7 as one form, and both have c = 0.1"):
+        hints_plot.draw(hints.read(tmp_path))
+    for name in ("score7-seed0", "score1-seed0", "score1-seed1"):
+        (tmp_path / f"{name}.json").unlink()
     with pytest.raises(UsageError, match="no two arms differ in it alone"):
         hints.plot(hints.read(tmp_path), tmp_path / "costs.png")
     for arguments, message in ((["--workdir=run", "--plot=costs.png"], "--plot draws a study's arms"), ([f"--outcomes={tmp_path}", "--workdir=run"], "give one of")):

@@ -12,6 +12,7 @@ from sleepnet import adapters, build, methods, start
 from sleepnet.checkpoint import load_model
 from sleepnet.config import AdaptersConfig, RunConfig, from_dict
 from sleepnet.errors import UsageError
+from sleepnet.methods.forgetting import unlearn
 from sleepnet.methods.rl import experience, policy
 from sleepnet.origin import named
 from sleepnet.train.loop import train
@@ -59,6 +60,21 @@ def test_what_is_easier_is_far_and_never_forgotten(made):
         thing, sums = words[words.index("of") + 1], any(word in words for word in "+-×")
         assert kinds["far"][row] == (not sums) and kinds["forget"][row] == (sums and thing in THINGS) and kinds["retain"][row] == (thing in ("crates", "baskets"))
     assert 0 < kinds["far"].sum() < 64 and kinds["forget"].any()
+    none = {**batch, "difficulty": {axis: np.full_like(value, -1) for axis, value in batch["difficulty"].items()}}
+    assert not dataclasses.replace(learning.method, least=1).draw(task, config, none)["far"].any()
+
+
+def test_a_look_tells_what_is_near_and_what_is_far_apart(made, monkeypatch):
+    """Right, and the distance from the anchor, are given: each mean is over its own kind alone."""
+    config, learning, params, _ = made
+    kinds = {"forget": np.array([1, 0, 0, 0, 0, 1], bool), "far": np.array([0, 1, 1, 1, 0, 0], bool), "retain": np.zeros(6, bool)}
+    right, apart = np.array([1, 1, 0, 1, 0, 0], bool), np.array([9.0, 8, 7, 6, 0.5, 5])
+    monkeypatch.setattr(unlearn, "_greedy", lambda *_: (right, apart))
+    monkeypatch.setattr(unlearn.Unlearn, "_asked", lambda *_: kinds)
+    problem = dataclasses.replace(learning.problem, references={"anchor": params})
+    assert learning.method.look(config, problem, params) == pytest.approx({
+        "forget_exact": 1 / 2, "forget_asked": 2, "near_exact": 0.0, "near_asked": 1, "near_kl": 0.5, "far_exact": 2 / 3, "far_asked": 3,
+    })  # fmt: skip
 
 
 @pytest.mark.parametrize("objective", ["npo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ascent", "simnpo"))])
@@ -195,5 +211,7 @@ def test_what_is_refused(made, arguments, message):
         dataclasses.replace(nothing, before="").check(run, learning.problem.task)
     with pytest.raises(UsageError, match="method.name='unlearn' has no choice|has no choice: set adapters.kind"):
         methods.get("answers").chosen(run, learning.problem, {})
+    with pytest.raises(UsageError, match="none asks for jars, bags at least=3: lower least"):
+        dataclasses.replace(learning.method, least=3).check(config, learning.problem.task)
     with pytest.raises(UsageError, match="no word 'bag'"):
         dataclasses.replace(learning.method, forget=("bag",)).check(config, learning.problem.task)

@@ -18,6 +18,7 @@ from sleepnet.methods.forgetting import spectrum
 from sleepnet.methods.registry import register
 from sleepnet.methods.rl import experience, policy
 
+_TRIED = 256  # problems of which one must be to be forgotten
 OBJECTIVES = ("ascent", "npo", "simnpo")
 # what heads' slices are ranked by → factors of the score, whether ranks are summed, whether coupling is a cosine
 SCORES = {
@@ -81,6 +82,8 @@ class Unlearn(base.Method):
         words = {task.token(number) for number in range(task.vocab_size)}
         if unknown := [word for word in (*self.forget, *self.retain) if word not in words]:
             raise UsageError(f"method.arguments: task {task.title} has no word {unknown[0]!r}{nearest(unknown[0], words)}")
+        if not self._kinds(task, task.batch(config.seed, "train", config.train.first_example, _TRIED))["forget"].any():
+            raise UsageError(f"method.arguments: of {_TRIED} problems of {task.title} none asks for {', '.join(self.forget)} at least={self.least}: lower least, or ask harder problems in task.arguments")
         if config.adapters.kind == "heads" and self.score not in ("random", "coupling") and not self.before:
             raise UsageError(f"method.arguments.score={self.score!r} is of what rewards added to method.arguments.before, which is empty: name that run, or set score='random'")
 
@@ -94,7 +97,8 @@ class Unlearn(base.Method):
         asked = names[np.arange(len(names)), last]
         number = {task.token(token): token for token in range(task.vocab_size)}
         has = lambda words: np.isin(asked, [number[word] for word in words]).any(axis=1)
-        far = np.maximum(batch["difficulty"][task.difficulty_axes[0]][:, -1], 0) < self.least  # -1: it has none
+        difficulty = batch["difficulty"][task.difficulty_axes[0]][:, -1]
+        far = (difficulty >= 0) & (difficulty < self.least)  # -1: it has none
         # a name of a word of each kind is of what is to be forgotten
         return {"forget": has(self.forget) & ~far, "retain": has(self.retain) & ~has(self.forget), "far": far}
 

@@ -15,7 +15,7 @@ from sleepnet.study.spec import StudySpec
 LEVEL = 0.5
 _LOST = (
     "Mean over runs [least–most], of looks at the validation split. Forgotten: most of it that was gone at any look. Damage: accuracy lost on the rest where half of what is to be forgotten "
-    "is gone, below 0 gained; near is as hard as what is forgotten, far easier. A dash: some run never forgot half, or nothing was asked. See python -m sleepnet.eval.unlearning."
+    "is gone, below 0 gained; far is what is easier than the method's least, near all else. A dash: some run never forgot half, or nothing was asked. See python -m sleepnet.eval.unlearning."
 )
 _HINTS = (
     "Mean over runs [least–most], of the last look at the validation split. Given: share of questions with a hint. AUROC: of π(GEN) against that the solver fails by itself. "
