@@ -59,8 +59,13 @@ def _lines(outcome: Outcome) -> Iterator[dict[str, Any]]:
 
 
 def _tables(spec: StudySpec, found: list[Outcome], inner: Sequence[Outcome]) -> list[Table]:
-    accuracy, *others = tables(spec, found)
-    return [accuracy, *phases.tables(spec, found, list(inner)), *kept.tables(spec, found, inner), *nights.tables(spec, found), *drawn.tables(spec, found, inner), *looked.tables(spec, found), *others]
+    first, *others = tables(spec, found)
+    return [first, *_between(spec, found, inner), *others]
+
+
+def _between(spec: StudySpec, found: list[Outcome], inner: Sequence[Outcome]) -> list[Table]:
+    """What stands behind accuracy and before cost, on paper as on the screen."""
+    return [*phases.tables(spec, found, list(inner)), *kept.tables(spec, found, inner), *nights.tables(spec, found), *drawn.tables(spec, found, inner), *looked.tables(spec, found)]
 
 
 def markdown(spec: StudySpec, found: list[Outcome], commands: list[str], images: list[str], inner: Sequence[Outcome] = ()) -> str:
@@ -83,7 +88,7 @@ def show(console: Console, spec: StudySpec, found: list[Outcome], inner: Sequenc
     found = binned(found)
     if chain := phases.drawing(spec):
         console.print(chain, highlight=False, markup=False, soft_wrap=True)
-    for table in (accuracy(spec, found), *phases.tables(spec, found, list(inner)), *kept.tables(spec, found, inner), *nights.tables(spec, found), *drawn.tables(spec, found, inner), *looked.tables(spec, found), cost(spec, found)):
+    for table in (accuracy(spec, found), *_between(spec, found, inner), cost(spec, found)):
         screen = ScreenTable(
             title=Text(table.title), title_justify="left", caption=Text(table.note), caption_justify="left",
             box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
