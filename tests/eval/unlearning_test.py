@@ -80,6 +80,7 @@ def test_the_command_prints_both_and_draws(tmp_path, capsys):
     near, far = capsys.readouterr().out.split("The rest: ")[1:]
     assert near.startswith("near, of which before the first step were right 0.600 (seed 0), 0.600 (seed 1), 0.600 (seed 2)") and far.startswith("far, of which before the first step were right 0.500 (seed 0), 0.600 (seed 1)")
     assert all("`a`" in table and "`b`" in table and "`c`" not in table for table in (near, far)) and "| `b` | 1.00 |" in far  # its other seed was not asked anything far
+    assert all("above `a` at 0.5" in table for table in (near, far))
     assert (tmp_path / "damage.png").read_bytes().startswith(b"\x89PNG")
     for wrong, message in (("--beside=d", "has no arm 'd' that unlearns"), ("--arms=aa", "did you mean 'a'"), ("--plot=damage.txt", "must end in .png")):
         unlearning.FLAGS.unparse_flags()
